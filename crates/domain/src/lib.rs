@@ -1,0 +1,12 @@
+//! The life of an order as pure functions: identity, limits, goods, attempts, status, and the invariants by name.
+//! No I/O, no clock, no randomness: everything here gives the same answer on every machine and every replay.
+
+pub mod goods;
+pub mod identity;
+pub mod invariants;
+pub mod limits;
+pub mod order_state;
+
+pub use goods::{Group, Handling};
+pub use identity::{Fingerprint, OrderId, ShipmentId, SlotCount};
+pub use order_state::{Class, OrderState};

@@ -1,0 +1,280 @@
+//! The state of an order as a fold of its deltas. The fold is a lattice: it takes deltas in any order, any number of
+//! times, and ends in the same state, so a replay or a late event can never move a customer's status back.
+
+use sluice_schemas::{
+    CodecError,
+    delta::{Delta, Requested, row_deltas},
+    milestone::{Milestone, Milestones},
+    outcome::{Outcome, OutcomeKind},
+};
+
+use crate::{identity::OrderId, limits::MAX_ATTEMPTS};
+
+/// One carrier asked to take one parcel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt<'a> {
+    /// From 0.
+    pub number: u8,
+    /// When and what was requested; `None` only while a fold has seen the outcome first.
+    pub requested: Option<(u64, Requested<'a>)>,
+    /// Outcome, when (ms since the epoch), tracking number or reason.
+    pub outcome: Option<(OutcomeKind, u64, &'a str)>,
+}
+
+/// Lines that ship together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel<'a> {
+    /// From 0.
+    pub number: u8,
+    /// Attempts by number.
+    pub attempts: Vec<Attempt<'a>>,
+    /// When and why it was dead-lettered.
+    pub dead_lettered: Option<(u64, &'a str)>,
+}
+
+/// Where a parcel stands for the sake of conservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// An attempt is open, or parked with an unknown outcome.
+    Undecided,
+    /// A carrier took it.
+    Accepted,
+    /// Nobody takes it; a person must look.
+    DeadLettered,
+}
+
+/// The class an order counts in; every accepted order is in exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Any parcel is undecided.
+    InFlight,
+    /// No parcel is undecided and one is dead-lettered.
+    DeadLettered,
+    /// Every parcel was accepted, or nothing ships.
+    Finished,
+    /// Nothing was accepted and nothing failed.
+    Cancelled,
+}
+
+/// Everything known about one order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderState<'a> {
+    /// The order.
+    pub id: OrderId,
+    /// When it became durable (ms since the epoch) and where the log keeps its record.
+    pub accepted: Option<(u64, u64)>,
+    /// When its goods were known, how many parcels, under which rules.
+    pub classified: Option<(u64, u8, u32)>,
+    /// When and why the whole order was dead-lettered.
+    pub dead_lettered: Option<(u64, &'a str)>,
+    /// Parcels by number.
+    pub parcels: Vec<Parcel<'a>>,
+}
+
+impl<'a> OrderState<'a> {
+    /// Folds a row.
+    ///
+    /// # Errors
+    /// [`CodecError`] if a delta can't be read.
+    pub fn fold(id: OrderId, row: &'a [u8]) -> Result<Self, CodecError> {
+        let mut state = Self { id, accepted: None, classified: None, dead_lettered: None, parcels: Vec::new() };
+        for delta in row_deltas(id.placed_at_ms(), row) {
+            let (at, delta) = delta?;
+            state.merge(at, delta);
+        }
+        Ok(state)
+    }
+
+    /// Adds one delta with its time (ms since the epoch).
+    pub fn merge(&mut self, at: u64, delta: Delta<'a>) {
+        match delta {
+            Delta::Accepted { position } => keep_least(&mut self.accepted, (at, position)),
+            Delta::Classified { parcels, rules } => keep_least(&mut self.classified, (at, parcels, rules)),
+            Delta::DeadLettered { parcel: None, reason, .. } => keep_least(&mut self.dead_lettered, (at, reason)),
+            Delta::DeadLettered { parcel: Some(n), reason, .. } => {
+                keep_least(&mut self.parcel(n).dead_lettered, (at, reason));
+            }
+            Delta::Requested(requested) => {
+                let slot = &mut self.attempt(requested.parcel, requested.attempt).requested;
+                let earlier = |old: &(u64, Requested<'_>)| (at, requested.carrier) < (old.0, old.1.carrier);
+                if slot.as_ref().is_none_or(earlier) {
+                    *slot = Some((at, requested));
+                }
+            }
+            Delta::Settled { parcel, attempt, outcome, text } => {
+                let slot = &mut self.attempt(parcel, attempt).outcome;
+                let rank = |o: &(OutcomeKind, u64, &'a str)| (o.0, std::cmp::Reverse((o.1, o.2)));
+                let new = (outcome, at, text);
+                if slot.as_ref().is_none_or(|old| rank(old) < rank(&new)) {
+                    *slot = Some(new);
+                }
+            }
+        }
+    }
+
+    fn parcel(&mut self, number: u8) -> &mut Parcel<'a> {
+        let at = match self.parcels.binary_search_by_key(&number, |p| p.number) {
+            Ok(at) => at,
+            Err(at) => {
+                self.parcels.insert(at, Parcel { number, attempts: Vec::new(), dead_lettered: None });
+                at
+            }
+        };
+        &mut self.parcels[at]
+    }
+
+    fn attempt(&mut self, parcel: u8, number: u8) -> &mut Attempt<'a> {
+        let attempts = &mut self.parcel(parcel).attempts;
+        let at = match attempts.binary_search_by_key(&number, |a| a.number) {
+            Ok(at) => at,
+            Err(at) => {
+                attempts.insert(at, Attempt { number, requested: None, outcome: None });
+                at
+            }
+        };
+        &mut attempts[at]
+    }
+
+    /// The class the order counts in.
+    pub fn class(&self) -> Class {
+        if self.dead_lettered.is_some() {
+            return Class::DeadLettered;
+        }
+        let Some((_, expected, _)) = self.classified else { return Class::InFlight };
+        let standings = || self.parcels.iter().map(Parcel::standing);
+        if self.parcels.len() < usize::from(expected) || standings().any(|s| s == Standing::Undecided) {
+            Class::InFlight
+        } else if standings().any(|s| s == Standing::DeadLettered) {
+            Class::DeadLettered
+        } else {
+            Class::Finished
+        }
+    }
+
+    /// The customer's status: that of the least advanced parcel, so it says no more than is true of every parcel.
+    pub fn status(&self) -> Milestone {
+        let own = self.own_milestones();
+        let of_parcels = self.parcels.iter().filter_map(|p| own.union(p.milestones()).status()).min();
+        of_parcels.or_else(|| own.status()).unwrap_or(Milestone::Accepted)
+    }
+
+    /// The status of one parcel.
+    pub fn parcel_status(&self, parcel: &Parcel<'_>) -> Milestone {
+        self.own_milestones().union(parcel.milestones()).status().unwrap_or(Milestone::Accepted)
+    }
+
+    fn own_milestones(&self) -> Milestones {
+        let mut set = Milestones::default().with(Milestone::Accepted);
+        if self.classified.is_some() {
+            set = set.with(Milestone::Classified);
+        }
+        if self.dead_lettered.is_some() {
+            set = set.with(Milestone::DeadLettered);
+        }
+        set
+    }
+}
+
+impl<'a> Parcel<'a> {
+    /// Where the parcel stands.
+    pub fn standing(&self) -> Standing {
+        if self.accepted().is_some() {
+            Standing::Accepted
+        } else if self.dead_lettered.is_some() {
+            Standing::DeadLettered
+        } else {
+            Standing::Undecided
+        }
+    }
+
+    /// The attempt a carrier accepted.
+    pub fn accepted(&self) -> Option<&Attempt<'a>> {
+        self.attempts.iter().find(|a| matches!(a.outcome, Some((OutcomeKind::Accepted, ..))))
+    }
+
+    /// The attempt that speaks for the parcel: the accepted one, else the latest.
+    pub fn current(&self) -> Option<&Attempt<'a>> {
+        self.accepted().or_else(|| self.attempts.last())
+    }
+
+    fn milestones(&self) -> Milestones {
+        let mut set = Milestones::default();
+        if self.attempts.iter().any(|a| a.requested.is_some()) {
+            set = set.with(Milestone::CarrierRequested);
+        }
+        if self.accepted().is_some() {
+            set = set.with(Milestone::CarrierAccepted);
+        }
+        if self.dead_lettered.is_some() {
+            set = set.with(Milestone::DeadLettered);
+        }
+        set
+    }
+}
+
+fn keep_least<T: PartialOrd>(slot: &mut Option<T>, new: T) {
+    if slot.as_ref().is_none_or(|old| new < *old) {
+        *slot = Some(new);
+    }
+}
+
+/// What an outcome means for an order in a given state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeStep<'a> {
+    /// Already known, or about an attempt nobody decided: nothing changes.
+    Ignore,
+    /// Record the outcome, and nothing more.
+    Settle,
+    /// Record it and offer the parcel to another carrier as the given attempt.
+    Reroute {
+        /// The attempt that was turned down.
+        turned_down: Requested<'a>,
+        /// Number of the attempt to make.
+        next: u8,
+        /// Where the order record is.
+        order_position: u64,
+    },
+    /// Record it and dead-letter the parcel.
+    DeadLetter,
+}
+
+/// Decides what `outcome` changes, from the order's row alone, without allocating.
+///
+/// Only a final reject of the latest attempt leads to another one; an unknown outcome is parked, and a late answer may
+/// still resolve it.
+///
+/// # Errors
+/// [`CodecError`] if the row can't be read.
+pub fn on_outcome<'a>(row: &'a [u8], outcome: &Outcome<'_>) -> Result<OutcomeStep<'a>, CodecError> {
+    let (mut requested, mut known, mut position) = (None, None, None);
+    let (mut latest, mut closed) = (0, false);
+    for delta in row_deltas(0, row) {
+        match delta?.1 {
+            Delta::Accepted { position: p } => position = Some(p),
+            Delta::Requested(r) if r.parcel == outcome.parcel => {
+                latest = latest.max(r.attempt);
+                if r.attempt == outcome.attempt {
+                    requested = Some(r);
+                }
+            }
+            Delta::Settled { parcel, attempt, outcome: kind, .. } if parcel == outcome.parcel => {
+                if attempt == outcome.attempt {
+                    known = known.max(Some(kind));
+                }
+            }
+            Delta::DeadLettered { parcel, .. } if parcel.is_none_or(|p| p == outcome.parcel) => closed = true,
+            _ => {}
+        }
+    }
+    let Some(turned_down) = requested else { return Ok(OutcomeStep::Ignore) };
+    if closed || latest != outcome.attempt || known.is_some_and(|k| k >= outcome.kind || k > OutcomeKind::Unknown) {
+        return Ok(OutcomeStep::Ignore);
+    }
+    Ok(match (outcome.kind, position) {
+        (OutcomeKind::Accepted | OutcomeKind::Unknown, _) => OutcomeStep::Settle,
+        (OutcomeKind::Rejected, Some(order_position)) if outcome.attempt + 1 < MAX_ATTEMPTS => {
+            OutcomeStep::Reroute { turned_down, next: outcome.attempt + 1, order_position }
+        }
+        (OutcomeKind::Rejected | OutcomeKind::GivenUp, _) => OutcomeStep::DeadLetter,
+    })
+}

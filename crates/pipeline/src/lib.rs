@@ -1,0 +1,20 @@
+//! The contract between stages and engines: ports, the batch, its effects, and the one Runner that ties them.
+//!
+//! The Runner does poll → read rows → apply → commit. Stages are pure and see only this crate and the domain, so the
+//! same stage code runs fused in one process, spread over many, or under the simulator.
+
+pub mod batch;
+pub mod effects;
+pub mod health;
+pub mod index;
+pub mod ports;
+pub mod runner;
+pub mod stage;
+
+pub use batch::{Batch, BatchView, Input, Rows, Verdict};
+pub use effects::Effects;
+pub use health::{CarrierHealth, HealthBoard};
+pub use index::Index;
+pub use ports::*;
+pub use runner::Runner;
+pub use stage::{Ctx, Stage};

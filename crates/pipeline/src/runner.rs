@@ -1,0 +1,235 @@
+//! The one loop of an owner: poll → find duplicates → read rows → apply → commit.
+
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use hashbrown::HashTable;
+use sluice_domain::{OrderId, ShipmentId};
+use sluice_schemas::{order::OrderRef, outcome::OutcomeKind};
+
+use crate::{
+    batch::{Batch, Input, InputKind, Rows, Verdict},
+    effects::{Effects, Route},
+    health::{CarrierHealth, HealthBoard},
+    index::Probe,
+    ports::{Clock, CommitError, Log, LogError},
+    stage::{Ctx, Stage},
+};
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Step {
+    /// Inputs taken from the log.
+    pub inputs: usize,
+    /// New orders among them that were committed.
+    pub new_orders: usize,
+    /// Orders answered as the repetition of an earlier one.
+    pub replayed: usize,
+    /// Inputs refused for want of room.
+    pub refused: usize,
+}
+
+/// Drives the stages over one partition of an engine.
+pub struct Runner<L> {
+    log: L,
+    stages: Vec<Box<dyn Stage>>,
+    health: Arc<HealthBoard>,
+    clock: Arc<dyn Clock>,
+    batch: Batch,
+    rows: Rows,
+    effects: Effects,
+    carriers: Vec<CarrierHealth>,
+    positions: Vec<u64>,
+    answered: HashTable<ShipmentId>,
+    first_record: Vec<u8>,
+}
+
+impl<L: Log> Runner<L> {
+    /// A runner of `stages`, in that order, over `log`.
+    pub fn new(log: L, stages: Vec<Box<dyn Stage>>, health: Arc<HealthBoard>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            log,
+            stages,
+            health,
+            clock,
+            batch: Batch::default(),
+            rows: Rows::default(),
+            effects: Effects::default(),
+            carriers: Vec::new(),
+            positions: Vec::new(),
+            answered: HashTable::new(),
+            first_record: Vec::new(),
+        }
+    }
+
+    /// The partition driven.
+    pub fn log(&mut self) -> &mut L {
+        &mut self.log
+    }
+
+    /// Takes one batch from the log and commits what follows from it.
+    ///
+    /// # Errors
+    /// [`LogError`] when the engine can't go on; nothing of the batch was acknowledged then.
+    pub fn step(&mut self) -> Result<Step, LogError> {
+        self.batch.clear();
+        self.log.poll(&mut self.batch)?;
+        let mut step = Step { inputs: self.batch.len(), ..Step::default() };
+        self.health.snapshot(&mut self.carriers);
+        let mut start = 0;
+        while start < self.batch.len() {
+            let end = self.end_of_segment(start);
+            self.run_segment(start..end, &mut step)?;
+            start = end;
+        }
+        Ok(step)
+    }
+
+    /// Two answers about one shipment never share a commit, so that the second is decided on rows that hold the first.
+    fn end_of_segment(&mut self, start: usize) -> usize {
+        self.answered.clear();
+        for i in start..self.batch.len() {
+            if self.batch.meta(i).kind != InputKind::Outcome {
+                continue;
+            }
+            let Ok(Input::Outcome(o)) = self.batch.input(i) else { continue };
+            let shipment = ShipmentId { order: OrderId(o.order), parcel: o.parcel, attempt: o.attempt };
+            let hash = |s: &ShipmentId| s.order.hash64() ^ u64::from(s.parcel) << 8 ^ u64::from(s.attempt);
+            if self.answered.find(hash(&shipment), |s| *s == shipment).is_some() {
+                return i;
+            }
+            self.answered.insert_unique(hash(&shipment), shipment, hash);
+        }
+        self.batch.len()
+    }
+
+    fn run_segment(&mut self, range: Range<usize>, step: &mut Step) -> Result<(), LogError> {
+        self.find_duplicates(range.clone())?;
+        self.rows.clear();
+        self.effects.clear();
+        self.positions.clear();
+        self.log.rows(&self.batch.view(range.clone()), &mut self.rows)?;
+        self.apply(range.clone());
+        self.close_routes();
+        let view = self.batch.view(range.clone());
+        match self.log.commit(&view, &self.effects, &mut self.positions) {
+            Ok(()) => {
+                self.log.index().commit();
+                let new = range
+                    .clone()
+                    .filter(|&i| self.batch.meta(i).kind == InputKind::Placed && self.batch.verdict(i) == Verdict::New);
+                for (i, &position) in new.zip(&self.positions) {
+                    self.log.index().insert(self.batch.meta(i).fingerprint, position);
+                }
+                step.new_orders += self.positions.len();
+                step.replayed += range.filter(|&i| self.batch.verdict(i) == Verdict::Replayed).count();
+                Ok(())
+            }
+            Err(CommitError::Refused(reason)) => {
+                self.log.index().abort();
+                step.refused += range.len();
+                tracing::warn!(reason, inputs = range.len(), "batch refused");
+                Ok(())
+            }
+            Err(CommitError::Fatal(error)) => {
+                self.log.index().abort();
+                Err(error)
+            }
+        }
+    }
+
+    fn find_duplicates(&mut self, range: Range<usize>) -> Result<(), LogError> {
+        for i in range {
+            let meta = *self.batch.meta(i);
+            if meta.kind != InputKind::Placed {
+                continue;
+            }
+            let first = match self.log.index().probe(meta.fingerprint, i as u32) {
+                Probe::New => continue,
+                Probe::InBatch(first) => {
+                    let verdict = same_request(self.batch.record(first as usize), self.batch.record(i));
+                    self.batch.set_verdict(i, verdict);
+                    continue;
+                }
+                Probe::First(position) => Some(position),
+                Probe::MaybeSpilled => self.log.spilled(meta.fingerprint)?,
+            };
+            let Some(position) = first else {
+                self.log.index().note(meta.fingerprint, i as u32);
+                continue;
+            };
+            self.first_record.clear();
+            self.log.order_at(position, &mut self.first_record)?;
+            let verdict = same_request(&self.first_record, self.batch.record(i));
+            self.batch.set_verdict(i, verdict);
+        }
+        Ok(())
+    }
+
+    /// Applies all stages to `range`; on a panic takes everything back and halves the range until the poison order is
+    /// alone, which is then dead-lettered.
+    fn apply(&mut self, range: Range<usize>) {
+        let mark = self.effects.mark();
+        let started = self.clock.monotonic_us();
+        let calm = {
+            let ctx = Ctx { now_ms: self.batch.now_ms, carriers: &self.carriers };
+            let (stages, rows, effects) = (&self.stages, &self.rows, &mut self.effects);
+            let view = self.batch.view(range.clone());
+            let clock = &self.clock;
+            // Stages keep no state of their own that a panic could leave half-changed, and effects are truncated below.
+            catch_unwind(AssertUnwindSafe(|| {
+                let mut from = started;
+                for stage in stages {
+                    stage.apply(&ctx, rows, &view, effects);
+                    let now = clock.monotonic_us();
+                    let seconds = (now - from) as f64 / 1e6;
+                    metrics::histogram!("sluice_stage_batch_seconds", "stage" => stage.name()).record(seconds);
+                    from = now;
+                }
+            }))
+        };
+        let Err(panic) = calm else { return };
+        self.effects.truncate(mark);
+        if range.len() > 1 {
+            let middle = range.start + range.len() / 2;
+            self.apply(range.start..middle);
+            self.apply(middle..range.end);
+            return;
+        }
+        let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        self.dead_letter(range.start, &format!("a stage panicked: {text}"));
+    }
+
+    fn dead_letter(&mut self, input: usize, reason: &str) {
+        tracing::error!(order_id = %self.batch.meta(input).order, reason, "poison order");
+        match self.batch.input(input) {
+            Ok(Input::Outcome(o)) => {
+                self.effects.settle(input, o.parcel, o.attempt, o.kind);
+                if o.kind != OutcomeKind::Accepted {
+                    self.effects.dead_letter(reason);
+                }
+            }
+            _ => self.effects.reject(input, reason),
+        }
+    }
+
+    fn close_routes(&mut self) {
+        for index in 0..self.effects.parcels().len() {
+            if self.effects.parcels()[index].route == Route::Open {
+                self.effects.nobody(index, "no stage routed this parcel");
+            }
+        }
+    }
+}
+
+/// Whether two records under one key are one request. What can't be read is no repetition of anything.
+fn same_request(first: &[u8], again: &[u8]) -> Verdict {
+    match (OrderRef::decode(first), OrderRef::decode(again)) {
+        (Ok(a), Ok(b)) if a.id == b.id && a.body() == b.body() => Verdict::Replayed,
+        _ => Verdict::Conflict,
+    }
+}

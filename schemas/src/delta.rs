@@ -1,0 +1,245 @@
+//! What the stages add to an order. A row (the state of one order) is the concatenation of its deltas, in any
+//! order and with any repetition: reading it is a fold over a lattice, so replay is harmless.
+//!
+//! Every delta is `tag u8 | at: signed varint, ms after the order's placed_at | fields`. Strings are length + UTF-8.
+//! ```text
+//! 1 accepted       position varint (where the log keeps the order record)
+//! 2 classified     parcels u8, rules u32 varint
+//! 3 requested      parcel u8, attempt u8, handling u8, carrier str, weight_g varint, items, order position varint + 1 or 0
+//!                  items: count << 1 | partial varint; per item: line varint, and quantity varint if partial
+//! 4 settled        parcel u8, attempt u8, outcome u8, text str (tracking number, or the reason)
+//! 5 dead-lettered  parcel u8 + 1, or 0 for the whole order; rules varint; reason str
+//! ```
+
+use crate::{
+    CodecError,
+    outcome::OutcomeKind,
+    wire::{Reader, put_bytes, put_signed, put_varint},
+};
+
+/// One line's share of a parcel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    /// Index of the line in the order.
+    pub line: u16,
+    /// Units of that line in this parcel; `None` = all of them.
+    pub quantity: Option<u32>,
+}
+
+/// The items of a parcel, encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Items<'a> {
+    count: usize,
+    partial: bool,
+    bytes: &'a [u8],
+}
+
+impl<'a> Items<'a> {
+    /// Appends `items`; if any of them has a quantity, all must.
+    pub fn encode(items: &[Item], out: &mut Vec<u8>) {
+        let partial = items.iter().any(|i| i.quantity.is_some());
+        put_varint(out, (items.len() as u64) << 1 | u64::from(partial));
+        for item in items {
+            put_varint(out, u64::from(item.line));
+            if partial {
+                put_varint(out, u64::from(item.quantity.unwrap_or(0)));
+            }
+        }
+    }
+
+    /// Reads what [`Items::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it is cut short.
+    pub fn read(r: &mut Reader<'a>) -> Result<Self, CodecError> {
+        let head = r.varint("item count")?;
+        let (count, partial) = ((head >> 1) as usize, head & 1 == 1);
+        let start = r.rest();
+        for _ in 0..count {
+            r.varint("item line")?;
+            if partial {
+                r.varint("item quantity")?;
+            }
+        }
+        Ok(Self { count, partial, bytes: &start[..start.len() - r.rest().len()] })
+    }
+
+    /// Appends the same items again.
+    pub fn encode_again(&self, out: &mut Vec<u8>) {
+        put_varint(out, (self.count as u64) << 1 | u64::from(self.partial));
+        out.extend_from_slice(self.bytes);
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// True for a parcel without items, which no stage makes.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The items in order.
+    pub fn iter(&self) -> impl Iterator<Item = Item> + use<'a> {
+        let (mut r, partial) = (Reader::new(self.bytes), self.partial);
+        (0..self.count).map_while(move |_| {
+            let line = r.number("item line").ok()?;
+            let quantity = if partial { Some(r.number("item quantity").ok()?) } else { None };
+            Some(Item { line, quantity })
+        })
+    }
+}
+
+/// One step of an order's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delta<'a> {
+    /// The order is durable.
+    Accepted {
+        /// Where the log keeps the order record.
+        position: u64,
+    },
+    /// Its goods are known and split.
+    Classified {
+        /// How many parcels it became.
+        parcels: u8,
+        /// Version of the catalogue and rules that decided.
+        rules: u32,
+    },
+    /// A carrier is to be asked to take a parcel.
+    Requested(Requested<'a>),
+    /// An attempt has its outcome.
+    Settled {
+        /// Parcel number.
+        parcel: u8,
+        /// Attempt number.
+        attempt: u8,
+        /// The outcome.
+        outcome: OutcomeKind,
+        /// Tracking number, or the reason.
+        text: &'a str,
+    },
+    /// No stage could decide; somebody must look.
+    DeadLettered {
+        /// The parcel, or `None` for the whole order.
+        parcel: Option<u8>,
+        /// Version of the catalogue and rules that failed.
+        rules: u32,
+        /// Why, for a person.
+        reason: &'a str,
+    },
+}
+
+/// The decision to ask a carrier: everything its manifest needs besides the order record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Requested<'a> {
+    /// Parcel number.
+    pub parcel: u8,
+    /// Attempt number.
+    pub attempt: u8,
+    /// Handling group code.
+    pub handling: u8,
+    /// The carrier to ask.
+    pub carrier: &'a str,
+    /// Grams.
+    pub weight_g: u32,
+    /// What is in the parcel.
+    pub items: Items<'a>,
+    /// Where the order record is, when it isn't in the same commit.
+    pub order_position: Option<u64>,
+}
+
+impl<'a> Delta<'a> {
+    /// Appends this delta; `late_ms` is its time in ms after the order's `placed_at`.
+    pub fn encode(&self, late_ms: i64, out: &mut Vec<u8>) {
+        match *self {
+            Delta::Accepted { position } => {
+                out.push(1);
+                put_signed(out, late_ms);
+                put_varint(out, position);
+            }
+            Delta::Classified { parcels, rules } => {
+                out.push(2);
+                put_signed(out, late_ms);
+                out.push(parcels);
+                put_varint(out, u64::from(rules));
+            }
+            Delta::Requested(r) => {
+                out.push(3);
+                put_signed(out, late_ms);
+                out.extend_from_slice(&[r.parcel, r.attempt, r.handling]);
+                put_bytes(out, r.carrier.as_bytes());
+                put_varint(out, u64::from(r.weight_g));
+                r.items.encode_again(out);
+                put_varint(out, r.order_position.map_or(0, |p| p + 1));
+            }
+            Delta::Settled { parcel, attempt, outcome, text } => {
+                out.push(4);
+                put_signed(out, late_ms);
+                out.extend_from_slice(&[parcel, attempt, outcome as u8]);
+                put_bytes(out, text.as_bytes());
+            }
+            Delta::DeadLettered { parcel, rules, reason } => {
+                out.push(5);
+                put_signed(out, late_ms);
+                put_varint(out, parcel.map_or(0, |p| u64::from(p) + 1));
+                put_varint(out, u64::from(rules));
+                put_bytes(out, reason.as_bytes());
+            }
+        }
+    }
+
+    /// Reads one delta and its time (ms after the order's `placed_at`).
+    ///
+    /// # Errors
+    /// [`CodecError`] naming the first field that can't be read.
+    #[inline]
+    pub fn read(r: &mut Reader<'a>) -> Result<(i64, Self), CodecError> {
+        let tag = r.byte("delta tag")?;
+        let late = r.signed("delta time")?;
+        let delta = match tag {
+            1 => Delta::Accepted { position: r.varint("position")? },
+            2 => Delta::Classified { parcels: r.byte("parcels")?, rules: r.number("rules")? },
+            3 => Delta::Requested(Requested {
+                parcel: r.byte("parcel")?,
+                attempt: r.byte("attempt")?,
+                handling: r.byte("handling")?,
+                carrier: r.str("carrier")?,
+                weight_g: r.number("weight")?,
+                items: Items::read(r)?,
+                order_position: r.varint("order position")?.checked_sub(1),
+            }),
+            4 => Delta::Settled {
+                parcel: r.byte("parcel")?,
+                attempt: r.byte("attempt")?,
+                outcome: OutcomeKind::from_code(r.byte("outcome kind")?)?,
+                text: r.str("text")?,
+            },
+            5 => Delta::DeadLettered {
+                parcel: match r.varint("parcel")? {
+                    0 => None,
+                    n => Some(u8::try_from(n - 1).map_err(|_| CodecError { what: "parcel" })?),
+                },
+                rules: r.number("rules")?,
+                reason: r.str("reason")?,
+            },
+            _ => return Err(CodecError { what: "delta tag" }),
+        };
+        Ok((late, delta))
+    }
+}
+
+/// Walks a row: each delta with its time in ms since the Unix epoch, given the order's `placed_at`.
+pub fn row_deltas(placed_at_ms: u64, row: &[u8]) -> impl Iterator<Item = Result<(u64, Delta<'_>), CodecError>> {
+    let mut r = Reader::new(row);
+    std::iter::from_fn(move || {
+        if r.is_empty() {
+            return None;
+        }
+        let next = Delta::read(&mut r).map(|(late, d)| (placed_at_ms.saturating_add_signed(late), d));
+        if next.is_err() {
+            r = Reader::new(&[]);
+        }
+        Some(next)
+    })
+}

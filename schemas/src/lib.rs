@@ -1,0 +1,21 @@
+//! Every stored or public format of Sluice, in one place and free of I/O: whoever changes a byte here changes
+//! what a journal of yesterday means, so each format carries a version and has frozen fixtures beside it.
+//!
+//! * [`order`]: the order record, written once to the log and never rewritten.
+//! * [`delta`]: what later stages add to an order; a row is the concatenation of an order's deltas.
+//! * [`outcome`]: a carrier's answer about one shipment, an input of the order's partition.
+//! * [`milestone`]: the rank table behind a status that only moves forward.
+
+pub mod delta;
+pub mod milestone;
+pub mod order;
+pub mod outcome;
+pub mod wire;
+
+/// The bytes don't hold what their format says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is malformed or cut short")]
+pub struct CodecError {
+    /// The field that could not be read.
+    pub what: &'static str,
+}
