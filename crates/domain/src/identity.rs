@@ -98,7 +98,9 @@ impl FromStr for OrderId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        Ulid::from_string(text).map(|u| Self(u.0)).map_err(|_| InvalidId("order id (26 characters of Crockford base32)"))
+        Ulid::from_string(text)
+            .map(|u| Self(u.0))
+            .map_err(|_| InvalidId("order id (26 characters of Crockford base32)"))
     }
 }
 

@@ -5,8 +5,10 @@ pub mod goods;
 pub mod identity;
 pub mod invariants;
 pub mod limits;
+pub mod merchants;
 pub mod order_state;
 
 pub use goods::{Group, Handling};
 pub use identity::{Fingerprint, OrderId, ShipmentId, SlotCount};
+pub use merchants::{Merchant, Merchants, MerchantsError};
 pub use order_state::{Class, OrderState};

@@ -1,1 +1,36 @@
-//! placeholder
+//! The embedded engine: log, store and commit in one process, behind the ports of the pipeline.
+//!
+//! Partitions are single-writer and share one journal. What an owner decides goes into the journal together with the
+//! order it decides on, in one group; nobody is answered and no carrier called before that group is synced. Rows of
+//! young orders live in memory; checkpoints move them to the store as sorted runs. Recovery is the last checkpoint plus
+//! the journal behind it.
+//!
+//! Every component can be stepped without threads ([`Partition`] through the Runner, [`journal::Journal`] through
+//! `begin`/`write`/`sync`/`complete`, [`Checkpointer::step`]), which is how the simulator drives them.
+
+mod buffer;
+pub mod check;
+mod checkpoint;
+mod disk;
+mod encode;
+mod engine;
+mod hot;
+mod intake;
+pub mod journal;
+mod outbox;
+mod partition;
+mod recovery;
+mod shared;
+mod store;
+mod threads;
+
+pub use checkpoint::Checkpointer;
+pub use disk::RealDisk;
+pub use engine::{Engine, Opened};
+pub use intake::QueueConfig;
+pub use journal::{Completion, JournalConfig, WriterStep};
+pub use partition::Partition;
+pub use recovery::Recovered;
+pub use shared::{Counts, EngineConfig};
+pub use store::FjallStore;
+pub use threads::{DrainReport, Threads};

@@ -97,6 +97,11 @@ impl Batch {
         self.inputs.is_empty()
     }
 
+    /// How many outcomes there are.
+    pub fn outcomes(&self) -> usize {
+        self.inputs.iter().filter(|m| m.kind == InputKind::Outcome).count()
+    }
+
     /// Bytes of records.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
@@ -164,12 +169,37 @@ impl<'a> BatchView<'a> {
         self.of_kind(InputKind::Outcome).map(|(b, i)| (i, Outcome::decode(b.record(i))))
     }
 
+    /// Numbers and places of the placed orders among them.
+    pub fn placed_metas(&self) -> impl Iterator<Item = (usize, &'a InputMeta)> + use<'a> {
+        self.of_kind(InputKind::Placed).map(|(b, i)| (i, b.meta(i)))
+    }
+
     fn of_kind(&self, kind: InputKind) -> impl Iterator<Item = (&'a Batch, usize)> + use<'a> {
         let batch = self.batch;
         self.range
             .clone()
             .filter(move |&i| batch.inputs[i].kind == kind && batch.verdicts[i] == Verdict::New)
             .map(move |i| (batch, i))
+    }
+
+    /// The time all of the batch is decided at, ms since the epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.batch.now_ms
+    }
+
+    /// Kind and place of input `i`.
+    pub fn meta(&self, i: usize) -> &'a InputMeta {
+        self.batch.meta(i)
+    }
+
+    /// The encoded bytes of input `i`.
+    pub fn record(&self, i: usize) -> &'a [u8] {
+        self.batch.record(i)
+    }
+
+    /// The verdict on input `i`.
+    pub fn verdict(&self, i: usize) -> Verdict {
+        self.batch.verdict(i)
     }
 
     /// Numbers of the inputs covered.

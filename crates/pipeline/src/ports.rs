@@ -107,7 +107,8 @@ pub trait Log {
     ///
     /// # Errors
     /// [`CommitError::Refused`] leaves no trace; [`CommitError::Fatal`] ends the engine.
-    fn commit(&mut self, batch: &BatchView<'_>, effects: &Effects, positions: &mut Vec<u64>) -> Result<(), CommitError>;
+    fn commit(&mut self, batch: &BatchView<'_>, effects: &Effects, positions: &mut Vec<u64>)
+    -> Result<(), CommitError>;
 }
 
 // ----------------------------------------------------------------------------------------------------- checkout's side

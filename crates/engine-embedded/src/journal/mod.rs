@@ -1,0 +1,522 @@
+//! The segmented journal: many owners append, one writer makes a group of what they appended durable at a time.
+//!
+//! The group that is open, the one in flight and the youngest durable ones are kept in memory, so that duplicates,
+//! reads and outboxes that keep up never touch the device.
+
+pub mod format;
+pub mod recovery;
+mod segments;
+
+use std::{collections::VecDeque, sync::Arc, task::Waker};
+
+use parking_lot::{Condvar, Mutex};
+use sluice_pipeline::{BLOCK, Disk, LogError};
+
+use crate::{buffer::AlignedBuf, intake::Acks};
+use format::{GROUP_HEAD, GroupHead};
+pub use segments::{Segments, segment_name};
+
+/// Sizes of a journal.
+#[derive(Debug, Clone)]
+pub struct JournalConfig {
+    /// Bytes of one segment file; a multiple of 4,096. Fixed when the journal is created.
+    pub segment_bytes: u64,
+    /// A group closes to further frames at this many bytes; the last frame may exceed it by its own length.
+    pub group_bytes: usize,
+    /// The longest frame taken, bytes.
+    pub frame_bytes: usize,
+    /// Durable groups kept in memory, bytes.
+    pub tail_bytes: usize,
+    /// Checksums are verified on read. Always on, except where a test shows what happens without.
+    pub verify: bool,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 128 << 20,
+            group_bytes: 4 << 20,
+            frame_bytes: 8 << 20,
+            tail_bytes: 64 << 20,
+            verify: true,
+        }
+    }
+}
+
+impl JournalConfig {
+    fn group_limit(&self) -> u64 {
+        (GROUP_HEAD + self.group_bytes + self.frame_bytes).next_multiple_of(BLOCK) as u64
+    }
+}
+
+/// A closed group: head, payload, zeros to the end of the block.
+#[derive(Debug)]
+pub struct Group {
+    /// Where it starts in the log.
+    pub position: u64,
+    /// Bytes of payload.
+    pub payload: usize,
+    buf: AlignedBuf,
+}
+
+impl Group {
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.buf.as_slice()[GROUP_HEAD..GROUP_HEAD + self.payload]
+    }
+
+    /// Where the payload starts in the log.
+    pub fn payload_position(&self) -> u64 {
+        self.position + GROUP_HEAD as u64
+    }
+
+    /// Where the next group may start at the earliest.
+    pub fn end(&self) -> u64 {
+        self.position + self.buf.len() as u64
+    }
+}
+
+/// Something to do once a group is durable.
+#[derive(Debug)]
+pub enum Completion {
+    /// Answer checkout.
+    Acks(Acks),
+    /// A carrier's entries up to this position may be sent.
+    Sending(Arc<std::sync::atomic::AtomicU64>, u64),
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    position: u64,
+    buf: AlignedBuf,
+    crc: u32,
+    completions: Vec<Completion>,
+}
+
+#[derive(Debug)]
+struct State {
+    open: Open,
+    in_flight: Option<Arc<Group>>,
+    sequence: u64,
+    durable: u64,
+    tail: VecDeque<Arc<Group>>,
+    tail_bytes: usize,
+    pool: Vec<AlignedBuf>,
+    wakers: Vec<Waker>,
+    /// Segments that exist, by index: `..prepared`.
+    prepared: u64,
+    full: Option<String>,
+    failed: Option<String>,
+    sealed: bool,
+    closed: bool,
+    written_bytes: u64,
+}
+
+/// See the module.
+pub struct Journal {
+    config: JournalConfig,
+    id: u64,
+    segments: Segments,
+    state: Mutex<State>,
+    /// Signals the writer: something to write.
+    work: Condvar,
+    /// Signals owners and waiters: a group became durable.
+    progress: Condvar,
+}
+
+/// Why bytes were not appended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum AppendError {
+    /// No segment has room; the text says why none could be made.
+    Full(String),
+    /// The journal failed or is closed.
+    Closed,
+}
+
+impl Journal {
+    /// A journal that continues after `end`, with group number `sequence` next.
+    pub fn new(disk: Arc<dyn Disk>, config: JournalConfig, id: u64, end: u64, sequence: u64, prepared: u64) -> Self {
+        let segments = Segments::new(disk, config.segment_bytes);
+        let state = State {
+            open: Open { position: 0, ..Open::default() },
+            in_flight: None,
+            sequence,
+            durable: end,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            pool: Vec::new(),
+            wakers: Vec::new(),
+            prepared,
+            full: None,
+            failed: None,
+            sealed: true,
+            closed: false,
+            written_bytes: 0,
+        };
+        let journal =
+            Self { config, id, segments, state: Mutex::new(state), work: Condvar::new(), progress: Condvar::new() };
+        journal.start_group(&mut journal.state.lock(), end);
+        journal
+    }
+
+    fn start_group(&self, state: &mut State, after: u64) {
+        let segment = self.config.segment_bytes;
+        let room = segment - after % segment;
+        let position = if room < self.config.group_limit() && !after.is_multiple_of(segment) {
+            (after / segment + 1) * segment
+        } else {
+            after
+        };
+        let mut buf = state.pool.pop().unwrap_or_else(|| AlignedBuf::with_capacity(64 << 10));
+        buf.clear();
+        buf.resize(GROUP_HEAD);
+        state.open = Open { position, buf, crc: 0, completions: Vec::new() };
+    }
+
+    /// Appends a frame to the open group; gives the position of its first byte. `reserve` bytes of the segments that
+    /// exist are left untouched (new orders leave room for the outcomes of those already taken).
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was appended then.
+    pub fn append(&self, frame: &[u8], reserve: u64) -> Result<u64, AppendError> {
+        let mut state = self.state.lock();
+        if state.failed.is_some() || state.closed {
+            return Err(AppendError::Closed);
+        }
+        let end = state.open.position + (state.open.buf.len() + frame.len()).next_multiple_of(BLOCK) as u64;
+        if end + reserve > state.prepared * self.config.segment_bytes {
+            let why = state.full.clone().unwrap_or_else(|| "the next segment is being prepared".into());
+            self.work.notify_one();
+            return Err(AppendError::Full(why));
+        }
+        let at = state.open.position + state.open.buf.len() as u64;
+        state.open.buf.extend(frame);
+        state.open.crc = crc32c::crc32c_append(state.open.crc, frame);
+        drop(state);
+        self.work.notify_one();
+        Ok(at)
+    }
+
+    /// Room that new orders leave for the outcomes of those already taken, bytes.
+    pub fn order_reserve(&self) -> u64 {
+        2 * self.config.group_limit()
+    }
+
+    /// Runs `completion` once everything appended so far is durable; gives it back if it already is.
+    pub fn after_appended(&self, completion: Completion) -> Option<Completion> {
+        let mut state = self.state.lock();
+        if state.open.buf.len() == GROUP_HEAD && state.in_flight.is_none() {
+            return Some(completion);
+        }
+        state.open.completions.push(completion);
+        drop(state);
+        self.work.notify_one();
+        None
+    }
+
+    /// True if an owner should wait before committing more.
+    pub fn is_backed_up(&self) -> bool {
+        let state = self.state.lock();
+        state.open.buf.len() >= self.config.group_bytes
+    }
+
+    /// Waits until the open group has room again, or the journal ended.
+    pub fn wait_for_room(&self) {
+        let mut state = self.state.lock();
+        while state.open.buf.len() >= self.config.group_bytes && state.failed.is_none() && !state.closed {
+            self.progress.wait(&mut state);
+        }
+    }
+
+    /// Everything below this position is durable.
+    pub fn durable(&self) -> u64 {
+        self.state.lock().durable
+    }
+
+    /// The end of everything appended.
+    pub fn appended(&self) -> u64 {
+        let state = self.state.lock();
+        state.open.position + state.open.buf.len() as u64
+    }
+
+    /// Start and number of the open group, and the end of everything appended.
+    pub fn here(&self) -> ((u64, u64), u64) {
+        let state = self.state.lock();
+        ((state.open.position, state.sequence), state.open.position + state.open.buf.len() as u64)
+    }
+
+    /// True once everything appended below `position` is durable.
+    pub fn is_durable(&self, position: u64) -> bool {
+        let state = self.state.lock();
+        let open = if state.open.buf.len() > GROUP_HEAD { state.open.position } else { u64::MAX };
+        state.durable >= position || (state.in_flight.is_none() && open >= position)
+    }
+
+    /// True once everything appended below `position` is durable; else `waker` is called when that may have changed.
+    ///
+    /// # Errors
+    /// [`LogError::Closed`] if it will never be.
+    pub fn poll_durable(&self, position: u64, waker: &Waker) -> Result<bool, LogError> {
+        let mut state = self.state.lock();
+        // An open group without frames has nothing to wait for, wherever it starts.
+        let pending = if state.open.buf.len() > GROUP_HEAD { state.open.position } else { u64::MAX };
+        if state.durable >= position || (state.in_flight.is_none() && pending >= position) {
+            return Ok(true);
+        }
+        if state.failed.is_some() {
+            return Err(LogError::Closed);
+        }
+        state.wakers.push(waker.clone());
+        Ok(false)
+    }
+
+    /// Calls `waker` when the next group becomes durable.
+    pub fn wake_on_progress(&self, waker: &Waker) {
+        let mut state = self.state.lock();
+        if !state.wakers.iter().any(|w| w.will_wake(waker)) {
+            state.wakers.push(waker.clone());
+        }
+    }
+
+    /// Why the journal takes nothing, if so.
+    pub fn trouble(&self) -> Option<String> {
+        let state = self.state.lock();
+        state.failed.clone().or_else(|| state.full.clone())
+    }
+
+    /// Bytes written to segments so far, heads and padding included.
+    pub fn written_bytes(&self) -> u64 {
+        self.state.lock().written_bytes
+    }
+
+    /// No frame is taken from now on; what was appended is still written.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.work.notify_all();
+        self.progress.notify_all();
+    }
+
+    /// The durable group that starts at or follows `position`, from memory or device; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// [`LogError`] if the device fails or the group is damaged.
+    pub fn group_from(&self, position: u64) -> Result<Option<Arc<Group>>, LogError> {
+        {
+            let state = self.state.lock();
+            if position >= state.durable {
+                return Ok(None);
+            }
+            if state.tail.front().is_some_and(|first| first.position <= position) {
+                let at = state.tail.partition_point(|g| g.end() <= position);
+                return Ok(state.tail.get(at).cloned());
+            }
+        }
+        self.segments.read_group(position, self.id, self.config.verify)
+    }
+
+    /// Appends the order record at `position` to `out`.
+    ///
+    /// # Errors
+    /// [`LogError`] if there is none, or the device fails.
+    pub fn order_at(&self, position: u64, out: &mut Vec<u8>) -> Result<(), LogError> {
+        let group = {
+            let state = self.state.lock();
+            if position >= state.open.position {
+                let offset = (position - state.open.position) as usize;
+                return copy_order(state.open.buf.as_slice(), offset, position, out);
+            }
+            let in_flight = state.in_flight.iter().find(|g| g.position <= position);
+            in_flight.cloned().or_else(|| {
+                let first = state.tail.front().filter(|first| first.position <= position)?;
+                let at = state.tail.partition_point(|g| g.end() <= position);
+                Some(Arc::clone(state.tail.get(at).unwrap_or(first)))
+            })
+        };
+        match group {
+            Some(group) => copy_order(group.buf.as_slice(), (position - group.position) as usize, position, out),
+            None => self.segments.read_order(position, out),
+        }
+    }
+}
+
+fn copy_order(bytes: &[u8], offset: usize, position: u64, out: &mut Vec<u8>) -> Result<(), LogError> {
+    match format::order_at(bytes, offset) {
+        Ok(record) => {
+            out.extend_from_slice(record);
+            Ok(())
+        }
+        Err(error) => Err(LogError::Damaged {
+            file: "the open group".into(),
+            offset: position,
+            what: format!("no order record: {error}"),
+        }),
+    }
+}
+
+/// What the writer can do next.
+#[derive(Debug)]
+pub enum WriterStep {
+    /// A group was closed: write it, then sync, then complete.
+    Write(Arc<Group>, Vec<Completion>),
+    /// Nothing to do.
+    Idle,
+    /// Everything is written and the journal is closed.
+    Done,
+}
+
+/// The writer's side; one thread, or a simulator's steps.
+impl Journal {
+    /// Closes the open group, if it has frames or `seal` asks for an empty one behind the last.
+    pub fn begin(&self, seal: bool) -> WriterStep {
+        let mut state = self.state.lock();
+        let empty = state.open.buf.len() == GROUP_HEAD;
+        if state.failed.is_some() || (empty && state.closed && state.sealed) {
+            return WriterStep::Done;
+        }
+        let fits = state.open.position + self.config.group_limit() <= state.prepared * self.config.segment_bytes;
+        if empty && (state.sealed || !fits || !(seal || state.closed)) {
+            return WriterStep::Idle;
+        }
+        let next = state.open.position + state.open.buf.len().next_multiple_of(BLOCK) as u64;
+        let mut open = std::mem::take(&mut state.open);
+        self.start_group(&mut state, next);
+        let payload = open.buf.len() - GROUP_HEAD;
+        let head = GroupHead {
+            crc: 0,
+            journal: self.id,
+            sequence: state.sequence,
+            position: open.position,
+            payload: payload as u32,
+        };
+        let head_crc = crc32c::crc32c(&head.to_bytes()[8..]);
+        let head = GroupHead { crc: crc32c::crc32c_combine(head_crc, open.crc, payload), ..head };
+        open.buf.as_mut_slice()[..GROUP_HEAD].copy_from_slice(&head.to_bytes());
+        open.buf.pad_to_block();
+        state.sequence += 1;
+        state.sealed = empty;
+        let group = Arc::new(Group { position: open.position, payload, buf: open.buf });
+        state.in_flight = Some(Arc::clone(&group));
+        drop(state);
+        self.progress.notify_all();
+        WriterStep::Write(group, open.completions)
+    }
+
+    /// Waits until there is something to write, up to `timeout`; false if nothing came.
+    pub fn wait_for_work(&self, timeout: std::time::Duration) -> bool {
+        let mut state = self.state.lock();
+        if state.open.buf.len() == GROUP_HEAD && !state.closed {
+            return !self.work.wait_for(&mut state, timeout).timed_out();
+        }
+        true
+    }
+
+    /// Writes a closed group. Not durable before [`Journal::sync`].
+    ///
+    /// # Errors
+    /// [`LogError`]: the journal has failed for good.
+    pub fn write(&self, group: &Group) -> Result<(), LogError> {
+        let result = self.segments.write(group.position, group.buf.as_slice());
+        self.note_failure(result)
+    }
+
+    /// Makes a written group durable. A failure is never retried: the kernel may have dropped the pages.
+    ///
+    /// # Errors
+    /// [`LogError`]: the journal has failed for good.
+    pub fn sync(&self, group: &Group) -> Result<(), LogError> {
+        let result = self.segments.sync(group.position);
+        self.note_failure(result)
+    }
+
+    fn note_failure(&self, result: Result<(), LogError>) -> Result<(), LogError> {
+        if let Err(error) = &result {
+            let mut state = self.state.lock();
+            state.failed = Some(error.to_string());
+            let wakers = std::mem::take(&mut state.wakers);
+            drop(state);
+            self.progress.notify_all();
+            wakers.into_iter().for_each(Waker::wake);
+        }
+        result
+    }
+
+    /// Says that `group` is durable: answers go out, outboxes and readers are woken.
+    pub fn complete(&self, group: Arc<Group>, completions: Vec<Completion>) {
+        let mut state = self.state.lock();
+        state.durable = group.end();
+        state.in_flight = None;
+        state.written_bytes += group.buf.len() as u64;
+        state.tail_bytes += group.buf.len();
+        state.tail.push_back(group);
+        while state.tail_bytes > self.config.tail_bytes && state.tail.len() > 1 {
+            let Some(old) = state.tail.pop_front() else { break };
+            state.tail_bytes -= old.buf.len();
+            if state.pool.len() < 4
+                && let Ok(group) = Arc::try_unwrap(old)
+            {
+                state.pool.push(group.buf);
+            }
+        }
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        self.progress.notify_all();
+        for completion in completions {
+            completion.run();
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn wants_segment(&self, state: &State) -> bool {
+        let left = state.prepared * self.config.segment_bytes
+            - state.open.position.min(state.prepared * self.config.segment_bytes);
+        left < self.config.segment_bytes + self.config.group_limit()
+    }
+
+    /// Creates the next segment if the log is about to need it.
+    ///
+    /// # Errors
+    /// [`LogError`] for anything but a full disk; that is kept as a reason to refuse orders, and tried again.
+    pub fn prepare(&self) -> Result<(), LogError> {
+        let index = {
+            let state = self.state.lock();
+            if !self.wants_segment(&state) {
+                return Ok(());
+            }
+            state.prepared
+        };
+        match self.segments.create(index) {
+            Ok(()) => {
+                let mut state = self.state.lock();
+                state.prepared = index + 1;
+                state.full = None;
+                Ok(())
+            }
+            Err(LogError::Io { what, source }) if is_full(&source) => {
+                let mut state = self.state.lock();
+                if state.full.is_none() {
+                    tracing::error!(what, "disk full: new orders are refused until there is room");
+                }
+                state.full = Some(format!("disk full: {what}"));
+                Ok(())
+            }
+            Err(error) => self.note_failure(Err(error)),
+        }
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+impl Completion {
+    /// Does it.
+    pub fn run(self) {
+        match self {
+            Completion::Acks(acks) => acks.send(),
+            Completion::Sending(mark, position) => {
+                mark.fetch_max(position, std::sync::atomic::Ordering::AcqRel);
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! One partition as the Runner drives it: inputs from its queues, commits into the shared journal.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering::{AcqRel, Relaxed, Release},
+    },
+    time::Duration,
+};
+
+use sluice_domain::{Fingerprint, OrderId};
+use sluice_pipeline::{
+    Batch, BatchView, CommitError, Effects, Index, Log, LogError, Receipt, Rows, Table, Verdict, batch::InputKind,
+};
+use sluice_schemas::delta::Delta;
+
+use crate::{
+    encode::{Encoder, ORDERS_AT, Settles},
+    hot::Hot,
+    intake::{Acks, Busy, Chunk, busy},
+    journal::{AppendError, Completion},
+    shared::{Frozen, Shard, Shared, Young, class_of, read_young},
+};
+
+/// How long an owner without work waits before it looks at its other duties.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// See the module.
+pub struct Partition {
+    number: u16,
+    shared: Arc<Shared>,
+    index: Index,
+    chunk: Chunk,
+    /// Outcomes of a refused commit, to be polled again.
+    held: Vec<(OrderId, Vec<u8>)>,
+    outcomes_taken: u64,
+    encoder: Encoder,
+    row: Vec<u8>,
+    /// Answers so far owed to the batch under way start at this asker.
+    answered: usize,
+}
+
+impl Partition {
+    pub(crate) fn new(number: u16, shared: Arc<Shared>, index: Index) -> Self {
+        let encoder = Encoder::new(shared.config.carriers.len());
+        Self {
+            number,
+            shared,
+            index,
+            chunk: Chunk::default(),
+            held: Vec::new(),
+            outcomes_taken: 0,
+            encoder,
+            row: Vec::new(),
+            answered: 0,
+        }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    fn shard(&self) -> &Shard {
+        &self.shared.shards[usize::from(self.number)]
+    }
+
+    fn run_errands(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let shard = &shared.shards[usize::from(self.number)];
+        if !shard.attention.swap(false, AcqRel) {
+            return;
+        }
+        let mut errands = shard.errands.lock();
+        for (number, filter) in errands.install.drain(..) {
+            self.index.spilled(number, filter);
+        }
+        for number in errands.expire.drain(..) {
+            self.index.expire(number);
+        }
+        let Some((number, outcomes)) = errands.freeze else { return };
+        if self.outcomes_taken < outcomes || !self.held.is_empty() {
+            shard.attention.store(true, Release);
+            return;
+        }
+        errands.freeze = None;
+        errands.frozen = Some(self.freeze(number));
+        drop(errands);
+        shared.ring();
+    }
+
+    fn freeze(&mut self, number: u32) -> Frozen {
+        let index = self.index.freeze(number);
+        let mut young = self.shard().young.write();
+        let orders = young.live.len();
+        let rows = Arc::new(std::mem::replace(&mut young.live, Hot::with_capacity(orders)));
+        young.frozen = Some(Arc::clone(&rows));
+        let (group, replay_from) = self.shared.journal.here();
+        Frozen { rows, index, replay_from, group, counts: young.counts }
+    }
+
+    /// True while this partition must not take more work.
+    fn must_wait(&self) -> bool {
+        let young = self.shard().young.read();
+        let over = young.live.memory() > self.shared.config.hot_bytes;
+        if over {
+            self.shared.want_checkpoint();
+        }
+        over && young.frozen.is_some()
+    }
+
+    fn idle(&self, batch: &mut Batch) -> Result<(), LogError> {
+        batch.now_ms = self.shared.clock.now_ms();
+        if self.shard().queue.is_finished() && self.held.is_empty() {
+            return Err(LogError::Closed);
+        }
+        if self.shared.config.blocking {
+            self.shard().queue.wait(IDLE);
+        }
+        Ok(())
+    }
+
+    /// Adds what was committed at `base` to the rows.
+    fn extend_rows(&mut self, base: u64, young: &mut Young, positions: &mut Vec<u64>) -> Result<(), LogError> {
+        for addition in self.encoder.additions() {
+            let deltas = self.encoder.deltas(addition);
+            match addition.born {
+                Some((offset, late)) => {
+                    let position = base + (ORDERS_AT + offset) as u64;
+                    positions.push(position);
+                    self.row.clear();
+                    Delta::Accepted { position }.encode(late, &mut self.row);
+                    self.row.extend_from_slice(deltas);
+                    young.live.append(addition.id, &self.row);
+                    young.counts.born();
+                }
+                None => young.live.append(addition.id, deltas),
+            }
+            let class = match addition.settles {
+                Settles::No => continue,
+                Settles::As(class) => class,
+                Settles::Perhaps => {
+                    self.row.clear();
+                    if !read_young(young, addition.id, &mut self.row) {
+                        let (store, row) = (&self.shared.store, &mut self.row);
+                        let key = addition.id.0.to_be_bytes();
+                        store.scan(Table::Rows, &key, &mut |_, old| row.extend_from_slice(old))?;
+                    }
+                    class_of(addition.id, &self.row)
+                }
+            };
+            young.counts.decided(class);
+        }
+        Ok(())
+    }
+
+    /// The receipts that `view` owes, to be sent when everything appended so far is durable.
+    fn receipts(&mut self, view: &BatchView<'_>, refused: Option<Receipt>) -> Acks {
+        let mut acks = Acks::default();
+        let mut replayed = 0;
+        for i in view.range().filter(|&i| view.meta(i).kind == InputKind::Placed) {
+            let Some(&(ticket, line)) = self.chunk.askers.get(self.answered) else { break };
+            self.answered += 1;
+            let receipt = match (view.verdict(i), refused) {
+                (_, Some(busy)) => busy,
+                (Verdict::New, None) => Receipt::Accepted,
+                (Verdict::Replayed, None) => {
+                    replayed += 1;
+                    Receipt::Replayed
+                }
+                (Verdict::Conflict, None) => Receipt::Conflict,
+            };
+            acks.push(&self.chunk.tickets[ticket as usize], line, receipt);
+        }
+        self.shared.replayed.fetch_add(replayed, Relaxed);
+        acks
+    }
+
+    fn refuse(&mut self, view: &BatchView<'_>) {
+        for i in view.range().filter(|&i| view.meta(i).kind == InputKind::Outcome) {
+            self.held.push((view.meta(i).order, view.record(i).to_vec()));
+        }
+        self.receipts(view, Some(busy(Busy::Disk))).send();
+    }
+}
+
+impl Log for Partition {
+    fn poll(&mut self, batch: &mut Batch) -> Result<(), LogError> {
+        self.run_errands();
+        self.answered = 0;
+        if self.shared.journal.is_backed_up() {
+            if !self.shared.config.blocking {
+                batch.now_ms = self.shared.clock.now_ms();
+                return Ok(());
+            }
+            self.shared.journal.wait_for_room();
+        }
+        if self.must_wait() {
+            if self.shared.config.blocking {
+                self.shard().queue.wait_for_nudge(IDLE);
+            }
+            return Ok(());
+        }
+        let spent = std::mem::take(&mut self.chunk);
+        if self.held.is_empty() {
+            match self.shard().queue.pop(spent) {
+                Some(chunk) => self.chunk = chunk,
+                None => return self.idle(batch),
+            }
+            self.outcomes_taken += self.chunk.batch.outcomes() as u64;
+            std::mem::swap(batch, &mut self.chunk.batch);
+        } else {
+            for (order, record) in self.held.drain(..) {
+                batch.push_outcome(order, &record);
+            }
+        }
+        batch.now_ms = self.shared.clock.now_ms();
+        Ok(())
+    }
+
+    fn index(&mut self) -> &mut Index {
+        &mut self.index
+    }
+
+    fn spilled(&mut self, fingerprint: Fingerprint) -> Result<Option<u64>, LogError> {
+        for number in self.index.candidates(fingerprint) {
+            if let Some(value) = self.shared.store.get(Table::Index(number), &fingerprint.0.to_be_bytes())? {
+                let position = value.try_into().map(u64::from_be_bytes);
+                return position.map(Some).map_err(|_| LogError::Store("an index entry is not 8 bytes long".into()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn order_at(&mut self, position: u64, out: &mut Vec<u8>) -> Result<(), LogError> {
+        self.shared.journal.order_at(position, out)
+    }
+
+    fn rows(&mut self, batch: &BatchView<'_>, rows: &mut Rows) -> Result<(), LogError> {
+        for i in batch.range().filter(|&i| batch.meta(i).kind == InputKind::Outcome) {
+            rows.push_with(i, |out| self.shared.read_row(batch.meta(i).order, out))?;
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        batch: &BatchView<'_>,
+        effects: &Effects,
+        positions: &mut Vec<u64>,
+    ) -> Result<(), CommitError> {
+        let shared = Arc::clone(&self.shared);
+        let carriers = &shared.config.carriers;
+        if let Some(frame) = self.encoder.encode(self.number, carriers, batch, effects) {
+            let brings_orders = batch.placed_metas().next().is_some();
+            let reserve = if brings_orders { shared.journal.order_reserve() } else { 0 };
+            // Readers wait on this lock until the rows are in, so nobody can be answered before they can be read.
+            let mut young = shared.shards[usize::from(self.number)].young.write();
+            match shared.journal.append(frame, reserve) {
+                Ok(base) => self.extend_rows(base, &mut young, positions)?,
+                Err(AppendError::Full(why)) => {
+                    drop(young);
+                    self.refuse(batch);
+                    if shared.config.blocking && !self.held.is_empty() {
+                        std::thread::sleep(IDLE);
+                    }
+                    return Err(CommitError::Refused(why));
+                }
+                Err(AppendError::Closed) => return Err(LogError::Closed.into()),
+            }
+        }
+        let acks = self.receipts(batch, None);
+        if !acks.is_empty()
+            && let Some(now) = shared.journal.after_appended(Completion::Acks(acks))
+        {
+            now.run();
+        }
+        Ok(())
+    }
+}

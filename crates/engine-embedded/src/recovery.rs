@@ -1,0 +1,286 @@
+//! Opening a data folder: the last checkpoint, then the journal behind it.
+
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use sluice_domain::{Fingerprint, OrderId};
+use sluice_pipeline::{Clock, Disk, Index, LogError, Store, Table, index::Filter};
+use sluice_schemas::{
+    CodecError,
+    delta::Delta,
+    order::OrderRef,
+    wire::{Reader, put_varint},
+};
+
+use crate::{
+    checkpoint::{Head, filter_key, put_meta},
+    journal::{
+        Group, Journal,
+        format::{self, Frame, Section, kind},
+        recovery::{End, Scan},
+        segment_name,
+    },
+    shared::{EngineConfig, Shared, class_of, may_decide, read_young},
+};
+
+/// Version byte of the deployment record.
+const DEPLOYMENT_VERSION: u8 = 1;
+
+/// What was fixed when a data folder was created; key `deployment` in [`Table::Meta`]:
+/// `version u8 | journal id u64 LE | segment bytes varint | slots varint`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deployment {
+    pub(crate) journal: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) slots: u16,
+}
+
+impl Deployment {
+    fn encode(self) -> Vec<u8> {
+        let mut out = vec![DEPLOYMENT_VERSION];
+        out.extend_from_slice(&self.journal.to_le_bytes());
+        put_varint(&mut out, self.segment_bytes);
+        put_varint(&mut out, u64::from(self.slots));
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::new(bytes);
+        if r.byte("deployment version")? != DEPLOYMENT_VERSION {
+            return Err(CodecError { what: "deployment version" });
+        }
+        Ok(Self {
+            journal: u64::from_le_bytes(r.array("journal id")?),
+            segment_bytes: r.varint("segment bytes")?,
+            slots: r.number("slots")?,
+        })
+    }
+
+    /// The deployment of `store`, if it has one.
+    pub(crate) fn read(store: &dyn Store) -> Result<Option<Self>, LogError> {
+        let Some(bytes) = store.get(Table::Meta, b"deployment")? else { return Ok(None) };
+        Self::decode(&bytes).map(Some).map_err(|e| LogError::Store(format!("key deployment: {e}")))
+    }
+}
+
+/// The head of `store`'s last checkpoint, if there is one.
+pub(crate) fn read_head(store: &dyn Store) -> Result<Option<Head>, LogError> {
+    let Some(bytes) = store.get(Table::Meta, b"head")? else { return Ok(None) };
+    Head::decode(&bytes).map(Some).map_err(|e| LogError::Store(format!("key head: {e}")))
+}
+
+/// What opening found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// Groups replayed behind the last checkpoint.
+    pub groups: u64,
+    /// Orders among them.
+    pub orders: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Log position of a torn last write that was cut off.
+    pub torn_at: Option<u64>,
+    /// Where the log goes on: outbox entries before it belong to an earlier run.
+    pub end: u64,
+}
+
+fn deployment(config: &EngineConfig, disk: &dyn Disk, store: &dyn Store) -> Result<Deployment, LogError> {
+    if let Some(found) = Deployment::read(store)? {
+        if found.slots != config.slots.get() {
+            let (has, wants) = (found.slots, config.slots.get());
+            return Err(LogError::Store(format!("the data folder has {has} slots, the configuration {wants}")));
+        }
+        return Ok(found);
+    }
+    let names = disk.list().map_err(LogError::io("listing the journal"))?;
+    if names.contains(&segment_name(0)) {
+        let what = "a journal without its store; restore the folder `store` that belongs to it".into();
+        return Err(LogError::Damaged { file: segment_name(0), offset: 0, what });
+    }
+    let journal = config.journal_id.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    let new = Deployment { journal, segment_bytes: config.journal.segment_bytes, slots: config.slots.get() };
+    put_meta(store, b"deployment", &new.encode())?;
+    Ok(new)
+}
+
+/// Opens everything: the shared state with recovered rows, and each partition's index.
+pub(crate) fn open(
+    mut config: EngineConfig,
+    disk: Arc<dyn Disk>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<Shared>, Vec<Index>, Head, Recovered), LogError> {
+    let deployment = deployment(&config, &*disk, &*store)?;
+    config.journal.segment_bytes = deployment.segment_bytes;
+    let head = read_head(&*store)?;
+    let mut indices: Vec<Index> = (0..config.partitions).map(|_| Index::default()).collect();
+    for &(generation, _) in head.iter().flat_map(|h| &h.generations) {
+        let bytes = store.get(Table::Meta, &filter_key(generation))?.unwrap_or_default();
+        let filter = Filter::from_bytes(&bytes)
+            .ok_or_else(|| LogError::Store(format!("the filter of index generation {generation} is damaged")))?;
+        indices.iter_mut().for_each(|index| index.spilled(generation, filter.clone()));
+    }
+    let head = head.unwrap_or_else(|| Head { group: (0, 1), ..Head::default() });
+    let mut scan = Scan::new(
+        Arc::clone(&disk),
+        deployment.segment_bytes,
+        deployment.journal,
+        head.group.0,
+        head.group.1,
+        config.journal.verify,
+    )?;
+    let mut replay = Replay::new(&config, store, clock, &head, &mut indices);
+    let end = loop {
+        match scan.next_group()? {
+            Ok(group) => replay.group(&group)?,
+            Err(end) => break end,
+        }
+    };
+    let (shards, carriers, mut recovered, parts) = replay.finish();
+    recovered.torn_at = end.torn_at;
+    recovered.end = end.position;
+    let End { position, sequence, prepared, .. } = end;
+    let journal = Journal::new(disk, config.journal.clone(), deployment.journal, position, sequence, prepared);
+    journal.prepare()?;
+    let shared = Shared::new(config, journal, parts, carriers, shards, head.group.0);
+    Ok((Arc::new(shared), indices, head, recovered))
+}
+
+type Parts = (Arc<dyn Store>, Arc<dyn Clock>);
+
+struct Replay<'a> {
+    config: &'a EngineConfig,
+    parts: Parts,
+    head: &'a Head,
+    indices: &'a mut [Index],
+    shards: Vec<crate::shared::Shard>,
+    carriers: Vec<crate::shared::CarrierSlot>,
+    recovered: Recovered,
+    row: Vec<u8>,
+}
+
+impl<'a> Replay<'a> {
+    fn new(
+        config: &'a EngineConfig,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        head: &'a Head,
+        indices: &'a mut [Index],
+    ) -> Self {
+        let shards = Shared::new_shards(config);
+        if let Some(first) = shards.first() {
+            first.young.write().counts = head.counts;
+        }
+        let carriers = Shared::new_carriers(config, &head.carriers);
+        let recovered = Recovered::default();
+        Self { config, parts: (store, clock), head, indices, shards, carriers, recovered, row: Vec::new() }
+    }
+
+    fn finish(self) -> (Vec<crate::shared::Shard>, Vec<crate::shared::CarrierSlot>, Recovered, Parts) {
+        (self.shards, self.carriers, self.recovered, self.parts)
+    }
+
+    fn group(&mut self, group: &Group) -> Result<(), LogError> {
+        self.recovered.groups += 1;
+        self.recovered.bytes += group.payload as u64;
+        let damaged = |e: CodecError| LogError::Damaged {
+            file: segment_name(group.position / self.config.journal.segment_bytes),
+            offset: group.position % self.config.journal.segment_bytes,
+            what: format!("the group's checksum fits, but {e}"),
+        };
+        for frame in format::frames(group.payload()) {
+            let frame = frame.map_err(damaged)?;
+            let start = group.payload_position() + frame.start as u64 - format::FRAME_HEAD as u64;
+            let known = self.head.replay_from.get(usize::from(frame.partition));
+            if known.is_some_and(|&from| start < from) {
+                continue;
+            }
+            self.frame(group.payload_position(), &frame)?.map_err(damaged)?;
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, payload_at: u64, frame: &Frame<'_>) -> Result<Result<(), CodecError>, LogError> {
+        let orders = frame.orders();
+        for section in frame.sections() {
+            let section = match section {
+                Ok(section) => section,
+                Err(error) => return Ok(Err(error)),
+            };
+            let done = match section.kind {
+                kind::ORDERS => self.orders(payload_at, &section),
+                kind::DELTAS => self.entries(&section, 0, orders.as_ref())?,
+                kind::REQUESTS => match format::carrier_of(section.body) {
+                    Ok((_, from)) => self.entries(&section, from, orders.as_ref())?,
+                    Err(error) => Err(error),
+                },
+                kind::SENDING => self.sending(&section),
+                _ => Err(CodecError { what: "section kind" }),
+            };
+            if done.is_err() {
+                return Ok(done);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn orders(&mut self, payload_at: u64, section: &Section<'_>) -> Result<(), CodecError> {
+        for item in format::orders(section.body) {
+            let (offset, record) = item?;
+            let order = OrderRef::decode(record)?;
+            let (id, position) = (OrderId(order.id), payload_at + (section.start + offset) as u64);
+            let partition = self.config.partition_of(id);
+            self.indices[partition].insert(Fingerprint(order.fingerprint()), position);
+            self.row.clear();
+            let late = order.accepted_at_ms as i64 - order.placed_at_ms() as i64;
+            Delta::Accepted { position }.encode(late, &mut self.row);
+            let mut young = self.shards[partition].young.write();
+            young.live.append(id, &self.row);
+            young.counts.born();
+            self.recovered.orders += 1;
+        }
+        Ok(())
+    }
+
+    fn entries(
+        &mut self,
+        section: &Section<'_>,
+        from: usize,
+        orders: Option<&Section<'_>>,
+    ) -> Result<Result<(), CodecError>, LogError> {
+        for entry in format::entries(section.body, from) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return Ok(Err(error)),
+            };
+            let id = match format::target_id(entry.target, orders) {
+                Ok(id) => OrderId(id),
+                Err(error) => return Ok(Err(error)),
+            };
+            let mut young = self.shards[self.config.partition_of(id)].young.write();
+            young.live.append(id, entry.bytes);
+            if !may_decide(&entry.delta) {
+                continue;
+            }
+            self.row.clear();
+            if !read_young(&young, id, &mut self.row) {
+                let row = &mut self.row;
+                self.parts.0.scan(Table::Rows, &id.0.to_be_bytes(), &mut |_, old| row.extend_from_slice(old))?;
+            }
+            young.counts.decided(class_of(id, &self.row));
+        }
+        Ok(Ok(()))
+    }
+
+    fn sending(&mut self, section: &Section<'_>) -> Result<(), CodecError> {
+        let (carrier, from) = format::carrier_of(section.body)?;
+        let mut r = Reader::new(&section.body[from..]);
+        let position = u64::from_le_bytes(r.array("sending position")?);
+        if let Some(slot) = self.carriers.iter().find(|c| *c.id == *carrier) {
+            slot.sending.fetch_max(position, Relaxed);
+        }
+        Ok(())
+    }
+}

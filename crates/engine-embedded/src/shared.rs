@@ -1,0 +1,283 @@
+//! What the owners, the checkpointer, the outboxes and the readers of one engine share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::Waker,
+};
+
+use parking_lot::{Mutex, RwLock};
+use sluice_domain::{Class, OrderId, OrderState, SlotCount};
+use sluice_pipeline::{
+    Clock, LogError, Store, Table,
+    index::{Filter, Generation},
+};
+use sluice_schemas::delta::Delta;
+
+use crate::{
+    hot::Hot,
+    intake::{Queue, QueueConfig},
+    journal::{Journal, JournalConfig},
+};
+
+/// Sizes and numbers of an embedded engine.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Owners, each with its share of the slots. May change from one start to the next.
+    pub partitions: u16,
+    /// Slots of the deployment; fixed when it is created.
+    pub slots: SlotCount,
+    /// Carrier ids, by carrier number.
+    pub carriers: Vec<Arc<str>>,
+    /// Sizes of the journal.
+    pub journal: JournalConfig,
+    /// Bounds of each partition's queues.
+    pub queue: QueueConfig,
+    /// A checkpoint starts when the journal has grown by this many bytes.
+    pub checkpoint_bytes: u64,
+    /// … or when a partition holds this many bytes of young rows.
+    pub hot_bytes: usize,
+    /// How long a retry may come after its order's `placed_at`, ms.
+    pub window_ms: u64,
+    /// True: owners wait for work. False: they come back empty, for a simulator.
+    pub blocking: bool,
+    /// The journal's id when one is created; drawn at random unless given.
+    pub journal_id: Option<u64>,
+}
+
+impl EngineConfig {
+    /// The defaults, for these carriers.
+    pub fn new(carriers: Vec<Arc<str>>) -> Self {
+        Self {
+            partitions: 2,
+            slots: SlotCount::DEFAULT,
+            carriers,
+            journal: JournalConfig::default(),
+            queue: QueueConfig::default(),
+            checkpoint_bytes: 512 << 20,
+            hot_bytes: 192 << 20,
+            window_ms: sluice_domain::limits::DEFAULT_WINDOW_MS,
+            blocking: true,
+            journal_id: None,
+        }
+    }
+
+    /// The partition that owns a slot.
+    pub fn partition_of(&self, id: OrderId) -> usize {
+        usize::from(id.slot()) % usize::from(self.partitions)
+    }
+}
+
+/// How many orders are in which class, for receipts and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Orders ever accepted in this data folder.
+    pub accepted: u64,
+    /// Orders with every parcel accepted, or nothing to ship.
+    pub finished: u64,
+    /// Orders of which nothing is undecided and something is dead-lettered.
+    pub dead_lettered: u64,
+    /// Orders with an undecided parcel.
+    pub in_flight: u64,
+    /// Requests answered as the repetition of an earlier one, since the start of the process.
+    pub replayed: u64,
+}
+
+impl Counts {
+    pub(crate) fn born(&mut self) {
+        self.accepted += 1;
+        self.in_flight += 1;
+    }
+
+    pub(crate) fn decided(&mut self, class: Class) {
+        match class {
+            Class::InFlight => return,
+            Class::DeadLettered => self.dead_lettered += 1,
+            Class::Finished | Class::Cancelled => self.finished += 1,
+        }
+        self.in_flight -= 1;
+    }
+}
+
+/// Young rows of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Young {
+    pub(crate) live: Hot,
+    /// On its way to the store.
+    pub(crate) frozen: Option<Arc<Hot>>,
+    /// Counts of this partition.
+    pub(crate) counts: Counts,
+}
+
+/// What one partition froze for a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) rows: Arc<Hot>,
+    pub(crate) index: Arc<Generation>,
+    /// Where frames of this partition start that the frozen rows don't hold.
+    pub(crate) replay_from: u64,
+    /// Start and number of the group to replay from.
+    pub(crate) group: (u64, u64),
+    pub(crate) counts: Counts,
+}
+
+/// Errands between the checkpointer and an owner.
+#[derive(Debug, Default)]
+pub(crate) struct Errands {
+    /// Freeze as this checkpoint, once so many outcomes have been taken from the queue.
+    pub(crate) freeze: Option<(u32, u64)>,
+    pub(crate) frozen: Option<Frozen>,
+    pub(crate) install: Vec<(u32, Filter)>,
+    pub(crate) expire: Vec<u32>,
+}
+
+pub(crate) struct Shard {
+    pub(crate) queue: Queue,
+    pub(crate) young: RwLock<Young>,
+    pub(crate) errands: Mutex<Errands>,
+    /// True when `errands` holds something for the owner.
+    pub(crate) attention: AtomicBool,
+}
+
+pub(crate) struct CarrierSlot {
+    pub(crate) id: Arc<str>,
+    /// Every outbox entry up to here has had its outcome handed over.
+    pub(crate) settled: AtomicU64,
+    /// Entries up to here may have been sent; durable.
+    pub(crate) sending: Arc<AtomicU64>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: EngineConfig,
+    pub(crate) journal: Journal,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) carriers: Vec<CarrierSlot>,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) replayed: AtomicU64,
+    /// Log position up to which the last checkpoint holds everything.
+    pub(crate) checkpointed: AtomicU64,
+    /// Checkpoints finished since the start.
+    pub(crate) checkpoints: AtomicU64,
+    /// A partition asks for a checkpoint.
+    pub(crate) checkpoint_wanted: AtomicBool,
+    /// Checkpoint thread's alarm.
+    pub(crate) alarm: (Mutex<bool>, parking_lot::Condvar),
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: EngineConfig,
+        journal: Journal,
+        (store, clock): (Arc<dyn Store>, Arc<dyn Clock>),
+        carriers: Vec<CarrierSlot>,
+        shards: Vec<Shard>,
+        checkpointed: u64,
+    ) -> Self {
+        Self {
+            config,
+            journal,
+            store,
+            clock,
+            carriers,
+            shards,
+            replayed: AtomicU64::new(0),
+            checkpointed: AtomicU64::new(checkpointed),
+            checkpoints: AtomicU64::new(0),
+            checkpoint_wanted: AtomicBool::new(false),
+            alarm: (Mutex::new(false), parking_lot::Condvar::new()),
+        }
+    }
+
+    pub(crate) fn new_shards(config: &EngineConfig) -> Vec<Shard> {
+        let shard = |_| Shard {
+            queue: Queue::new(config.queue.clone()),
+            young: RwLock::new(Young::default()),
+            errands: Mutex::new(Errands::default()),
+            attention: AtomicBool::new(false),
+        };
+        (0..config.partitions).map(shard).collect()
+    }
+
+    /// Carriers by number, with the positions that a checkpoint has for them.
+    pub(crate) fn new_carriers(config: &EngineConfig, known: &[(String, u64, u64)]) -> Vec<CarrierSlot> {
+        let slot = |id: &Arc<str>| {
+            let (settled, sending) = known.iter().find(|k| k.0 == **id).map_or((0, 0), |k| (k.1, k.2));
+            CarrierSlot {
+                id: Arc::clone(id),
+                settled: AtomicU64::new(settled),
+                sending: Arc::new(AtomicU64::new(sending)),
+            }
+        };
+        config.carriers.iter().map(slot).collect()
+    }
+
+    pub(crate) fn shard_of(&self, id: OrderId) -> &Shard {
+        &self.shards[self.config.partition_of(id)]
+    }
+
+    /// Appends the row of `id` to `out`; nothing if the order is unknown.
+    pub(crate) fn read_row(&self, id: OrderId, out: &mut Vec<u8>) -> Result<(), LogError> {
+        let whole = read_young(&self.shard_of(id).young.read(), id, out);
+        if whole {
+            return Ok(());
+        }
+        self.store.scan(Table::Rows, &id.0.to_be_bytes(), &mut |_, deltas| out.extend_from_slice(deltas))
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let mut sum = Counts { replayed: self.replayed.load(Relaxed), ..Counts::default() };
+        for shard in &self.shards {
+            let counts = shard.young.read().counts;
+            sum.accepted += counts.accepted;
+            sum.finished += counts.finished;
+            sum.dead_lettered += counts.dead_lettered;
+            sum.in_flight += counts.in_flight;
+        }
+        sum
+    }
+
+    pub(crate) fn want_checkpoint(&self) {
+        if !self.checkpoint_wanted.swap(true, Relaxed) {
+            self.ring();
+        }
+    }
+
+    /// Wakes the checkpointer.
+    pub(crate) fn ring(&self) {
+        *self.alarm.0.lock() = true;
+        self.alarm.1.notify_one();
+    }
+
+    /// True once everything appended before `position` is durable.
+    pub(crate) fn poll_durable(&self, position: u64, waker: &Waker) -> Result<bool, LogError> {
+        self.journal.poll_durable(position, waker)
+    }
+}
+
+/// Appends the young part of a row to `out`; true if that is all of it, because the order was born in it.
+pub(crate) fn read_young(young: &Young, id: OrderId, out: &mut Vec<u8>) -> bool {
+    let mut whole = false;
+    for hot in std::iter::once(&young.live).chain(young.frozen.as_deref()) {
+        let start = out.len();
+        // The delta a row is born with is `accepted`, tag 1, and it is written first.
+        whole |= hot.read(id, out) && out.get(start) == Some(&1);
+    }
+    whole
+}
+
+/// True if `delta` may be the last thing an order waited for.
+pub(crate) fn may_decide(delta: &Delta<'_>) -> bool {
+    use sluice_schemas::outcome::OutcomeKind::Accepted;
+    matches!(
+        delta,
+        Delta::Settled { outcome: Accepted, .. } | Delta::DeadLettered { .. } | Delta::Classified { parcels: 0, .. }
+    )
+}
+
+/// The class of a row; a row that can't be read counts as in flight.
+pub(crate) fn class_of(id: OrderId, row: &[u8]) -> Class {
+    OrderState::fold(id, row).map_or(Class::InFlight, |state| state.class())
+}
