@@ -132,9 +132,13 @@ pub(crate) fn open(
         config.journal.verify,
     )?;
     let mut replay = Replay::new(&config, store, clock, &head, &mut indices);
+    let mut last = None;
     let end = loop {
         match scan.next_group()? {
-            Ok(group) => replay.group(&group)?,
+            Ok(group) => {
+                replay.group(&group)?;
+                last = Some(group);
+            }
             Err(end) => break end,
         }
     };
@@ -143,6 +147,12 @@ pub(crate) fn open(
     recovered.end = end.position;
     let End { position, sequence, prepared, .. } = end;
     let journal = Journal::new(disk, config.journal.clone(), deployment.journal, position, sequence, prepared);
+    if let Some(group) = last {
+        // A crash between write and sync leaves a group that reads well and is not durable. Nobody may be answered from
+        // it, and no group may follow it, before it is.
+        journal.write(&group)?;
+        journal.sync(&group)?;
+    }
     journal.prepare()?;
     let shared = Shared::new(config, journal, parts, carriers, shards, head.group.0);
     Ok((Arc::new(shared), indices, head, recovered))

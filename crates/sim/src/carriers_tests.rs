@@ -67,7 +67,10 @@ fn a_carrier_without_a_memory_acts_every_time() {
 #[test]
 fn a_refusal_and_a_carrier_that_is_down_do_nothing() {
     let mut hints = BTreeSet::new();
-    let mut c = carrier(1, CarrierProfile { refuses: Chance::ALWAYS, down: vec![NOW..NOW + 10], ..quiet() });
+    let mut c = carrier(
+        1,
+        CarrierProfile { refuses: Chance::ALWAYS, down: std::iter::once(NOW..NOW + 10).collect(), ..quiet() },
+    );
     assert!(matches!(c.ask(&manifest(1), NOW + 9).1, Answer::NotSent(_)));
     assert!(c.ledger().calls.is_empty());
     for _ in 0..20 {

@@ -382,7 +382,7 @@ struct SimFile {
 impl DiskFile for SimFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
-        let aligned = offset % BLOCK as u64 == 0 && rest.is_empty();
+        let aligned = offset.is_multiple_of(BLOCK as u64) && rest.is_empty();
         debug_assert!(aligned, "unaligned write of {} bytes at {offset} of {}", bytes.len(), self.name);
         let shared = &*self.disk.shared;
         let pulse = shared.power.pulse(self.disk.life)?;

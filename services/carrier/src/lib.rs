@@ -1,3 +1,7 @@
-//! placeholder
+//! Everything between Sluice and the carriers: which one is asked ([`routing`]), how it is asked ([`notifier`]), how
+//! both sides know each other ([`webhook`]), and carriers to try it on ([`simulated`]).
+
+pub mod notifier;
+pub mod routing;
 pub mod simulated;
 pub mod webhook;

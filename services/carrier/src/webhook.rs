@@ -159,12 +159,7 @@ impl Secret {
     ///
     /// # Errors
     /// As [`Secret::verify`], and [`VerifyError::Header`] for a missing, repeated or unreadable header.
-    pub fn verify_headers(
-        &self,
-        headers: &HeaderMap,
-        body: &[u8],
-        now_s: i64,
-    ) -> Result<(), VerifyError> {
+    pub fn verify_headers(&self, headers: &HeaderMap, body: &[u8], now_s: i64) -> Result<(), VerifyError> {
         let id = the_header(headers, ID_HEADER)?;
         let timestamp = the_header(headers, TIMESTAMP_HEADER)?;
         let signatures = the_header(headers, SIGNATURE_HEADER)?;
@@ -255,11 +250,7 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let now_s = i64::try_from(now).unwrap();
         let ours = secret().sign(ID, now_s, BODY);
-        let sent = headers(&[
-            (ID_HEADER, ID),
-            (TIMESTAMP_HEADER, &now_s.to_string()),
-            (SIGNATURE_HEADER, &ours),
-        ]);
+        let sent = headers(&[(ID_HEADER, ID), (TIMESTAMP_HEADER, &now_s.to_string()), (SIGNATURE_HEADER, &ours)]);
         reference.verify(BODY, &sent).unwrap();
         let theirs = reference.sign(ID, now_s, BODY).unwrap();
         assert_eq!(theirs, ours);
@@ -270,15 +261,7 @@ mod tests {
     fn one_of_several_signatures_is_enough_and_others_are_skipped() {
         let other = "v1,tFtCZ5RDCPxzWQRWXWPgrCgE2frDBe9gjpbWQxnVfsQ=";
         assert_eq!(verify(&format!("v1a,xyz {other} {SIGNATURE} junk"), SENT_S), Ok(()));
-        for refused in [
-            other,
-            "",
-            " ",
-            "v1,",
-            &SIGNATURE[..12],
-            &SIGNATURE[3..],
-            &format!("v2{}", &SIGNATURE[2..]),
-        ] {
+        for refused in [other, "", " ", "v1,", &SIGNATURE[..12], &SIGNATURE[3..], &format!("v2{}", &SIGNATURE[2..])] {
             assert_eq!(verify(refused, SENT_S), Err(VerifyError::Signature), "{refused:?}");
         }
     }

@@ -1,1 +1,153 @@
-//! placeholder
+//! Tells where an order stands: the row that the stages wrote, folded into the view that its merchant reads.
+//!
+//! * [`router`]: `GET /v1/orders/{id}`.
+//! * [`view()`]: the view itself, a pure function of what is stored.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use sluice_domain::{Merchants, OrderId};
+use sluice_http::{ApiKeySecurity, Problem, ProblemBody, RouteMeter, authenticate};
+use sluice_pipeline::{Clock, Orders};
+use sluice_schemas::order::OrderRef;
+use utoipa::{IntoResponses, OpenApi};
+
+mod view;
+
+pub use view::{LineView, OrderView, ParcelView, TimelineEntry, view};
+
+/// Below this age (ms of `placed_at`) an id that isn't known may still be on its way here.
+const YOUNG_MS: u64 = 10_000;
+
+/// What status needs from the world.
+#[derive(Clone)]
+pub struct Status {
+    /// Where orders are read.
+    pub orders: Arc<dyn Orders>,
+    /// Who may ask.
+    pub merchants: Arc<Merchants>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+struct App {
+    status: Status,
+    meter: RouteMeter,
+}
+
+/// The routes of status. Called after the metrics recorder is installed, or nothing is counted.
+pub fn router(state: Status) -> Router {
+    let app = App { status: state, meter: RouteMeter::new("GET /v1/orders/{id}") };
+    Router::new()
+        .route("/v1/orders/{id}", get(order))
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .with_state(Arc::new(app))
+}
+
+/// The part of the API description that is status's.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Sluice", description = "Orders in, parcels out."),
+    paths(order),
+    tags((name = "orders", description = "Placing orders and following them.")),
+    modifiers(&ApiKeySecurity)
+)]
+struct Document;
+
+/// Read one order
+///
+/// Status, parcels and time line, as of everything durable. The status only moves forward. Another merchant's order is as
+/// unknown as one that never was.
+#[utoipa::path(
+    get,
+    path = "/v1/orders/{id}",
+    operation_id = "get_order",
+    tag = "orders",
+    security(("api_key" = [])),
+    params(("id" = String, Path, description = "The order's id", min_length = 26, max_length = 26,
+        pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$", example = "01M6VZ4W3V00J8Z8M3C0V9S1QK")),
+    responses(
+        (status = 200, description = "The order.", body = OrderView<'static>, content_type = "application/json"),
+        StatusProblems,
+    )
+)]
+async fn order(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    let started = app.status.clock.monotonic_us();
+    let response = match read(&app.status, &id, &headers).await {
+        Ok(json) => {
+            let mut response = Response::new(Body::from(json));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(problem) => problem.into_response(),
+    };
+    app.meter.record(response.status(), app.status.clock.monotonic_us().saturating_sub(started));
+    response
+}
+
+async fn read(status: &Status, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
+    let merchant = authenticate(headers, &status.merchants)?;
+    let id: OrderId = id.parse().map_err(|_| Problem::not_found(UNKNOWN))?;
+    let stored = status.orders.read(id).await.map_err(|error| {
+        tracing::error!(order_id = %id, %error, "an order could not be read");
+        Problem::unavailable("The order can't be read now.", 1)
+    })?;
+    let Some(stored) = stored else { return Err(unknown(status, id)) };
+    let damaged = |error| {
+        tracing::error!(order_id = %id, %error, "a stored order can't be read");
+        Problem::unavailable("The order can't be read now.", 1)
+    };
+    let record = OrderRef::decode(&stored.record).map_err(damaged)?;
+    if record.merchant != &*merchant.id {
+        return Err(unknown(status, id));
+    }
+    let view = view(&stored).map_err(damaged)?;
+    let mut json = Vec::with_capacity(1_024);
+    serde_json::to_writer(&mut json, &view).map_err(|error| {
+        tracing::error!(order_id = %id, %error, "a view could not be written");
+        Problem::unavailable("The order can't be read now.", 1)
+    })?;
+    Ok(json)
+}
+
+const UNKNOWN: &str = "There is no order with this id.";
+
+/// The same answer for an order that is another merchant's, that never was, and that is not here yet.
+fn unknown(status: &Status, id: OrderId) -> Problem {
+    let problem = Problem::not_found(UNKNOWN);
+    let age = status.clock.now_ms().abs_diff(id.placed_at_ms());
+    if age < YOUNG_MS { problem.with_retry_after(1) } else { problem }
+}
+
+/// What can be wrong.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes the answers, which are written without it")]
+enum StatusProblems {
+    /// No or a wrong API key.
+    #[response(status = 401, content_type = "application/problem+json",
+        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
+    Unauthorized(ProblemBody<'static>),
+    /// No order of this merchant has this id.
+    #[response(status = 404, content_type = "application/problem+json",
+        headers(("Retry-After" = u32, description = "Seconds; present while the order may still be on its way")))]
+    Unknown(ProblemBody<'static>),
+    /// Another method than GET.
+    #[response(status = 405, content_type = "application/problem+json",
+        headers(("Allow" = String, description = "`GET,HEAD`")))]
+    Method(ProblemBody<'static>),
+    /// The order can't be read now.
+    #[response(status = 503, content_type = "application/problem+json",
+        headers(("Retry-After" = u32, description = "Seconds")))]
+    Unavailable(ProblemBody<'static>),
+}

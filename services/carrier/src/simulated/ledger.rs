@@ -253,6 +253,15 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_reported() {
+        let path = PathBuf::from("/dev/full");
+        let file = Mutex::new(OpenOptions::new().append(true).open(&path).unwrap());
+        let error = LedgerWriter { file, path }.append(b"line\n").unwrap_err();
+        assert!(matches!(error, LedgerError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull));
+    }
+
+    #[test]
     fn damage_before_the_end_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.tsv");

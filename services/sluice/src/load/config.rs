@@ -2,6 +2,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluice_data::DataError;
@@ -62,7 +63,9 @@ pub struct LoadConfig {
     pub drain: Duration,
     /// Which orders are judged.
     pub verify: Verify,
-    /// How long judging waits for the last order to be decided.
+    /// Ledgers of all simulated carriers, to judge doubled effects by; none if there are none.
+    pub ledgers: Vec<PathBuf>,
+    /// How long judging waits for another order to be decided before it judges the others as they are.
     pub settle: Duration,
 }
 
@@ -86,7 +89,8 @@ impl LoadConfig {
             give_up_after: Duration::from_secs(30),
             drain: Duration::from_secs(10),
             verify: Verify::Sample(DEFAULT_SAMPLE),
-            settle: Duration::from_secs(60),
+            ledgers: Vec::new(),
+            settle: Duration::from_secs(30),
         }
     }
 
@@ -111,7 +115,8 @@ impl LoadConfig {
         let usage = |text: String| Err(LoadError::Usage(text));
         if self.merchants.is_empty() {
             return usage(
-                "no merchant: give one with --merchant ID:KEY, as in a [[merchant]] of the server's configuration".into(),
+                "no merchant: give one with --merchant ID:KEY, as in a [[merchant]] of the server's configuration"
+                    .into(),
             );
         }
         let printable = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -129,6 +134,9 @@ impl LoadConfig {
         }
         if self.connection_count() > MAX_CONNECTIONS {
             return usage(format!("--connections may be 1 to {MAX_CONNECTIONS}"));
+        }
+        if let Some(missing) = self.ledgers.iter().find(|path| !path.is_file()) {
+            return usage(format!("--ledger {}: there is no such file", missing.display()));
         }
         match self.schedule().total() {
             0 => usage("this rate over this duration is no order at all: raise --rate or --duration".into()),
@@ -193,6 +201,7 @@ mod tests {
         assert!(refused(|config| config.rate = 0.5).contains("raise"));
         assert!(refused(|config| config.batch = NonZeroUsize::new(10_001)).contains("10000"));
         assert!(refused(|config| config.connections = NonZeroUsize::new(10_001)).contains("10000"));
+        assert!(refused(|config| config.ledgers.push("/nowhere/ledger".into())).contains("/nowhere/ledger"));
         assert!(refused(|config| config.run = "a\"b".into()).contains("run"));
     }
 

@@ -1,0 +1,168 @@
+//! The stage: new parcels get a carrier, and a carrier's answer is recorded with what follows from it.
+
+use std::sync::Arc;
+
+use sluice_domain::{
+    Group,
+    limits::MAX_ATTEMPTS,
+    order_state::{OutcomeStep, on_outcome},
+};
+use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, effects::Route as Routed};
+use sluice_schemas::{
+    delta::{Delta, Requested, row_deltas},
+    outcome::{Outcome, OutcomeKind},
+};
+
+use super::{
+    odds::Odds,
+    table::{CarrierSet, Table},
+};
+
+/// Routes every open parcel of the batch and decides on every outcome.
+#[derive(Debug, Clone)]
+pub struct Route {
+    table: Arc<Table>,
+}
+
+impl Route {
+    /// A stage that routes by `table`, whose carrier numbers must be those of the deployment's health board.
+    #[must_use]
+    pub fn new(table: Arc<Table>) -> Self {
+        Self { table }
+    }
+
+    /// Routes the parcels that earlier stages added for this view. They are the last ones: when a batch is bisected, the
+    /// parcels of earlier parts stand before them, already routed.
+    fn route_new(&self, odds: &mut Odds<'_>, batch: &BatchView<'_>, effects: &mut Effects) {
+        let view = batch.range();
+        let before = effects.parcels().iter().rposition(|p| !view.contains(&(p.input as usize)));
+        for index in before.map_or(0, |at| at + 1)..effects.parcels().len() {
+            let parcel = &effects.parcels()[index];
+            if parcel.route != Routed::Open {
+                continue;
+            }
+            let (group, weight_g, order) = (parcel.group, parcel.weight_g, batch.meta(parcel.input as usize).order);
+            match odds.pick(group, weight_g, order, parcel.attempt, None) {
+                Some(carrier) => effects.route(index, carrier),
+                None => effects.nobody(index, &self.why_nobody(group, weight_g)),
+            }
+        }
+    }
+
+    fn why_nobody(&self, group: Group, weight_g: u32) -> String {
+        let name = group.name();
+        match self.table.limit(group) {
+            Some(limit) => {
+                format!("no carrier takes {name} parcels of {} g (limit {} g)", grams(weight_g), grams(limit))
+            }
+            None => format!("no carrier takes {name} parcels"),
+        }
+    }
+
+    fn decide(&self, odds: &mut Odds<'_>, input: usize, outcome: &Outcome<'_>, row: &[u8], effects: &mut Effects) {
+        let settle = |effects: &mut Effects| effects.settle(input, outcome.parcel, outcome.attempt, outcome.kind);
+        match on_outcome(row, outcome) {
+            Ok(OutcomeStep::Ignore) => {}
+            Ok(OutcomeStep::Settle) => settle(effects),
+            Ok(OutcomeStep::Reroute { turned_down, next, order_position }) => {
+                settle(effects);
+                match self.another(odds, outcome, row, &turned_down, next) {
+                    Ok((group, carrier)) => {
+                        effects.next_attempt(next, group, turned_down.weight_g, &turned_down.items, order_position);
+                        effects.route(effects.parcels().len() - 1, carrier);
+                    }
+                    Err(reason) => effects.dead_letter(&reason),
+                }
+            }
+            Ok(OutcomeStep::DeadLetter) => {
+                settle(effects);
+                effects.dead_letter(&why_dead(outcome));
+            }
+            Err(error) => {
+                settle(effects);
+                // Without its row nothing says who else could be asked. An answer that leaves the parcel with a carrier,
+                // or may have, needs no decision.
+                if matches!(outcome.kind, OutcomeKind::Rejected | OutcomeKind::GivenUp) {
+                    effects.dead_letter(&format!("the order's row can't be read: {error}; {}", said(outcome)));
+                }
+            }
+        }
+    }
+
+    /// The carrier to ask next: one that was never asked to take this parcel.
+    fn another(
+        &self,
+        odds: &mut Odds<'_>,
+        outcome: &Outcome<'_>,
+        row: &[u8],
+        turned_down: &Requested<'_>,
+        next: u8,
+    ) -> Result<(Group, u16), String> {
+        let Some(group) = Group::from_code(turned_down.handling) else {
+            let code = turned_down.handling;
+            return Err(format!("handling group {code} isn't known to this version; {}", said(outcome)));
+        };
+        let mut tried = CarrierSet::default();
+        for (_, delta) in row_deltas(0, row).flatten() {
+            if let Delta::Requested(asked) = delta
+                && asked.parcel == outcome.parcel
+                && let Some(number) = self.table.number(asked.carrier)
+            {
+                tried.insert(number);
+            }
+        }
+        let order = sluice_domain::OrderId(outcome.order);
+        let weight_g = turned_down.weight_g;
+        odds.pick(group, weight_g, order, next, Some(&tried)).map(|carrier| (group, carrier)).ok_or_else(|| {
+            let (name, weight) = (group.name(), grams(weight_g));
+            format!("every carrier that takes {name} parcels of {weight} g has turned it down; {}", said(outcome))
+        })
+    }
+}
+
+impl Stage for Route {
+    fn name(&self) -> &'static str {
+        "route"
+    }
+
+    fn apply(&self, ctx: &Ctx<'_>, rows: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
+        let mut odds = Odds::new(&self.table, ctx.carriers);
+        self.route_new(&mut odds, batch, effects);
+        for (input, outcome) in batch.outcomes() {
+            match outcome {
+                Ok(outcome) => self.decide(&mut odds, input, &outcome, rows.get(input), effects),
+                Err(error) => effects.reject(input, &format!("a carrier's answer can't be read: {error}")),
+            }
+        }
+    }
+}
+
+/// Why a parcel ends here, for a person.
+fn why_dead(outcome: &Outcome<'_>) -> String {
+    let said = said(outcome);
+    match outcome.kind {
+        OutcomeKind::GivenUp => format!("the carrier could not be asked in time; {said}"),
+        _ if outcome.attempt + 1 >= MAX_ATTEMPTS => format!("{MAX_ATTEMPTS} carriers have turned it down; {said}"),
+        _ => format!("no other carrier can be asked, since the row doesn't say where the order's record is; {said}"),
+    }
+}
+
+fn said(outcome: &Outcome<'_>) -> String {
+    match outcome.text {
+        "" => format!("last asked: {}", outcome.carrier),
+        text => format!("{}: {text}", outcome.carrier),
+    }
+}
+
+/// `31000` as `31,000`.
+fn grams(weight_g: u32) -> String {
+    let digits = weight_g.to_string();
+    let mut text = String::with_capacity(digits.len() + 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,193 @@
+//! The port of classification. A chain asks its links in order and takes the first answer, so a source that knows
+//! (the catalogue) is never overruled by one that guesses (words, a model).
+
+use std::sync::Arc;
+
+use sluice_data::Catalogue;
+use sluice_domain::Handling;
+use sluice_schemas::order::Line;
+
+use crate::{catalogue::ByCatalogue, rules::Rules};
+
+/// Who said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source<'a> {
+    /// The catalogue knows the SKU.
+    Catalogue,
+    /// The rule with this id matched the title.
+    Rule(&'a str),
+    /// Nobody knew; see [`Fallback`].
+    Default,
+}
+
+/// What is known of one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Classified<'a> {
+    /// What the goods need.
+    pub handling: Handling,
+    /// The department, where the source knows it.
+    pub department: Option<&'a str>,
+    /// Grams of one unit; 0 counts as 1.
+    pub unit_weight_g: u32,
+    /// Who said so.
+    pub source: Source<'a>,
+}
+
+/// Something that may know what a line is. Answers depend on the line and [`Classifier::version`] alone.
+pub trait Classifier: Send + Sync {
+    /// Changes whenever an answer may change.
+    fn version(&self) -> u32;
+
+    /// What the line is, or `None` to let the next one of the chain answer.
+    fn classify(&self, line: &Line<'_>) -> Option<Classified<'_>>;
+}
+
+/// What a line is taken for when nobody knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fallback {
+    /// What the goods need.
+    pub handling: Handling,
+    /// Grams of one unit.
+    pub unit_weight_g: u32,
+}
+
+/// Classifiers in order of trust. The first that answers wins.
+pub struct Chain {
+    links: Vec<Box<dyn Classifier>>,
+    fallback: Fallback,
+    version: u32,
+}
+
+impl Chain {
+    /// Bits of [`Chain::version`]: three bytes in every stored order, and two given versions are mistaken for one
+    /// another with odds of 1 in two million.
+    pub const VERSION_BITS: u32 = 21;
+
+    /// A chain of `links`, most trusted first.
+    #[must_use]
+    pub fn new(links: Vec<Box<dyn Classifier>>, fallback: Fallback) -> Self {
+        let mut hash = Fnv::default();
+        for link in &links {
+            hash.write(&link.version().to_le_bytes());
+        }
+        hash.write(&[fallback.handling as u8]);
+        hash.write(&fallback.unit_weight_g.to_le_bytes());
+        let version = (hash.finish() >> (u64::BITS - Self::VERSION_BITS)) as u32;
+        Self { links, fallback, version }
+    }
+
+    /// The catalogue, then the rules, then the rules' default.
+    #[must_use]
+    pub fn standard(catalogue: Arc<Catalogue>, rules: Rules) -> Self {
+        let (catalogue_version, rules_number, fallback) = (catalogue.version, rules.number(), rules.fallback());
+        let chain = Self::new(vec![Box::new(ByCatalogue::new(catalogue)), Box::new(rules)], fallback);
+        tracing::info!(version = chain.version, catalogue_version, rules_number, "classification in force");
+        chain
+    }
+
+    /// Names this chain in decisions: a hash over the versions of its links in order and the fallback, in
+    /// [`Chain::VERSION_BITS`] bits. It says whether two decisions were made by the same knowledge; it has no order.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// What the line is.
+    #[must_use]
+    pub fn classify(&self, line: &Line<'_>) -> Classified<'_> {
+        self.links.iter().find_map(|link| link.classify(line)).unwrap_or(Classified {
+            handling: self.fallback.handling,
+            department: None,
+            unit_weight_g: self.fallback.unit_weight_g,
+            source: Source::Default,
+        })
+    }
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chain")
+            .field("links", &self.links.len())
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// FNV-1a with a final mix: versions must be the same on every machine and in every build, which the hasher of the
+/// standard library doesn't promise.
+pub(crate) struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+
+    pub(crate) fn finish(self) -> u64 {
+        let x = (self.0 ^ self.0 >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        x ^ x >> 33
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Knows(u32, &'static str);
+
+    impl Classifier for Knows {
+        fn version(&self) -> u32 {
+            self.0
+        }
+
+        fn classify(&self, line: &Line<'_>) -> Option<Classified<'_>> {
+            (line.sku == self.1).then_some(Classified {
+                handling: Handling::Frozen,
+                department: Some("test"),
+                unit_weight_g: self.0,
+                source: Source::Catalogue,
+            })
+        }
+    }
+
+    const FALLBACK: Fallback = Fallback { handling: Handling::AmbientGeneral, unit_weight_g: 500 };
+
+    fn chain(links: &[(u32, &'static str)]) -> Chain {
+        let link = |&(version, sku): &(u32, &'static str)| Box::new(Knows(version, sku)) as Box<dyn Classifier>;
+        Chain::new(links.iter().map(link).collect(), FALLBACK)
+    }
+
+    #[test]
+    fn the_first_that_answers_wins() {
+        let chain = chain(&[(1, "a"), (2, "b"), (3, "a")]);
+        let weight = |sku| chain.classify(&Line { sku, title: "", quantity: 1, unit_price: 1 }).unit_weight_g;
+        assert_eq!((weight("a"), weight("b"), weight("c")), (1, 2, 500));
+        let unknown = chain.classify(&Line { sku: "c", title: "", quantity: 1, unit_price: 1 });
+        assert_eq!((unknown.handling, unknown.source), (Handling::AmbientGeneral, Source::Default));
+    }
+
+    #[test]
+    fn the_version_depends_on_every_link_and_its_place() {
+        let version = |links: &[(u32, &'static str)]| chain(links).version();
+        let all = [
+            version(&[]),
+            version(&[(1, "")]),
+            version(&[(1, ""), (2, "")]),
+            version(&[(2, ""), (1, "")]),
+            Chain::new(Vec::new(), Fallback { unit_weight_g: 501, ..FALLBACK }).version(),
+        ];
+        for (i, a) in all.iter().enumerate() {
+            assert!(all[..i].iter().all(|b| a != b), "{all:?}");
+            assert!(*a < 1 << Chain::VERSION_BITS);
+        }
+        assert_eq!(version(&[(7, "x")]), version(&[(7, "y")]));
+    }
+}

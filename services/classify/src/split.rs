@@ -1,0 +1,143 @@
+//! Splitting an order into parcels: goods of one handling group share parcels up to the weight that carriers take.
+//!
+//! First fit, in line order, so the same order always becomes the same parcels. A line that fits a parcel whole is kept
+//! together; a heavier one fills what room its group has left and then parcels of its own. A unit that is too heavy for
+//! every carrier gets a parcel to itself, so that routing can say by weight why nobody takes it.
+
+use sluice_domain::{Group, limits::MAX_PARCELS};
+use sluice_pipeline::Effects;
+use sluice_schemas::delta::Item;
+
+/// Ends the list of a parcel's shares.
+const END: u16 = u16::MAX;
+
+// Each of MAX_LINES lines has at most one share in each parcel, and shares are numbered by u16.
+const _: () = assert!(sluice_domain::limits::MAX_LINES * MAX_PARCELS < END as usize && MAX_PARCELS <= u8::MAX as usize);
+
+/// The order needs more parcels than an order may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooManyParcels;
+
+#[derive(Debug)]
+struct Open {
+    group: Group,
+    weight_g: u32,
+    /// Some share is less than its whole line.
+    partial: bool,
+    first: u16,
+    last: u16,
+}
+
+#[derive(Debug)]
+struct Share {
+    line: u16,
+    quantity: u32,
+    next: u16,
+}
+
+/// Splits one order at a time; reused for a whole batch, so that an order allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Splitter {
+    parcels: Vec<Open>,
+    shares: Vec<Share>,
+    items: Vec<Item>,
+}
+
+impl Splitter {
+    /// Starts the next order.
+    pub(crate) fn clear(&mut self) {
+        self.parcels.clear();
+        self.shares.clear();
+    }
+
+    /// Adds a line of `quantity` units of `unit_g` grams each; `limit_g` is what a parcel of its group may weigh.
+    pub(crate) fn add(
+        &mut self,
+        group: Group,
+        line: u16,
+        unit_g: u32,
+        quantity: u32,
+        limit_g: u32,
+    ) -> Result<(), TooManyParcels> {
+        let unit_g = unit_g.max(1);
+        let whole = u64::from(unit_g) * u64::from(quantity);
+        match u32::try_from(whole) {
+            Ok(weight_g) if weight_g <= limit_g => {
+                let fits =
+                    |p: &Open| p.group == group && limit_g.checked_sub(p.weight_g).is_some_and(|r| r >= weight_g);
+                let parcel = match self.parcels.iter().position(fits) {
+                    Some(parcel) => parcel,
+                    None => self.open(group)?,
+                };
+                self.put(parcel, line, quantity, weight_g, false);
+                Ok(())
+            }
+            _ => self.add_over(group, line, unit_g, quantity, limit_g),
+        }
+    }
+
+    /// Adds a line that is too heavy for one parcel.
+    #[cold]
+    fn add_over(
+        &mut self,
+        group: Group,
+        line: u16,
+        unit_g: u32,
+        quantity: u32,
+        limit_g: u32,
+    ) -> Result<(), TooManyParcels> {
+        let mut left = quantity;
+        for parcel in 0..self.parcels.len() {
+            let open = &self.parcels[parcel];
+            let room = if open.group == group { limit_g.saturating_sub(open.weight_g) / unit_g } else { 0 };
+            let units = room.min(left);
+            if units > 0 {
+                self.put(parcel, line, units, units * unit_g, true);
+                left -= units;
+            }
+        }
+        while left > 0 {
+            let units = (limit_g / unit_g).max(1).min(left);
+            let parcel = self.open(group)?;
+            self.put(parcel, line, units, units * unit_g, units < quantity);
+            left -= units;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, group: Group) -> Result<usize, TooManyParcels> {
+        if self.parcels.len() == MAX_PARCELS {
+            return Err(TooManyParcels);
+        }
+        self.parcels.push(Open { group, weight_g: 0, partial: false, first: END, last: END });
+        Ok(self.parcels.len() - 1)
+    }
+
+    fn put(&mut self, parcel: usize, line: u16, quantity: u32, weight_g: u32, partial: bool) {
+        let share = self.shares.len() as u16;
+        self.shares.push(Share { line, quantity, next: END });
+        let open = &mut self.parcels[parcel];
+        open.weight_g += weight_g;
+        open.partial |= partial;
+        let last = std::mem::replace(&mut open.last, share);
+        match self.shares.get_mut(usize::from(last)) {
+            Some(last) => last.next = share,
+            None => open.first = share,
+        }
+    }
+
+    /// Adds the order's parcels to the decision that `effects` last started.
+    pub(crate) fn emit(&mut self, effects: &mut Effects) {
+        for parcel in &self.parcels {
+            self.items.clear();
+            let mut at = parcel.first;
+            while let Some(share) = self.shares.get(usize::from(at)) {
+                // Quantities are stored for all items of a parcel or for none.
+                let quantity = parcel.partial.then_some(share.quantity);
+                self.items.push(Item { line: share.line, quantity });
+                at = share.next;
+            }
+            effects.add_parcel(parcel.group, parcel.weight_g, &self.items);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The stage: placed orders become parcels, or are dead-lettered by name when no parcels can be made of them.
+
+use std::sync::Arc;
+
+use sluice_domain::limits::{MAX_LINES, MAX_PARCELS};
+use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage};
+use sluice_schemas::{CodecError, order::OrderRef};
+
+use crate::{
+    classifier::Chain,
+    split::{Splitter, TooManyParcels},
+};
+
+/// Why an order can't be split. The text is what a person reads on the dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Unsplittable {
+    #[error("the order record can't be read: {0}")]
+    Unreadable(#[from] CodecError),
+    #[error("the order has {0} lines, at most {MAX_LINES} are taken")]
+    Lines(usize),
+    #[error("line {0} has no units")]
+    NoUnits(usize),
+    #[error("the order needs more than {MAX_PARCELS} parcels")]
+    Parcels,
+}
+
+impl From<TooManyParcels> for Unsplittable {
+    fn from(_: TooManyParcels) -> Self {
+        Self::Parcels
+    }
+}
+
+/// Classifies each placed order's lines and splits the order into parcels. Lines that are no goods are in no parcel; an
+/// order of nothing else becomes no parcels at all, which finishes it.
+#[derive(Debug, Clone)]
+pub struct Classify {
+    chain: Arc<Chain>,
+    limits_g: [u32; 6],
+}
+
+impl Classify {
+    /// A stage that classifies by `chain`. `limits_g` is, by group code, the most that any carrier takes in one parcel
+    /// of that group, in grams; `u32::MAX` for a group that no carrier takes, since splitting wouldn't help it.
+    #[must_use]
+    pub fn new(chain: Arc<Chain>, limits_g: [u32; 6]) -> Self {
+        Self { chain, limits_g }
+    }
+
+    fn split(&self, order: &OrderRef<'_>, split: &mut Splitter) -> Result<(), Unsplittable> {
+        split.clear();
+        if order.line_count() > MAX_LINES {
+            return Err(Unsplittable::Lines(order.line_count()));
+        }
+        for (number, line) in order.lines().enumerate() {
+            let line = line?;
+            if line.quantity == 0 {
+                return Err(Unsplittable::NoUnits(number));
+            }
+            let known = self.chain.classify(&line);
+            if let Some(group) = known.handling.group() {
+                let limit_g = self.limits_g[group as usize];
+                split.add(group, number as u16, known.unit_weight_g, line.quantity, limit_g)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stage for Classify {
+    fn name(&self) -> &'static str {
+        "classify"
+    }
+
+    fn apply(&self, _: &Ctx<'_>, _: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
+        effects.rules = self.chain.version();
+        let mut split = Splitter::default();
+        for (input, order) in batch.placed() {
+            let done = order.map_err(Unsplittable::from).and_then(|order| self.split(&order, &mut split));
+            match done {
+                Ok(()) => {
+                    effects.classified(input);
+                    split.emit(effects);
+                }
+                Err(reason) => effects.reject(input, &reason.to_string()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "stage_tests.rs"]
+mod tests;

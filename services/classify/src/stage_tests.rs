@@ -1,0 +1,283 @@
+//! Laws of splitting over arbitrary orders, and the pace of the stage on real ones.
+
+use std::{sync::Arc, time::Instant};
+
+use proptest::prelude::*;
+use sluice_domain::{
+    Fingerprint, Group, Handling, OrderId, SlotCount,
+    limits::{MAX_LINES, MAX_PARCELS},
+};
+use sluice_pipeline::{Batch, Ctx, Effects, Rows, Stage, effects::Decision};
+use sluice_schemas::order::{Head, Line, ShipTo, put_head, put_line};
+
+use crate::{Chain, Classified, Classifier, Classify, Fallback, Rules, Source};
+
+/// Reads class and weight from an SKU like `3:500`, so that a test says what a line is.
+struct Told;
+
+impl Classifier for Told {
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn classify(&self, line: &Line<'_>) -> Option<Classified<'_>> {
+        let (handling, weight) = line.sku.split_once(':')?;
+        Some(Classified {
+            handling: Handling::ALL[handling.parse::<usize>().unwrap()],
+            department: None,
+            unit_weight_g: weight.parse().unwrap(),
+            source: Source::Catalogue,
+        })
+    }
+}
+
+const FALLBACK: Fallback = Fallback { handling: Handling::AmbientGeneral, unit_weight_g: 500 };
+
+fn told(limits_g: [u32; 6]) -> Classify {
+    Classify::new(Arc::new(Chain::new(vec![Box::new(Told)], FALLBACK)), limits_g)
+}
+
+fn push(batch: &mut Batch, lines: &[(String, u32)]) {
+    let fingerprint = Fingerprint::of("m-1", &batch.len().to_string());
+    let id = OrderId::new(1_794_268_800_123, fingerprint, SlotCount::DEFAULT);
+    let ship_to = ShipTo { name: "A", street: "B 1", city: "C", postal_code: "1", country: "DE" };
+    let mut record = Vec::new();
+    let head = Head {
+        id: id.0,
+        fingerprint_high: fingerprint.high(),
+        accepted_at_ms: 1_794_268_800_200,
+        merchant: "m-1",
+        customer: "c-77",
+        currency: "USD",
+        ship_to,
+        lines: lines.len(),
+    };
+    put_head(&mut record, &head);
+    for (sku, quantity) in lines {
+        put_line(&mut record, &Line { sku, title: "YOGURT | 6 OZ", quantity: *quantity, unit_price: 129 });
+    }
+    batch.push_placed(id, fingerprint, &record);
+}
+
+fn batch_of(orders: &[Vec<(String, u32)>]) -> Batch {
+    let mut batch = Batch::default();
+    orders.iter().for_each(|lines| push(&mut batch, lines));
+    batch
+}
+
+fn apply(stage: &Classify, batch: &Batch, effects: &mut Effects) {
+    let ctx = Ctx { now_ms: batch.now_ms, carriers: &[] };
+    stage.apply(&ctx, &Rows::default(), &batch.view(0..batch.len()), effects);
+}
+
+type Seen = (Group, u8, u32, Vec<(u16, Option<u32>)>);
+
+/// What was decided about each input, in words that don't depend on where it stands in the arenas.
+fn decided(effects: &Effects) -> Vec<(u32, Result<Vec<Seen>, String>)> {
+    let parcel = |index| {
+        let p = effects.parcel(index);
+        let items = effects.items(p).iter().map(|i| (i.line, i.quantity)).collect();
+        (p.group, p.number, p.weight_g, items)
+    };
+    let what = |decision: &Decision| match decision {
+        Decision::Classified { parcels } => Ok(parcels.clone().map(parcel).collect()),
+        Decision::Rejected { reason } => Err(effects.text(reason).to_owned()),
+        Decision::Settled { .. } => panic!("no outcome was given"),
+    };
+    effects.decisions().iter().map(|(input, decision)| (*input, what(decision))).collect()
+}
+
+fn one(limits_g: [u32; 6], lines: &[(&str, u32)]) -> Result<Vec<Seen>, String> {
+    let lines = lines.iter().map(|(sku, quantity)| ((*sku).to_owned(), *quantity)).collect();
+    let mut effects = Effects::default();
+    apply(&told(limits_g), &batch_of(&[lines]), &mut effects);
+    decided(&effects).remove(0).1
+}
+
+const LIMITS: [u32; 6] = [1_000, 1_000, 1_000, 1_000, 1_000, u32::MAX];
+
+#[test]
+fn groups_part_and_light_lines_share() {
+    let parcels = one(LIMITS, &[("0:400", 1), ("2:100", 2), ("1:300", 2), ("9:5", 3), ("4:1", 1)]).unwrap();
+    let chilled = (Group::Chilled, 0, 1_000, vec![(0, None), (2, None)]);
+    let ambient = (Group::Ambient, 1, 201, vec![(1, None), (4, None)]);
+    assert_eq!(parcels, [chilled, ambient]);
+}
+
+#[test]
+fn a_line_that_fits_a_parcel_is_kept_together() {
+    let parcels = one(LIMITS, &[("0:600", 1), ("0:300", 2), ("0:400", 1)]).unwrap();
+    let first = (Group::Chilled, 0, 1_000, vec![(0, None), (2, None)]);
+    let second = (Group::Chilled, 1, 600, vec![(1, None)]);
+    assert_eq!(parcels, [first, second]);
+}
+
+#[test]
+fn a_heavy_line_fills_what_room_there_is() {
+    let parcels = one(LIMITS, &[("5:500", 1), ("5:300", 5)]).unwrap();
+    let first = (Group::Frozen, 0, 800, vec![(0, Some(1)), (1, Some(1))]);
+    let second = (Group::Frozen, 1, 900, vec![(1, Some(3))]);
+    let third = (Group::Frozen, 2, 300, vec![(1, Some(1))]);
+    assert_eq!(parcels, [first, second, third]);
+}
+
+#[test]
+fn a_unit_over_every_limit_is_alone() {
+    let parcels = one(LIMITS, &[("0:1", 1), ("0:1001", 2), ("0:1", 1), ("1:2000", 1)]).unwrap();
+    let light = (Group::Chilled, 0, 2, vec![(0, None), (2, None)]);
+    let heavy = |number, line, weight_g, quantity| (Group::Chilled, number, weight_g, vec![(line, quantity)]);
+    assert_eq!(parcels, [light, heavy(1, 1, 1_001, Some(1)), heavy(2, 1, 1_001, Some(1)), heavy(3, 3, 2_000, None)]);
+}
+
+#[test]
+fn a_group_that_no_carrier_takes_is_not_split() {
+    let parcels = one(LIMITS, &[("8:1000000", 1_000), ("8:7", 1)]).unwrap();
+    assert_eq!(parcels, [(Group::LivePlant, 0, 1_000_000_007, vec![(0, None), (1, None)])]);
+    let weights: Vec<u32> = one(LIMITS, &[("8:4294967295", 2)]).unwrap().iter().map(|p| p.2).collect();
+    assert_eq!(weights, [u32::MAX, u32::MAX]);
+}
+
+#[test]
+fn what_cannot_be_split_is_rejected_by_name() {
+    assert_eq!(one(LIMITS, &[("9:5", 1)]), Ok(Vec::new()));
+    assert_eq!(one(LIMITS, &[("0:1000", MAX_PARCELS as u32)]).map(|p| p.len()), Ok(MAX_PARCELS));
+    assert_eq!(one(LIMITS, &[("0:1000", 201)]), Err("the order needs more than 200 parcels".to_owned()));
+    assert_eq!(one(LIMITS, &[("0:1", 1), ("0:1", 0)]), Err("line 1 has no units".to_owned()));
+    assert_eq!(one(LIMITS, &[("0:1", 1); MAX_LINES]).map(|p| p.len()), Ok(1));
+    let reason = "the order has 101 lines, at most 100 are taken";
+    assert_eq!(one(LIMITS, &[("0:1", 1); MAX_LINES + 1]), Err(reason.to_owned()));
+}
+
+#[test]
+fn a_malformed_record_is_rejected_and_stops_nobody() {
+    let whole = batch_of(&[vec![("0:5".to_owned(), 1)]]);
+    let meta = *whole.meta(0);
+    for cut in 0..whole.record(0).len() {
+        let mut batch = Batch::default();
+        batch.push_placed(meta.order, meta.fingerprint, &whole.record(0)[..cut]);
+        push(&mut batch, &[("0:5".to_owned(), 1)]);
+        let mut effects = Effects::default();
+        apply(&told(LIMITS), &batch, &mut effects);
+        let decided = decided(&effects);
+        let reason = decided[0].1.as_ref().unwrap_err();
+        assert!(reason.starts_with("the order record can't be read: "), "{reason}");
+        assert_eq!(decided[1].1.as_ref().map(Vec::len), Ok(1));
+        assert_eq!(effects.parcels().len(), 1);
+    }
+}
+
+#[test]
+fn decisions_name_the_chain_that_made_them() {
+    let stage = told(LIMITS);
+    let mut effects = Effects::default();
+    apply(&stage, &batch_of(&[]), &mut effects);
+    assert_eq!((effects.rules, stage.name()), (stage.chain.version(), "classify"));
+}
+
+fn orders() -> impl Strategy<Value = Vec<Vec<(String, u32)>>> {
+    let weight = prop_oneof![8 => 0u32..2_000, 1 => 2_000u32..60_000, 1 => Just(u32::MAX)];
+    let line = (0usize..10, weight, prop_oneof![9 => 1u32..8, 1 => 0u32..=1_000]);
+    let line = line.prop_map(|(handling, weight, quantity)| (format!("{handling}:{weight}"), quantity));
+    let few = proptest::collection::vec(line.clone(), 0..12);
+    let many = proptest::collection::vec(line, 90..105);
+    proptest::collection::vec(prop_oneof![9 => few, 1 => many], 0..8)
+}
+
+fn limits() -> impl Strategy<Value = [u32; 6]> {
+    proptest::array::uniform6(prop_oneof![4 => 1u32..40_000, 1 => Just(u32::MAX)])
+}
+
+fn check_order(limits_g: [u32; 6], lines: &[(String, u32)], parcels: &[Seen]) {
+    let known = |line: u16| {
+        let sku = &lines[usize::from(line)].0;
+        Told.classify(&Line { sku, title: "", quantity: 1, unit_price: 1 }).unwrap()
+    };
+    let mut units = vec![0u64; lines.len()];
+    for (index, (group, number, weight_g, items)) in parcels.iter().enumerate() {
+        assert_eq!(usize::from(*number), index);
+        assert!(!items.is_empty() && (items.iter().all(|i| i.1.is_some()) || items.iter().all(|i| i.1.is_none())));
+        let (mut weight, mut count) = (0, 0);
+        for (line, quantity) in items {
+            let quantity = u64::from(quantity.unwrap_or(lines[usize::from(*line)].1));
+            assert_eq!(known(*line).handling.group(), Some(*group));
+            units[usize::from(*line)] += quantity;
+            count += quantity;
+            weight += quantity * u64::from(known(*line).unit_weight_g.max(1));
+        }
+        assert_eq!(weight, u64::from(*weight_g));
+        assert!(*weight_g <= limits_g[*group as usize] || count == 1);
+    }
+    for (line, units) in units.into_iter().enumerate() {
+        let ships = known(line as u16).handling.group().is_some();
+        assert_eq!(units, if ships { u64::from(lines[line].1) } else { 0 });
+    }
+}
+
+proptest! {
+    #[test]
+    fn items_are_conserved_within_group_and_limit(orders in orders(), limits_g in limits()) {
+        let mut effects = Effects::default();
+        apply(&told(limits_g), &batch_of(&orders), &mut effects);
+        let decided = decided(&effects);
+        prop_assert_eq!(decided.len(), orders.len());
+        for ((input, done), lines) in decided.iter().zip(&orders) {
+            match done {
+                Ok(parcels) => check_order(limits_g, lines, parcels),
+                Err(reason) => {
+                    let poor = lines.len() > MAX_LINES || lines.iter().any(|l| l.1 == 0);
+                    prop_assert!(poor || reason.contains("parcels"), "input {}: {}", input, reason);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_is_its_inputs_one_by_one(orders in orders(), limits_g in limits()) {
+        let (stage, batch) = (told(limits_g), batch_of(&orders));
+        let (mut together, mut alone) = (Effects::default(), Effects::default());
+        apply(&stage, &batch, &mut together);
+        let ctx = Ctx { now_ms: 7, carriers: &[] };
+        for input in 0..batch.len() {
+            stage.apply(&ctx, &Rows::default(), &batch.view(input..input + 1), &mut alone);
+        }
+        prop_assert_eq!(decided(&together), decided(&alone));
+    }
+}
+
+/// `cargo test --release -p sluice-classify -- --ignored --nocapture pace`
+#[test]
+#[ignore = "a measurement"]
+fn pace() {
+    let (catalogue, baskets) = (Arc::new(sluice_data::catalogue().unwrap()), sluice_data::baskets().unwrap());
+    let stage = Classify::new(Arc::new(Chain::standard(catalogue, Rules::embedded().unwrap())), [30_000; 6]);
+    let order = |lines: usize, known: bool, basket: sluice_data::Basket<'_>| -> Vec<(String, u32)> {
+        let sku = |sku: u32| if known { sku.to_string() } else { format!("ABC-{sku}") };
+        basket.lines.iter().take(lines).map(|line| (sku(line.sku), line.quantity)).collect()
+    };
+    for (name, lines, known) in [
+        ("2 lines", 2, true),
+        ("baskets", 100, true),
+        ("2 lines, by rules", 2, false),
+        ("baskets, by rules", 100, false),
+    ] {
+        let enough = baskets.iter().filter(|b| b.lines.len() >= 2);
+        let orders: Vec<_> = enough.take(4_000).map(|b| order(lines, known, b)).collect();
+        let all = orders.iter().map(Vec::len).sum::<usize>() as f64 / orders.len() as f64;
+        let (batch, mut effects) = (batch_of(&orders), Effects::default());
+        let mut best = f64::MAX;
+        let mut decode = f64::MAX;
+        for _ in 0..50 {
+            effects.clear();
+            let start = Instant::now();
+            apply(&stage, &batch, &mut effects);
+            best = best.min(start.elapsed().as_nanos() as f64 / orders.len() as f64);
+            let start = Instant::now();
+            let view = batch.view(0..batch.len());
+            let units: u64 =
+                view.placed().flat_map(|(_, o)| o.unwrap().lines()).map(|l| u64::from(l.unwrap().quantity)).sum();
+            decode = decode.min(start.elapsed().as_nanos() as f64 / orders.len() as f64);
+            assert!(units > 0);
+        }
+        println!("{name} ({all:.1} a order): {best:.0} ns an order, of which decoding the record {decode:.0} ns");
+    }
+}

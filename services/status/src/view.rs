@@ -1,0 +1,430 @@
+//! An order as its merchant reads it: a pure function of the stored row and record.
+
+use serde::{Serialize, Serializer};
+use sluice_domain::{Group, OrderId, OrderState, order_state::Attempt, order_state::Parcel};
+use sluice_http::Timestamp;
+use sluice_pipeline::StoredOrder;
+use sluice_schemas::{
+    CodecError,
+    milestone::Milestone,
+    order::{Line, OrderRef},
+    outcome::OutcomeKind,
+};
+use utoipa::ToSchema;
+
+/// One order.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = OrderView)]
+pub struct OrderView<'a> {
+    /// The order's id.
+    #[serde(serialize_with = "as_text")]
+    #[schema(value_type = String, min_length = 26, max_length = 26, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+    pub id: OrderId,
+    /// That of its least advanced parcel; it only moves forward.
+    #[serde(serialize_with = "as_name")]
+    #[schema(value_type = String, pattern = "^(accepted|classified|carrier_requested|carrier_accepted|picked_up|in_transit|out_for_delivery|ready_for_pickup|delivered|return_to_sender|returned|cancelled|dead_lettered)$", example = "carrier_accepted")]
+    pub status: Milestone,
+    /// The merchant's id of the customer.
+    #[schema(min_length = 1, max_length = 64, example = "c-77")]
+    pub customer: &'a str,
+    /// When the customer pressed the button.
+    #[schema(value_type = String, format = DateTime)]
+    pub placed_at: Timestamp,
+    /// What ships together; empty until the goods are classified, or when nothing ships.
+    #[schema(max_items = 200)]
+    pub parcels: Vec<ParcelView<'a>>,
+    /// What happened, oldest first.
+    #[schema(min_items = 1)]
+    pub timeline: Vec<TimelineEntry<'a>>,
+}
+
+/// Lines that ship together.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = ParcelView)]
+pub struct ParcelView<'a> {
+    /// The order's id, `-`, and the parcel's number from 0.
+    #[schema(value_type = String, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}-[0-9]{1,3}$")]
+    pub id: ParcelId,
+    /// What it needs on its way; null if it could not be offered to any carrier.
+    #[schema(value_type = Option<String>, example = "chilled")]
+    pub handling: Option<&'static str>,
+    /// The carrier that took it, or else was asked last; null before one was.
+    #[schema(max_length = 32)]
+    pub carrier: Option<&'a str>,
+    /// The carrier's, once it took the parcel; null before.
+    #[schema(max_length = 64)]
+    pub tracking_number: Option<&'a str>,
+    /// It only moves forward.
+    #[serde(serialize_with = "as_name")]
+    #[schema(value_type = String, pattern = "^(accepted|classified|carrier_requested|carrier_accepted|picked_up|in_transit|out_for_delivery|ready_for_pickup|delivered|return_to_sender|returned|cancelled|dead_lettered)$", example = "carrier_accepted")]
+    pub status: Milestone,
+    /// What is in it.
+    pub lines: Vec<LineView<'a>>,
+}
+
+/// One line's share of a parcel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = LineView)]
+pub struct LineView<'a> {
+    /// The merchant's stock keeping unit.
+    #[schema(min_length = 1, max_length = 64)]
+    pub sku: &'a str,
+    /// What the customer saw.
+    #[schema(min_length = 1, max_length = 200)]
+    pub title: &'a str,
+    /// Units in this parcel.
+    #[schema(minimum = 1, maximum = 1000)]
+    pub quantity: u32,
+    /// Price of one unit in minor units of the order's currency.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    pub unit_price: u64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = TimelineEntry)]
+pub struct TimelineEntry<'a> {
+    /// A milestone of the life cycle, or `on_hold`: a remark, never a status.
+    #[schema(value_type = String, pattern = "^[a-z_]+$", example = "carrier_requested")]
+    pub milestone: &'static str,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// The parcel it is about; absent when it is about the whole order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    pub parcel: Option<ParcelId>,
+    /// For people: the carrier, the attempt, a reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    pub detail: Option<std::borrow::Cow<'a, str>>,
+}
+
+/// `{order}-{number}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParcelId {
+    /// The order.
+    pub order: OrderId,
+    /// The parcel's number, from 0.
+    pub number: u8,
+}
+
+impl Serialize for ParcelId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}-{}", self.order, self.number))
+    }
+}
+
+fn as_text<S: Serializer>(id: &OrderId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
+}
+
+fn as_name<S: Serializer>(milestone: &Milestone, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(milestone.name())
+}
+
+/// The view of one order.
+///
+/// # Errors
+/// [`CodecError`] if its row or record can't be read.
+pub fn view(stored: &StoredOrder) -> Result<OrderView<'_>, CodecError> {
+    let record = OrderRef::decode(&stored.record)?;
+    let state = OrderState::fold(OrderId(record.id), &stored.row)?;
+    let lines = record.lines().collect::<Result<Vec<_>, _>>()?;
+    let parcels = state.parcels.iter().map(|p| parcel_view(&state, p, &lines)).collect::<Result<_, _>>()?;
+    Ok(OrderView {
+        id: state.id,
+        status: state.status(),
+        customer: record.customer,
+        placed_at: Timestamp(record.placed_at_ms()),
+        parcels,
+        timeline: timeline(&record, &state),
+    })
+}
+
+fn parcel_view<'a>(
+    state: &OrderState<'a>,
+    parcel: &Parcel<'a>,
+    lines: &[Line<'a>],
+) -> Result<ParcelView<'a>, CodecError> {
+    // Every attempt at a parcel carries the same goods; any of them tells what they are.
+    let contents = parcel.attempts.iter().find_map(|a| a.requested.as_ref()).map(|(_, r)| r);
+    let requested = parcel.current().and_then(|a| a.requested.as_ref()).map(|(_, r)| r);
+    let mut view = ParcelView {
+        id: ParcelId { order: state.id, number: parcel.number },
+        handling: contents.and_then(|r| Group::from_code(r.handling)).map(Group::name),
+        carrier: requested.map(|r| r.carrier),
+        tracking_number: parcel.accepted().and_then(|a| a.outcome).map(|(_, _, text)| text),
+        status: state.parcel_status(parcel),
+        lines: Vec::new(),
+    };
+    for item in contents.iter().flat_map(|r| r.items.iter()) {
+        let line = lines.get(usize::from(item.line)).ok_or(CodecError { what: "item line" })?;
+        let quantity = item.quantity.unwrap_or(line.quantity);
+        view.lines.push(LineView { sku: line.sku, title: line.title, quantity, unit_price: line.unit_price });
+    }
+    Ok(view)
+}
+
+/// Places an entry among those of the same time: by rank, remarks after what they are about.
+type Rank = (u64, u8, u8, u8);
+
+struct Timeline<'a> {
+    order: OrderId,
+    entries: Vec<(Rank, TimelineEntry<'a>)>,
+}
+
+/// Remarks sort right after the request they are about.
+const REMARK: u8 = 2 * Milestone::CarrierRequested as u8 + 1;
+
+impl<'a> Timeline<'a> {
+    fn add(
+        &mut self,
+        at: u64,
+        (rank, milestone): (u8, &'static str),
+        about: Option<(u8, u8)>,
+        detail: Option<std::borrow::Cow<'a, str>>,
+    ) {
+        let (number, attempt) = about.unwrap_or_default();
+        let parcel = about.map(|_| ParcelId { order: self.order, number });
+        let entry = TimelineEntry { milestone, at: Timestamp(at), parcel, detail };
+        self.entries.push(((at, rank, number, attempt), entry));
+    }
+
+    fn attempt(&mut self, parcel: u8, attempt: &Attempt<'a>, before: Option<&Attempt<'a>>) {
+        let about = Some((parcel, attempt.number));
+        let carrier = carrier(attempt);
+        if let Some((at, requested)) = &attempt.requested {
+            let detail = match (attempt.number, before.and_then(rejected)) {
+                (0, _) => requested.carrier.into(),
+                (n, None) => format!("{}, attempt {}", requested.carrier, u32::from(n) + 1).into(),
+                (n, Some((other, reason))) => {
+                    format!("{}, attempt {}; {other} rejected: {reason}", requested.carrier, u32::from(n) + 1).into()
+                }
+            };
+            self.add(*at, step(Milestone::CarrierRequested), about, Some(detail));
+        }
+        match attempt.outcome {
+            Some((OutcomeKind::Accepted, at, _)) => {
+                self.add(at, step(Milestone::CarrierAccepted), about, carrier.map(Into::into));
+            }
+            Some((OutcomeKind::Unknown, at, _)) => {
+                let detail = format!("{}: outcome unknown, parked", carrier.unwrap_or("carrier"));
+                self.add(at, (REMARK, "on_hold"), about, Some(detail.into()));
+            }
+            // A reject shows with the attempt it led to, or as the reason of a dead letter; so does giving up.
+            Some((OutcomeKind::Rejected | OutcomeKind::GivenUp, ..)) | None => {}
+        }
+    }
+}
+
+fn carrier<'a>(attempt: &Attempt<'a>) -> Option<&'a str> {
+    attempt.requested.as_ref().map(|(_, r)| r.carrier)
+}
+
+/// Who rejected the parcel, and why.
+fn rejected<'a>(attempt: &Attempt<'a>) -> Option<(&'a str, &'a str)> {
+    match attempt.outcome {
+        Some((OutcomeKind::Rejected, _, reason)) => Some((carrier(attempt).unwrap_or("carrier"), reason)),
+        _ => None,
+    }
+}
+
+fn step(milestone: Milestone) -> (u8, &'static str) {
+    (2 * milestone as u8, milestone.name())
+}
+
+fn timeline<'a>(record: &OrderRef<'a>, state: &OrderState<'a>) -> Vec<TimelineEntry<'a>> {
+    let mut timeline = Timeline { order: state.id, entries: Vec::with_capacity(2 + 2 * state.parcels.len()) };
+    let accepted = state.accepted.map_or(record.accepted_at_ms, |(at, _)| at);
+    timeline.add(accepted, step(Milestone::Accepted), None, None);
+    if let Some((at, parcels, _)) = state.classified {
+        let detail = match parcels {
+            0 => "nothing to ship".into(),
+            1 => "1 parcel".into(),
+            n => format!("{n} parcels").into(),
+        };
+        timeline.add(at, step(Milestone::Classified), None, Some(detail));
+    }
+    if let Some((at, reason)) = state.dead_lettered {
+        timeline.add(at, step(Milestone::DeadLettered), None, Some(reason.into()));
+    }
+    for parcel in &state.parcels {
+        let before = std::iter::once(None).chain(parcel.attempts.iter().map(Some));
+        for (attempt, before) in parcel.attempts.iter().zip(before) {
+            timeline.attempt(parcel.number, attempt, before);
+        }
+        if let Some((at, reason)) = parcel.dead_lettered {
+            timeline.add(at, step(Milestone::DeadLettered), Some((parcel.number, u8::MAX)), Some(reason.into()));
+        }
+    }
+    timeline.entries.sort_by_key(|(rank, _)| *rank);
+    timeline.entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+    use sluice_domain::{Fingerprint, SlotCount};
+    use sluice_schemas::{
+        delta::{Delta, Item, Items, Requested},
+        order::{Head, ShipTo, put_head, put_line},
+    };
+
+    use super::*;
+
+    const AT: u64 = 1_794_355_200_000;
+
+    fn stored(deltas: &[(i64, Delta<'_>)]) -> StoredOrder {
+        let fingerprint = Fingerprint::of("m-1", "k-1");
+        let id = OrderId::new(AT, fingerprint, SlotCount::DEFAULT);
+        let ship_to = ShipTo { name: "n", street: "s", city: "c", postal_code: "", country: "US" };
+        let head = Head {
+            id: id.0,
+            fingerprint_high: fingerprint.high(),
+            accepted_at_ms: AT + 5,
+            merchant: "m-1",
+            customer: "c-77",
+            currency: "USD",
+            ship_to,
+            lines: 2,
+        };
+        let (mut record, mut row) = (Vec::new(), Vec::new());
+        put_head(&mut record, &head);
+        put_line(&mut record, &Line { sku: "1", title: "MILK", quantity: 7, unit_price: 129 });
+        put_line(&mut record, &Line { sku: "2", title: "TEA", quantity: 1, unit_price: 300 });
+        for (late, delta) in deltas {
+            delta.encode(*late, &mut row);
+        }
+        StoredOrder { row, record }
+    }
+
+    fn items(items: &[Item]) -> Vec<u8> {
+        let mut out = Vec::new();
+        Items::encode(items, &mut out);
+        out
+    }
+
+    fn requested<'a>(parcel: u8, attempt: u8, carrier: &'a str, items: &'a [u8]) -> Delta<'a> {
+        let items = Items::read(&mut sluice_schemas::wire::Reader::new(items)).unwrap();
+        Delta::Requested(Requested { parcel, attempt, handling: parcel, carrier, weight_g: 1, items, order_position: None })
+    }
+
+    fn settled(parcel: u8, attempt: u8, outcome: OutcomeKind, text: &str) -> Delta<'_> {
+        Delta::Settled { parcel, attempt, outcome, text }
+    }
+
+    /// Two parcels: one rerouted and then accepted, one parked.
+    fn story<'a>(milk: &'a [u8], tea: &'a [u8]) -> Vec<(i64, Delta<'a>)> {
+        vec![
+            (6, Delta::Accepted { position: 9 }),
+            (7, Delta::Classified { parcels: 2, rules: 3 }),
+            (7, requested(0, 0, "swift", milk)),
+            (7, requested(1, 0, "slow", tea)),
+            (20, settled(0, 0, OutcomeKind::Rejected, "too heavy")),
+            (20, requested(0, 1, "strong", milk)),
+            (31, settled(0, 1, OutcomeKind::Accepted, "T-1")),
+            (30, settled(1, 0, OutcomeKind::Unknown, "timeout")),
+        ]
+    }
+
+    #[test]
+    fn the_view_has_the_published_shape() {
+        let milk = items(&[Item { line: 0, quantity: Some(4) }]);
+        let tea = items(&[Item { line: 1, quantity: None }]);
+        let stored = stored(&story(&milk, &tea));
+        let view = view(&stored).unwrap();
+        let id = view.id.to_string();
+        let (first, second) = (format!("{id}-0"), format!("{id}-1"));
+        let at = |ms: u32| format!("2026-11-11T00:00:00.{ms:03}Z");
+        assert_eq!(
+            serde_json::to_value(&view).unwrap(),
+            json!({
+                "id": id, "status": "carrier_requested", "customer": "c-77", "placed_at": at(0),
+                "parcels": [
+                    {"id": first, "handling": "chilled", "carrier": "strong", "tracking_number": "T-1",
+                     "status": "carrier_accepted",
+                     "lines": [{"sku": "1", "title": "MILK", "quantity": 4, "unit_price": 129}]},
+                    {"id": second, "handling": "ambient", "carrier": "slow", "tracking_number": null,
+                     "status": "carrier_requested",
+                     "lines": [{"sku": "2", "title": "TEA", "quantity": 1, "unit_price": 300}]},
+                ],
+                "timeline": [
+                    {"milestone": "accepted", "at": at(6)},
+                    {"milestone": "classified", "at": at(7), "detail": "2 parcels"},
+                    {"milestone": "carrier_requested", "at": at(7), "parcel": first, "detail": "swift"},
+                    {"milestone": "carrier_requested", "at": at(7), "parcel": second, "detail": "slow"},
+                    {"milestone": "carrier_requested", "at": at(20), "parcel": first,
+                     "detail": "strong, attempt 2; swift rejected: too heavy"},
+                    {"milestone": "on_hold", "at": at(30), "parcel": second, "detail": "slow: outcome unknown, parked"},
+                    {"milestone": "carrier_accepted", "at": at(31), "parcel": first, "detail": "strong"},
+                ],
+            })
+        );
+    }
+
+    #[test]
+    fn an_order_no_stage_has_seen_is_accepted() {
+        let stored = stored(&[]);
+        let view = view(&stored).unwrap();
+        assert_eq!((view.status, view.parcels.len(), view.timeline.len()), (Milestone::Accepted, 0, 1));
+        assert_eq!(view.timeline[0].at, Timestamp(AT + 5));
+    }
+
+    #[test]
+    fn dead_letters_say_why() {
+        let whole = stored(&[
+            (1, Delta::Accepted { position: 0 }),
+            (2, Delta::DeadLettered { parcel: None, rules: 1, reason: "poison" }),
+        ]);
+        let view_of_whole = view(&whole).unwrap();
+        assert_eq!(view_of_whole.status, Milestone::DeadLettered);
+        assert_eq!(view_of_whole.timeline[1].detail.as_deref(), Some("poison"));
+        let part = stored(&[
+            (1, Delta::Classified { parcels: 1, rules: 1 }),
+            (2, Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "no carrier takes it" }),
+        ]);
+        let view_of_part = view(&part).unwrap();
+        assert_eq!(view_of_part.status, Milestone::DeadLettered);
+        assert_eq!((view_of_part.parcels[0].handling, view_of_part.parcels[0].carrier), (None, None));
+        assert_eq!(view_of_part.timeline[2].milestone, "dead_lettered");
+    }
+
+    #[test]
+    fn nothing_to_ship_is_said() {
+        let view_json = stored(&[(1, Delta::Classified { parcels: 0, rules: 1 })]);
+        assert_eq!(view(&view_json).unwrap().timeline[1].detail.as_deref(), Some("nothing to ship"));
+    }
+
+    #[test]
+    fn damage_is_an_error_and_not_a_wrong_answer() {
+        let beyond = items(&[Item { line: 2, quantity: None }]);
+        assert_eq!(view(&stored(&[(1, requested(0, 0, "c", &beyond))])), Err(CodecError { what: "item line" }));
+        let mut cut = stored(&[]);
+        cut.record.pop();
+        assert!(view(&cut).is_err());
+        cut.record.clear();
+        assert!(view(&cut).is_err());
+        assert!(view(&StoredOrder { row: vec![77], ..stored(&[]) }).is_err());
+    }
+
+    proptest! {
+        /// However deltas are reordered, repeated or cut short, the status shown never goes back as more arrive.
+        #[test]
+        fn a_status_never_goes_back(picks in prop::collection::vec(0usize..8, 1..40)) {
+            let milk = items(&[Item { line: 0, quantity: Some(4) }]);
+            let tea = items(&[Item { line: 1, quantity: None }]);
+            let story = story(&milk, &tea);
+            let (mut deltas, mut seen) = (Vec::new(), std::collections::HashMap::new());
+            for pick in picks {
+                deltas.push(story[pick]);
+                let stored = stored(&deltas);
+                for parcel in view(&stored).unwrap().parcels {
+                    let before = seen.insert(parcel.id.number, parcel.status);
+                    prop_assert!(before <= Some(parcel.status), "{before:?} {parcel:?}");
+                }
+            }
+        }
+    }
+}
