@@ -192,6 +192,16 @@ impl<'a> OrderRef<'a> {
     }
 }
 
+/// When checkout took the order, ms after `placed_at`, without reading the rest.
+///
+/// # Errors
+/// [`CodecError`] as for [`peek_id`].
+#[inline]
+pub fn peek_accepted_late(record: &[u8]) -> Result<i64, CodecError> {
+    let rest = record.get(FIXED..).ok_or(CodecError { what: "accepted_at" })?;
+    Reader::new(rest).signed("accepted_at")
+}
+
 /// The order id of a record, without reading the rest.
 ///
 /// # Errors

@@ -60,6 +60,18 @@ pub struct Outcome<'a> {
     pub text: &'a str,
 }
 
+/// Parcel and attempt of an encoded answer, without reading the rest.
+///
+/// # Errors
+/// [`CodecError`] if it is too short.
+#[inline]
+pub fn peek_attempt(record: &[u8]) -> Result<(u8, u8), CodecError> {
+    match record.get(16..18) {
+        Some(&[parcel, attempt]) => Ok((parcel, attempt)),
+        _ => Err(CodecError { what: "parcel" }),
+    }
+}
+
 impl<'a> Outcome<'a> {
     /// Appends the encoded answer.
     pub fn encode(&self, out: &mut Vec<u8>) {

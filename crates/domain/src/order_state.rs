@@ -218,6 +218,41 @@ fn keep_least<T: PartialOrd>(slot: &mut Option<T>, new: T) {
     }
 }
 
+/// The class of a row, as [`OrderState::class`] has it, in one pass and without allocating.
+///
+/// # Errors
+/// [`CodecError`] if the row can't be read.
+pub fn class_of_row(row: &[u8]) -> Result<Class, CodecError> {
+    let (mut expected, mut requested, mut accepted, mut dead) = (None, [0u64; 4], [0u64; 4], [0u64; 4]);
+    let mark = |set: &mut [u64; 4], n: u8| set[usize::from(n / 64)] |= 1 << (n % 64);
+    for delta in row_deltas(0, row) {
+        match delta?.1 {
+            Delta::Classified { parcels, .. } => expected = Some(parcels),
+            Delta::Requested(r) => mark(&mut requested, r.parcel),
+            Delta::Settled { parcel, outcome, .. } => {
+                mark(&mut requested, parcel);
+                if outcome == OutcomeKind::Accepted {
+                    mark(&mut accepted, parcel);
+                }
+            }
+            Delta::DeadLettered { parcel: None, .. } => return Ok(Class::DeadLettered),
+            Delta::DeadLettered { parcel: Some(n), .. } => mark(&mut dead, n),
+            Delta::Accepted { .. } => {}
+        }
+    }
+    let Some(expected) = expected else { return Ok(Class::InFlight) };
+    let sum = |bits: &dyn Fn(usize) -> u64| (0..4).map(|w| bits(w).count_ones()).sum::<u32>();
+    let known = sum(&|w| requested[w] | dead[w]);
+    let undecided = sum(&|w| requested[w] & !accepted[w] & !dead[w]);
+    Ok(if known < u32::from(expected) || undecided > 0 {
+        Class::InFlight
+    } else if sum(&|w| dead[w] & !accepted[w]) > 0 {
+        Class::DeadLettered
+    } else {
+        Class::Finished
+    })
+}
+
 /// What an outcome means for an order in a given state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutcomeStep<'a> {

@@ -8,8 +8,11 @@ use std::sync::{
     atomic::Ordering::{Acquire, Relaxed, Release},
 };
 
-use sluice_domain::{Fingerprint, OrderId};
-use sluice_pipeline::{LogError, Table, index::Filter};
+use sluice_domain::OrderId;
+use sluice_pipeline::{
+    LogError, Table,
+    index::{Entry, Filter},
+};
 use sluice_schemas::{
     CodecError,
     wire::{Reader, put_bytes, put_varint},
@@ -214,18 +217,18 @@ impl Checkpointer {
 
     fn write_index(&mut self, frozen: Vec<Frozen>) -> Result<bool, LogError> {
         let number = self.head.number + 1;
-        let mut entries: Vec<(Fingerprint, u64)> = Vec::new();
+        let mut entries: Vec<Entry> = Vec::with_capacity(frozen.iter().map(|f| f.index.entries.len()).sum());
         for f in &frozen {
             entries.extend(f.index.entries.iter());
         }
         entries.sort_unstable();
-        let filter = Filter::build(entries.len(), entries.iter().map(|e| e.0));
+        let filter = Filter::build(entries.len(), entries.iter().map(Entry::fingerprint));
         // A checkpoint that failed half-way may have left a run of this number.
         self.shared.store.drop_table(Table::Index(number))?;
         if !entries.is_empty() {
             self.shared.store.ingest(Table::Index(number), &mut |put| {
-                for (fingerprint, position) in &entries {
-                    put(&fingerprint.0.to_be_bytes(), &position.to_be_bytes());
+                for entry in &entries {
+                    put(&entry.fingerprint().0.to_be_bytes(), &entry.position.to_be_bytes());
                 }
             })?;
         }
@@ -251,9 +254,15 @@ impl Checkpointer {
             head.counts.in_flight += f.counts.in_flight;
         }
         put_meta(&*self.shared.store, b"head", &head.encode())?;
-        for shard in &self.shared.shards {
+        for (shard, frozen) in self.shared.shards.iter().zip(frozen) {
             shard.errands.lock().install.push((head.number, filter.clone()));
-            shard.young.write().frozen = None;
+            let mut young = shard.young.write();
+            young.frozen = None;
+            young.spare = Arc::into_inner(frozen.rows).map(|mut rows| {
+                rows.clear();
+                rows
+            });
+            drop(young);
             shard.attention.store(true, Release);
             shard.queue.nudge();
         }

@@ -5,11 +5,12 @@ use std::{ops::Range, sync::Arc};
 use sluice_domain::{Class, OrderId};
 use sluice_pipeline::{
     BatchView, Effects,
+    batch::InputKind,
     effects::{Decision, Parcel, Route},
 };
 use sluice_schemas::{
     delta::{Delta, Requested},
-    order::{OrderRef, placed_at_ms},
+    order::{peek_accepted_late, placed_at_ms},
     outcome::{Outcome, OutcomeKind},
     wire::put_bytes,
 };
@@ -23,6 +24,8 @@ pub(crate) const ORDERS_AT: usize = FRAME_HEAD + SECTION_HEAD;
 #[derive(Debug)]
 pub(crate) struct Addition {
     pub(crate) id: OrderId,
+    /// The input it follows from.
+    pub(crate) input: u32,
     /// Encoded deltas, in [`Encoder::deltas`].
     pub(crate) deltas: Range<usize>,
     /// For a new order: offset in the orders body, and ms from `placed_at` to its acceptance.
@@ -83,6 +86,9 @@ impl Encoder {
         for (input, decision) in effects.decisions() {
             match decision {
                 Decision::Settled { .. } => self.settled(*input as usize, decision, view, effects, carriers),
+                Decision::Rejected { reason } if view.meta(*input as usize).kind == InputKind::Outcome => {
+                    self.unreadable(*input, view, effects.text(reason), effects.rules);
+                }
                 _ => {
                     placed = self.skip_undecided(placed, *input, view);
                     self.placed(placed, decision, view, effects, carriers);
@@ -101,7 +107,7 @@ impl Encoder {
             let at = self.arena.len();
             let born = Some((offset as usize, accepted_late(view, i as usize)));
             let id = view.meta(i as usize).order;
-            self.additions.push(Addition { id, deltas: at..at, born, settles: Settles::No });
+            self.additions.push(Addition { id, input: i, deltas: at..at, born, settles: Settles::No });
             placed += 1;
         }
         placed
@@ -141,7 +147,7 @@ impl Encoder {
             Decision::Settled { .. } => Settles::No,
         };
         let born = Some((offset as usize, accepted_late(view, input as usize)));
-        self.additions.push(Addition { id, deltas: start..self.arena.len(), born, settles });
+        self.additions.push(Addition { id, input, deltas: start..self.arena.len(), born, settles });
     }
 
     fn settled(
@@ -170,7 +176,17 @@ impl Encoder {
             self.add(target, late, &delta);
         }
         let settles = if open { Settles::No } else { Settles::Perhaps };
-        self.additions.push(Addition { id, deltas: start..self.arena.len(), born: None, settles });
+        let deltas = start..self.arena.len();
+        self.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
+    }
+
+    /// An outcome that can't be read: somebody must look at its order.
+    fn unreadable(&mut self, input: u32, view: &BatchView<'_>, reason: &str, rules: u32) {
+        let (id, start) = (view.meta(input as usize).order, self.arena.len());
+        let late = view.now_ms() as i64 - placed_at_ms(id.0) as i64;
+        self.add(Target::Id(id.0), late, &Delta::DeadLettered { parcel: None, rules, reason });
+        let deltas = start..self.arena.len();
+        self.additions.push(Addition { id, input, deltas, born: None, settles: Settles::Perhaps });
     }
 
     /// Adds a parcel's request, or why nobody carries it; true if a carrier is asked.
@@ -233,6 +249,6 @@ impl Encoder {
 }
 
 fn accepted_late(view: &BatchView<'_>, input: usize) -> i64 {
-    let accepted = OrderRef::decode(view.record(input)).map_or(view.now_ms(), |o| o.accepted_at_ms);
-    accepted as i64 - placed_at_ms(view.meta(input).order.0) as i64
+    let now = view.now_ms() as i64 - placed_at_ms(view.meta(input).order.0) as i64;
+    peek_accepted_late(view.record(input)).unwrap_or(now)
 }

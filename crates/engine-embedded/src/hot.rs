@@ -34,6 +34,8 @@ fn spread(hash: u32) -> u64 {
 pub struct Hot {
     table: HashTable<Slot>,
     blocks: Vec<Box<[u8]>>,
+    /// The block that is being filled, and how far.
+    current: usize,
     used: usize,
 }
 
@@ -48,56 +50,75 @@ impl Hot {
         self.table.len()
     }
 
-    /// True if it holds no order.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
-    /// Bytes of memory held.
+    /// Bytes of memory in use.
     pub fn memory(&self) -> usize {
-        self.blocks.len() * BLOCK + self.table.capacity() * (size_of::<Slot>() + 1)
+        self.current * BLOCK + self.used + self.table.len() * (size_of::<Slot>() + 1)
     }
 
-    /// Appends encoded deltas to the row of `id`.
-    pub fn append(&mut self, id: OrderId, mut deltas: &[u8]) {
-        while deltas.len() > MAX_CHUNK {
-            // Only whole rows are ever read, so a cut within a delta does no harm.
-            let (head, rest) = deltas.split_at(MAX_CHUNK);
-            self.append_chunk(id, head);
+    /// Appends encoded deltas to the row of `id`, which is begun if there is none; gives its address.
+    pub fn append(&mut self, id: OrderId, deltas: &[u8]) -> u32 {
+        match self.address(id) {
+            Some(first) => {
+                self.extend(first, deltas);
+                first
+            }
+            None => self.begin(id, deltas),
+        }
+    }
+
+    /// Begins the row of an order that has none; gives its address.
+    pub fn begin(&mut self, id: OrderId, deltas: &[u8]) -> u32 {
+        // Only whole rows are ever read, so a cut within a delta does no harm.
+        let (deltas, rest) = deltas.split_at(deltas.len().min(MAX_CHUNK));
+        let hash = id.hash64() as u32;
+        let at = self.alloc(FIRST_HEAD + deltas.len());
+        let chunk = self.bytes_mut(at, FIRST_HEAD + deltas.len());
+        chunk[..4].copy_from_slice(&NONE.to_le_bytes());
+        chunk[4..6].copy_from_slice(&(deltas.len() as u16).to_le_bytes());
+        chunk[6..10].copy_from_slice(&at.to_le_bytes());
+        chunk[10..26].copy_from_slice(&id.0.to_le_bytes());
+        chunk[FIRST_HEAD..].copy_from_slice(deltas);
+        self.table.insert_unique(spread(hash), Slot { first: at, hash }, |s| spread(s.hash));
+        if !rest.is_empty() {
+            self.extend(at, rest);
+        }
+        at
+    }
+
+    /// Appends encoded deltas to the row at `first`, an address of this map.
+    pub fn extend(&mut self, first: u32, mut deltas: &[u8]) {
+        loop {
+            let (head, rest) = deltas.split_at(deltas.len().min(MAX_CHUNK));
+            let at = self.alloc(CHUNK_HEAD + head.len());
+            let chunk = self.bytes_mut(at, CHUNK_HEAD + head.len());
+            chunk[..4].copy_from_slice(&NONE.to_le_bytes());
+            chunk[4..6].copy_from_slice(&(head.len() as u16).to_le_bytes());
+            chunk[CHUNK_HEAD..].copy_from_slice(head);
+            let last = self.word(first + CHUNK_HEAD as u32);
+            self.bytes_mut(last, 4).copy_from_slice(&at.to_le_bytes());
+            self.bytes_mut(first + CHUNK_HEAD as u32, 4).copy_from_slice(&at.to_le_bytes());
+            if rest.is_empty() {
+                return;
+            }
             deltas = rest;
         }
-        self.append_chunk(id, deltas);
     }
 
-    fn append_chunk(&mut self, id: OrderId, deltas: &[u8]) {
-        let hash = id.hash64() as u32;
-        match self.find(id, hash) {
-            None => {
-                let at = self.alloc(FIRST_HEAD + deltas.len());
-                let chunk = self.bytes_mut(at, FIRST_HEAD + deltas.len());
-                chunk[..4].copy_from_slice(&NONE.to_le_bytes());
-                chunk[4..6].copy_from_slice(&(deltas.len() as u16).to_le_bytes());
-                chunk[6..10].copy_from_slice(&at.to_le_bytes());
-                chunk[10..26].copy_from_slice(&id.0.to_le_bytes());
-                chunk[FIRST_HEAD..].copy_from_slice(deltas);
-                self.table.insert_unique(spread(hash), Slot { first: at, hash }, |s| spread(s.hash));
-            }
-            Some(first) => {
-                let at = self.alloc(CHUNK_HEAD + deltas.len());
-                let chunk = self.bytes_mut(at, CHUNK_HEAD + deltas.len());
-                chunk[..4].copy_from_slice(&NONE.to_le_bytes());
-                chunk[4..6].copy_from_slice(&(deltas.len() as u16).to_le_bytes());
-                chunk[CHUNK_HEAD..].copy_from_slice(deltas);
-                let last = self.word(first + CHUNK_HEAD as u32);
-                self.bytes_mut(last, 4).copy_from_slice(&at.to_le_bytes());
-                self.bytes_mut(first + CHUNK_HEAD as u32, 4).copy_from_slice(&at.to_le_bytes());
-            }
-        }
+    /// The address of the row of `id`; it holds for as long as this map does.
+    pub fn address(&self, id: OrderId) -> Option<u32> {
+        self.find(id, id.hash64() as u32)
+    }
+
+    /// Empties the map and keeps its memory.
+    pub fn clear(&mut self) {
+        self.table.clear();
+        self.current = 0;
+        self.used = 0;
     }
 
     /// Appends the row of `id` to `out`; false if there is none.
     pub fn read(&self, id: OrderId, out: &mut Vec<u8>) -> bool {
-        match self.find(id, id.hash64() as u32) {
+        match self.address(id) {
             Some(first) => {
                 self.read_chain(first, out);
                 true
@@ -138,11 +159,14 @@ impl Hot {
     }
 
     fn alloc(&mut self, len: usize) -> u32 {
-        if self.blocks.is_empty() || self.used + len > BLOCK {
-            self.blocks.push(vec![0; BLOCK].into_boxed_slice());
+        if self.used + len > BLOCK {
+            self.current += 1;
             self.used = 0;
         }
-        let at = (self.blocks.len() - 1) * BLOCK + self.used;
+        if self.current == self.blocks.len() {
+            self.blocks.push(vec![0; BLOCK].into_boxed_slice());
+        }
+        let at = self.current * BLOCK + self.used;
         self.used += len;
         at as u32
     }

@@ -180,15 +180,6 @@ impl Chunk {
         self.tickets.clear();
         self.askers.clear();
     }
-
-    /// Answers everyone who waits for this chunk with `receipt`.
-    pub fn answer_all(&self, receipt: Receipt) {
-        let mut acks = Acks::default();
-        for &(ticket, line) in &self.askers {
-            acks.push(&self.tickets[ticket as usize], line, receipt);
-        }
-        acks.send();
-    }
 }
 
 #[derive(Debug, Default)]

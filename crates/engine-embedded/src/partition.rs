@@ -19,7 +19,7 @@ use crate::{
     hot::Hot,
     intake::{Acks, Busy, Chunk, busy},
     journal::{AppendError, Completion},
-    shared::{Frozen, Shard, Shared, Young, class_of, read_young},
+    shared::{BORN, Frozen, Shard, Shared, Young, class_of, read_older},
 };
 
 /// How long an owner without work waits before it looks at its other duties.
@@ -35,6 +35,8 @@ pub struct Partition {
     held: Vec<(OrderId, Vec<u8>)>,
     outcomes_taken: u64,
     encoder: Encoder,
+    /// By input: where the live rows have the orders of the outcomes in the batch under way.
+    addresses: Vec<(u32, Option<u32>)>,
     row: Vec<u8>,
     /// Answers so far owed to the batch under way start at this asker.
     answered: usize,
@@ -51,6 +53,7 @@ impl Partition {
             held: Vec::new(),
             outcomes_taken: 0,
             encoder,
+            addresses: Vec::new(),
             row: Vec::new(),
             answered: 0,
         }
@@ -93,7 +96,8 @@ impl Partition {
         let index = self.index.freeze(number);
         let mut young = self.shard().young.write();
         let orders = young.live.len();
-        let rows = Arc::new(std::mem::replace(&mut young.live, Hot::with_capacity(orders)));
+        let empty = young.spare.take().unwrap_or_else(|| Hot::with_capacity(orders));
+        let rows = Arc::new(std::mem::replace(&mut young.live, empty));
         young.frozen = Some(Arc::clone(&rows));
         let (group, replay_from) = self.shared.journal.here();
         Frozen { rows, index, replay_from, group, counts: young.counts }
@@ -124,29 +128,38 @@ impl Partition {
     fn extend_rows(&mut self, base: u64, young: &mut Young, positions: &mut Vec<u64>) -> Result<(), LogError> {
         for addition in self.encoder.additions() {
             let deltas = self.encoder.deltas(addition);
-            match addition.born {
+            let address = match addition.born {
                 Some((offset, late)) => {
                     let position = base + (ORDERS_AT + offset) as u64;
                     positions.push(position);
                     self.row.clear();
                     Delta::Accepted { position }.encode(late, &mut self.row);
                     self.row.extend_from_slice(deltas);
-                    young.live.append(addition.id, &self.row);
                     young.counts.born();
+                    young.live.begin(addition.id, &self.row)
                 }
-                None => young.live.append(addition.id, deltas),
-            }
+                None => {
+                    let known = self.addresses.binary_search_by_key(&addition.input, |k| k.0);
+                    match known.ok().and_then(|at| self.addresses[at].1) {
+                        Some(first) => {
+                            young.live.extend(first, deltas);
+                            first
+                        }
+                        // Two parcels of one order in one batch: the first of them may just have begun the row.
+                        None => young.live.append(addition.id, deltas),
+                    }
+                }
+            };
             let class = match addition.settles {
                 Settles::No => continue,
                 Settles::As(class) => class,
                 Settles::Perhaps => {
                     self.row.clear();
-                    if !read_young(young, addition.id, &mut self.row) {
-                        let (store, row) = (&self.shared.store, &mut self.row);
-                        let key = addition.id.0.to_be_bytes();
-                        store.scan(Table::Rows, &key, &mut |_, old| row.extend_from_slice(old))?;
+                    young.live.read_at(address, &mut self.row);
+                    if self.row.first() != Some(&BORN) {
+                        read_older(young, &*self.shared.store, addition.id, &mut self.row)?;
                     }
-                    class_of(addition.id, &self.row)
+                    class_of(&self.row)
                 }
             };
             young.counts.decided(class);
@@ -237,8 +250,24 @@ impl Log for Partition {
     }
 
     fn rows(&mut self, batch: &BatchView<'_>, rows: &mut Rows) -> Result<(), LogError> {
-        for i in batch.range().filter(|&i| batch.meta(i).kind == InputKind::Outcome) {
-            rows.push_with(i, |out| self.shared.read_row(batch.meta(i).order, out))?;
+        let shared = Arc::clone(&self.shared);
+        let young = shared.shards[usize::from(self.number)].young.read();
+        // All look-ups first: they miss the cache, but not one after another.
+        let outcomes = batch.range().filter(|&i| batch.meta(i).kind == InputKind::Outcome);
+        self.addresses.clear();
+        self.addresses.extend(outcomes.map(|i| (i as u32, young.live.address(batch.meta(i).order))));
+        for &(input, address) in &self.addresses {
+            let id = batch.meta(input as usize).order;
+            rows.push_with(input as usize, |out| {
+                let start = out.len();
+                if let Some(first) = address {
+                    young.live.read_at(first, out);
+                }
+                if out.get(start) == Some(&BORN) {
+                    return Ok(());
+                }
+                read_older(&young, &*shared.store, id, out)
+            })?;
         }
         Ok(())
     }

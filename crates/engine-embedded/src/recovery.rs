@@ -22,7 +22,7 @@ use crate::{
         recovery::{End, Scan},
         segment_name,
     },
-    shared::{EngineConfig, Shared, class_of, may_decide, read_young},
+    shared::{BORN, EngineConfig, Shared, class_of, may_decide, read_older},
 };
 
 /// Version byte of the deployment record.
@@ -247,7 +247,7 @@ impl<'a> Replay<'a> {
             let late = order.accepted_at_ms as i64 - order.placed_at_ms() as i64;
             Delta::Accepted { position }.encode(late, &mut self.row);
             let mut young = self.shards[partition].young.write();
-            young.live.append(id, &self.row);
+            young.live.begin(id, &self.row);
             young.counts.born();
             self.recovered.orders += 1;
         }
@@ -270,16 +270,16 @@ impl<'a> Replay<'a> {
                 Err(error) => return Ok(Err(error)),
             };
             let mut young = self.shards[self.config.partition_of(id)].young.write();
-            young.live.append(id, entry.bytes);
+            let first = young.live.append(id, entry.bytes);
             if !may_decide(&entry.delta) {
                 continue;
             }
             self.row.clear();
-            if !read_young(&young, id, &mut self.row) {
-                let row = &mut self.row;
-                self.parts.0.scan(Table::Rows, &id.0.to_be_bytes(), &mut |_, old| row.extend_from_slice(old))?;
+            young.live.read_at(first, &mut self.row);
+            if self.row.first() != Some(&BORN) {
+                read_older(&young, &*self.parts.0, id, &mut self.row)?;
             }
-            young.counts.decided(class_of(id, &self.row));
+            young.counts.decided(class_of(&self.row));
         }
         Ok(Ok(()))
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use sluice_domain::{Class, OrderId, OrderState, SlotCount};
+use sluice_domain::{Class, OrderId, SlotCount, order_state::class_of_row};
 use sluice_pipeline::{
     Clock, LogError, Store, Table,
     index::{Filter, Generation},
@@ -97,7 +97,7 @@ impl Counts {
             Class::DeadLettered => self.dead_lettered += 1,
             Class::Finished | Class::Cancelled => self.finished += 1,
         }
-        self.in_flight -= 1;
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 }
 
@@ -107,6 +107,8 @@ pub(crate) struct Young {
     pub(crate) live: Hot,
     /// On its way to the store.
     pub(crate) frozen: Option<Arc<Hot>>,
+    /// Memory of rows that are in the store by now, to be filled again.
+    pub(crate) spare: Option<Hot>,
     /// Counts of this partition.
     pub(crate) counts: Counts,
 }
@@ -220,11 +222,10 @@ impl Shared {
 
     /// Appends the row of `id` to `out`; nothing if the order is unknown.
     pub(crate) fn read_row(&self, id: OrderId, out: &mut Vec<u8>) -> Result<(), LogError> {
-        let whole = read_young(&self.shard_of(id).young.read(), id, out);
-        if whole {
-            return Ok(());
-        }
-        self.store.scan(Table::Rows, &id.0.to_be_bytes(), &mut |_, deltas| out.extend_from_slice(deltas))
+        let young = self.shard_of(id).young.read();
+        let start = out.len();
+        young.live.read(id, out);
+        if out.get(start) == Some(&BORN) { Ok(()) } else { read_older(&young, &*self.store, id, out) }
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -257,15 +258,19 @@ impl Shared {
     }
 }
 
-/// Appends the young part of a row to `out`; true if that is all of it, because the order was born in it.
-pub(crate) fn read_young(young: &Young, id: OrderId, out: &mut Vec<u8>) -> bool {
-    let mut whole = false;
-    for hot in std::iter::once(&young.live).chain(young.frozen.as_deref()) {
+/// First byte of a row, or of that part of it, that goes back to the order's birth: the tag of `accepted`.
+pub(crate) const BORN: u8 = 1;
+
+/// Appends to `out` what the live rows don't hold of `id`.
+pub(crate) fn read_older(young: &Young, store: &dyn Store, id: OrderId, out: &mut Vec<u8>) -> Result<(), LogError> {
+    if let Some(frozen) = &young.frozen {
         let start = out.len();
-        // The delta a row is born with is `accepted`, tag 1, and it is written first.
-        whole |= hot.read(id, out) && out.get(start) == Some(&1);
+        frozen.read(id, out);
+        if out.get(start) == Some(&BORN) {
+            return Ok(());
+        }
     }
-    whole
+    store.scan(Table::Rows, &id.0.to_be_bytes(), &mut |_, deltas| out.extend_from_slice(deltas))
 }
 
 /// True if `delta` may be the last thing an order waited for.
@@ -278,6 +283,6 @@ pub(crate) fn may_decide(delta: &Delta<'_>) -> bool {
 }
 
 /// The class of a row; a row that can't be read counts as in flight.
-pub(crate) fn class_of(id: OrderId, row: &[u8]) -> Class {
-    OrderState::fold(id, row).map_or(Class::InFlight, |state| state.class())
+pub(crate) fn class_of(row: &[u8]) -> Class {
+    class_of_row(row).unwrap_or(Class::InFlight)
 }

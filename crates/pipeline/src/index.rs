@@ -8,8 +8,30 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use sluice_domain::Fingerprint;
 
-/// Fingerprint and first position.
-pub type Entry = (Fingerprint, u64);
+/// Fingerprint and first position. Three words: a `u128` would pad the entry to four.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    high: u64,
+    low: u64,
+    /// Where the log has the first order under this fingerprint.
+    pub position: u64,
+}
+
+impl Entry {
+    /// An entry.
+    pub fn new(fingerprint: Fingerprint, position: u64) -> Self {
+        Self { high: fingerprint.high(), low: fingerprint.low(), position }
+    }
+
+    /// The fingerprint.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(u128::from(self.high) << 64 | u128::from(self.low))
+    }
+
+    fn is(&self, fingerprint: Fingerprint) -> bool {
+        self.low == fingerprint.low() && self.high == fingerprint.high()
+    }
+}
 
 /// What the index knows about a fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,13 +77,13 @@ fn hash(fingerprint: Fingerprint) -> u64 {
 impl Index {
     /// Looks `fingerprint` up, and if it is new notes it as first seen with `input` of the batch under way.
     pub fn probe(&mut self, fingerprint: Fingerprint, input: u32) -> Probe {
-        let same = |e: &Entry| e.0 == fingerprint;
-        if let Some(&(_, position)) = self.live.find(hash(fingerprint), same) {
-            return Probe::First(position);
+        let same = |e: &Entry| e.is(fingerprint);
+        if let Some(entry) = self.live.find(hash(fingerprint), same) {
+            return Probe::First(entry.position);
         }
         let frozen = self.frozen.as_ref().and_then(|g| g.entries.find(hash(fingerprint), same));
-        if let Some(&(_, position)) = frozen {
-            return Probe::First(position);
+        if let Some(entry) = frozen {
+            return Probe::First(entry.position);
         }
         if let Some(&(_, first)) = self.pending.find(hash(fingerprint), |e| e.0 == fingerprint) {
             return Probe::InBatch(first);
@@ -90,13 +112,13 @@ impl Index {
 
     /// Adds a committed entry. A lower position wins, so a replay changes nothing.
     pub fn insert(&mut self, fingerprint: Fingerprint, position: u64) {
-        match self.live.entry(hash(fingerprint), |e| e.0 == fingerprint, |e| hash(e.0)) {
+        match self.live.entry(hash(fingerprint), |e| e.is(fingerprint), |e| e.low) {
             hashbrown::hash_table::Entry::Occupied(mut old) => {
-                let first = &mut old.get_mut().1;
+                let first = &mut old.get_mut().position;
                 *first = position.min(*first);
             }
             hashbrown::hash_table::Entry::Vacant(slot) => {
-                slot.insert((fingerprint, position));
+                slot.insert(Entry::new(fingerprint, position));
             }
         }
     }
@@ -233,7 +255,7 @@ mod tests {
         }
         let generation = index.freeze(3);
         assert_eq!(index.probe(fp(7), 0), Probe::First(7));
-        let filter = Filter::build(generation.entries.len(), generation.entries.iter().map(|e| e.0));
+        let filter = Filter::build(generation.entries.len(), generation.entries.iter().map(Entry::fingerprint));
         index.spilled(3, filter);
         assert_eq!(index.probe(fp(7), 0), Probe::MaybeSpilled);
         assert_eq!(index.candidates(fp(7)).collect::<Vec<_>>(), [3]);

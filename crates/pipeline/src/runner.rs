@@ -7,8 +7,11 @@ use std::{
 };
 
 use hashbrown::HashTable;
-use sluice_domain::{OrderId, ShipmentId};
-use sluice_schemas::{order::OrderRef, outcome::OutcomeKind};
+use sluice_domain::ShipmentId;
+use sluice_schemas::{
+    order::OrderRef,
+    outcome::{OutcomeKind, peek_attempt},
+};
 
 use crate::{
     batch::{Batch, Input, InputKind, Rows, Verdict},
@@ -95,8 +98,8 @@ impl<L: Log> Runner<L> {
             if self.batch.meta(i).kind != InputKind::Outcome {
                 continue;
             }
-            let Ok(Input::Outcome(o)) = self.batch.input(i) else { continue };
-            let shipment = ShipmentId { order: OrderId(o.order), parcel: o.parcel, attempt: o.attempt };
+            let Ok((parcel, attempt)) = peek_attempt(self.batch.record(i)) else { continue };
+            let shipment = ShipmentId { order: self.batch.meta(i).order, parcel, attempt };
             let hash = |s: &ShipmentId| s.order.hash64() ^ u64::from(s.parcel) << 8 ^ u64::from(s.attempt);
             if self.answered.find(hash(&shipment), |s| *s == shipment).is_some() {
                 return i;

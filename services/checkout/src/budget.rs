@@ -57,7 +57,7 @@ impl Budget {
         Self {
             limit,
             used: AtomicUsize::new(0),
-            share: if merchants > 1 { (limit / 2).max(MAX_BATCH_BYTES) } else { limit },
+            share: if merchants > 1 { (limit / 2).max(MAX_BATCH_BYTES) } else { usize::MAX },
             shares: (0..merchants).map(|_| AtomicUsize::new(0)).collect(),
             gauge: gauge!("sluice_checkout_inflight_bytes"),
         }

@@ -127,6 +127,7 @@ pub struct Answer {
 /// The status of an order that was just taken.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes the answer, which is written without it")]
 pub enum Accepted {
     /// Durable.
     Accepted,
@@ -135,6 +136,7 @@ pub enum Accepted {
 /// The result of one line of a batch.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
+#[expect(dead_code, reason = "describes the answer, which is written without it")]
 pub enum BatchResult {
     /// It is durable.
     Taken(Taken),

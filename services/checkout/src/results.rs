@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Bytes of the longest line about an accepted order.
-const LINE_BYTES: usize = 176;
+const LINE_BYTES: usize = 184;
 
 /// What a line counts as: taken (true for a replay), or not, with its status.
 pub type Counted = Result<bool, StatusCode>;

@@ -375,15 +375,15 @@ mod tests {
     #[test]
     fn dead_letters_say_why() {
         let whole = stored(&[
-            (1, Delta::Accepted { position: 0 }),
-            (2, Delta::DeadLettered { parcel: None, rules: 1, reason: "poison" }),
+            (6, Delta::Accepted { position: 0 }),
+            (7, Delta::DeadLettered { parcel: None, rules: 1, reason: "poison" }),
         ]);
         let view_of_whole = view(&whole).unwrap();
         assert_eq!(view_of_whole.status, Milestone::DeadLettered);
         assert_eq!(view_of_whole.timeline[1].detail.as_deref(), Some("poison"));
         let part = stored(&[
-            (1, Delta::Classified { parcels: 1, rules: 1 }),
-            (2, Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "no carrier takes it" }),
+            (6, Delta::Classified { parcels: 1, rules: 1 }),
+            (7, Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "no carrier takes it" }),
         ]);
         let view_of_part = view(&part).unwrap();
         assert_eq!(view_of_part.status, Milestone::DeadLettered);
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn nothing_to_ship_is_said() {
-        let view_json = stored(&[(1, Delta::Classified { parcels: 0, rules: 1 })]);
+        let view_json = stored(&[(6, Delta::Classified { parcels: 0, rules: 1 })]);
         assert_eq!(view(&view_json).unwrap().timeline[1].detail.as_deref(), Some("nothing to ship"));
     }
 

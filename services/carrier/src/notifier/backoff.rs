@@ -80,7 +80,14 @@ mod tests {
 
     #[test]
     fn one_seed_gives_one_sequence() {
-        let draw = |seed| (0..8).map({ let mut s = Seeded::new(seed); move |_| s.bits() }).collect::<Vec<_>>();
+        let draw = |seed| {
+            (0..8)
+                .map({
+                    let mut s = Seeded::new(seed);
+                    move |_| s.bits()
+                })
+                .collect::<Vec<_>>()
+        };
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));
     }

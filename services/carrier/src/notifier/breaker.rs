@@ -13,13 +13,13 @@ pub struct BreakerConfig {
     pub of_last_64: u32,
     /// First pause, half of it jittered; each failed probe doubles it. Default 1 s.
     pub pause: Duration,
-    /// Longest pause. Default 30 s.
+    /// Longest pause. Default 10 s.
     pub pause_cap: Duration,
 }
 
 impl Default for BreakerConfig {
     fn default() -> Self {
-        Self { consecutive: 10, of_last_64: 48, pause: Duration::from_secs(1), pause_cap: Duration::from_secs(30) }
+        Self { consecutive: 10, of_last_64: 48, pause: Duration::from_secs(1), pause_cap: Duration::from_secs(10) }
     }
 }
 

@@ -6,8 +6,8 @@
 //! The second part is the floor: without it, a lone failure at a quiet carrier would wait for traffic that earns its
 //! retry, which may never come.
 
-use super::config::us;
 use super::config::NotifierConfig;
+use super::config::us;
 
 /// Tokens in thousandths of a shipment: whole numbers add up the same way everywhere.
 #[derive(Debug, Clone)]

@@ -1,13 +1,7 @@
 //! One call to a carrier over HTTP, and what its end means. Never retries by itself: whether a manifest may go out again
 //! is for the notifier to decide.
 
-use std::{
-    error::Error,
-    fmt::Write as _,
-    str::FromStr as _,
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, fmt::Write as _, str::FromStr as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};

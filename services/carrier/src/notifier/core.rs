@@ -25,6 +25,9 @@ use super::{
 /// Most bytes of one entry: a record is shorter than the order's JSON, and items are a few bytes each.
 pub(super) const MAX_ENTRY_BYTES: usize = MAX_ORDER_BYTES + 2_048;
 
+/// How long a mark may take to become durable before it is asked for again, µs.
+const MARK_REPEAT_US: u64 = 100_000;
+
 /// Tells one call from another. Never used twice by one notifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
@@ -87,7 +90,8 @@ pub struct Notifier {
     hold_until_us: u64,
     /// No deadline of `queue` or `retries` is earlier.
     deadline_us: u64,
-    mark_asked: Option<u64>,
+    /// The mark asked for, and when to ask for it again (µs): the outbox may have had no room for it.
+    mark_asked: Option<(u64, u64)>,
     next_call: u64,
     stopped: bool,
     latency_us: Option<u64>,
@@ -216,7 +220,7 @@ impl Notifier {
             return None;
         }
         if !self.config.idempotent && first.highest() > sending_mark {
-            return self.ask_for_mark(now);
+            return self.ask_for_mark(now, wake);
         }
         let unit = self.queue.pop_front()?.seal(&self.config);
         self.budget.earn(unit.len());
@@ -225,7 +229,7 @@ impl Notifier {
     }
 
     /// One mark for all manifests that could be sent now, closed so that the mark covers them when it comes.
-    fn ask_for_mark(&mut self, now: Moment) -> Option<Next> {
+    fn ask_for_mark(&mut self, now: Moment, wake: &mut u64) -> Option<Next> {
         let free = match self.breaker.state() {
             BreakerState::Closed => self.config.calls_in_flight - self.flights.len(),
             _ => 1,
@@ -238,10 +242,14 @@ impl Notifier {
             draft.closed = true;
             highest = draft.highest();
         }
-        if self.mark_asked.is_some_and(|asked| asked >= highest) {
+        if let Some((asked, again_us)) = self.mark_asked
+            && asked >= highest
+            && now.mono_us < again_us
+        {
+            *wake = (*wake).min(again_us);
             return None;
         }
-        self.mark_asked = Some(highest);
+        self.mark_asked = Some((highest, now.mono_us.saturating_add(MARK_REPEAT_US)));
         Some(Next::MarkSending(highest))
     }
 

@@ -107,10 +107,19 @@ mod tests {
         let at = 784_111_777_000;
         assert_eq!(retry_after_ms("Sun, 06 Nov 1994 08:49:37 GMT", at - 1_500), Some(1_500));
         assert_eq!(retry_after_ms("Sun, 06 Nov 1994 08:49:37 GMT", at + 1), Some(0), "a time gone by means now");
-        for odd in ["", "-1", "1.5", "soon", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1994 08:49:37 CET",
-            "Sun, 00 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 25:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT",
-            "Sun, 06 Nov 1994 08:49:37 GMT x", "Sun, +6 Nov 1994 08:49:37 GMT"]
-        {
+        for odd in [
+            "",
+            "-1",
+            "1.5",
+            "soon",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 25:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 GMT x",
+            "Sun, +6 Nov 1994 08:49:37 GMT",
+        ] {
             assert_eq!(retry_after_ms(odd, 0), None, "{odd:?}");
         }
     }

@@ -22,6 +22,8 @@ struct World {
     idempotent: bool,
     now_us: u64,
     mark: u64,
+    /// A mark on its way, and when it is durable.
+    marking: Option<(u64, u64)>,
     /// Entries in all, and the first that was not pushed yet.
     entries: u64,
     next: u64,
@@ -67,6 +69,7 @@ impl World {
             idempotent,
             now_us: 1,
             mark: 0,
+            marking: None,
             entries,
             next: 1,
             calls: BTreeMap::new(),
@@ -179,7 +182,10 @@ impl World {
                 }
                 Next::MarkSending(position) => {
                     assert!(!self.idempotent && position > self.mark);
-                    self.mark = position;
+                    // One in four is refused, for want of room.
+                    if self.chance.up_to(3) > 0 {
+                        self.marking = Some((self.now_us + self.chance.up_to(9_000), position));
+                    }
                     continue;
                 }
                 Next::WaitUntil(at) => {
@@ -194,8 +200,15 @@ impl World {
             let more = self.next <= self.entries && self.notifier.room() > 0;
             let soon = (more || !self.notifier.outcomes().is_empty()).then_some(self.now_us + 1_000);
             let ends = self.calls.first_key_value().map(|((at, _), _)| *at);
-            let next = [wake, soon, ends].into_iter().flatten().min();
+            let marked = self.marking.map(|(at, _)| at);
+            let next = [wake, soon, ends, marked].into_iter().flatten().min();
             self.now_us = next.expect("something is open and nothing will ever happen").max(self.now_us);
+            if let Some((at, position)) = self.marking
+                && at <= self.now_us
+            {
+                self.mark = position;
+                self.marking = None;
+            }
             if ends.is_some_and(|at| at <= self.now_us)
                 && let Some(((_, call), answer)) = self.calls.pop_first()
             {
@@ -209,7 +222,7 @@ impl World {
         assert_eq!(self.settled, Some(self.entries));
         assert!(self.effects.values().all(|&effects| effects == 1), "an effect twice");
         for report in &self.reports {
-            let did = self.effects.get(&report.shipment).is_some();
+            let did = self.effects.contains_key(&report.shipment);
             match report.kind {
                 OutcomeKind::Accepted => assert!(did),
                 OutcomeKind::Rejected => assert!(!did),

@@ -54,7 +54,9 @@ pub(super) fn batch(positions: Range<u64>) -> OutboxBatch {
             lines: 2,
         };
         put_head(&mut batch.bytes, &head);
-        for (sku, title) in [("1029743", "FLUID MILK WHITE ONLY | 1 GA | PRIVATE"), ("981760", "YOGURT | 6 OZ | NATIONAL")] {
+        for (sku, title) in
+            [("1029743", "FLUID MILK WHITE ONLY | 1 GA | PRIVATE"), ("981760", "YOGURT | 6 OZ | NATIONAL")]
+        {
             put_line(&mut batch.bytes, &Line { sku, title, quantity: 2, unit_price: 129 });
         }
         let record = start..batch.bytes.len();

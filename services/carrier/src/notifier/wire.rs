@@ -339,9 +339,17 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_is_an_error() {
-        for body in ["", "{}", "[]", "null", "{\"results\":[{\"outcome\":\"accepted\"}]}", "{\"results\":[", "\u{1}",
-            "{\"results\":[{\"shipment_id\":\"x\",\"outcome\":5}]}", "{\"results\":[]} x"]
-        {
+        for body in [
+            "",
+            "{}",
+            "[]",
+            "null",
+            "{\"results\":[{\"outcome\":\"accepted\"}]}",
+            "{\"results\":[",
+            "\u{1}",
+            "{\"results\":[{\"shipment_id\":\"x\",\"outcome\":5}]}",
+            "{\"results\":[]} x",
+        ] {
             assert!(read_results(body.as_bytes()).is_err(), "{body}");
         }
         assert!(read_results(&[0xff, 0xfe]).is_err());

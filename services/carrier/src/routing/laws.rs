@@ -369,7 +369,9 @@ fn check_pick(
 
 proptest! {
     #[test]
-    fn a_batch_is_its_inputs_one_by_one(rules in carriers(), health in health(), events in events(), cut in 0usize..12) {
+    fn a_batch_is_its_inputs_one_by_one(
+        rules in carriers(), health in health(), events in events(), cut in 0usize..12,
+    ) {
         let stage = Route::new(table(rules));
         let ctx = Ctx { now_ms: 7, carriers: &health };
         let (batch, rows) = batch_of(&events);
@@ -431,7 +433,9 @@ proptest! {
     }
 
     #[test]
-    fn parcels_of_one_order_and_group_meet_at_one_carrier(n in 0usize..10_000, weights in proptest::collection::vec(1u32..30_000, 2..6)) {
+    fn parcels_of_one_order_and_group_meet_at_one_carrier(
+        n in 0usize..10_000, weights in proptest::collection::vec(1u32..30_000, 2..6),
+    ) {
         let three = table(vec![carrier("a", 500), carrier("b", 510), carrier("c", 490)]);
         let mut odds = Odds::new(&three, &[]);
         let first = odds.pick(Group::Chilled, 1, order(n), 0, None);

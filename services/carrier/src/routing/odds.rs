@@ -11,11 +11,12 @@
 //! share     proportional to 1 / score⁴
 //! ```
 //! So equal carriers share equally, one 10 % dearer gets two thirds of the other's parcels, one twice as dear a
-//! sixteenth. Always taking the best one would send a whole batch, on every node at once, to whoever looked best a moment
-//! ago; with shares a carrier that gets worse loses parcels gradually, and goes on being measured by the few it keeps.
+//! sixteenth. Always taking the best one would send a whole batch, on every node at once, to whoever looked best a
+//! moment ago; with shares a carrier that gets worse loses parcels gradually, and goes on being measured by the few it
+//! keeps.
 //!
-//! Which parcels make up a share is decided by the order's id, not by chance, so every replay decides alike. All parcels
-//! of an order that the same carriers can take go to the same one, since a customer would rather open the door once.
+//! Which parcels make up a share is decided by the order's id, not by chance, so every replay decides alike. Parcels of
+//! an order that the same carriers can take go to the same one, since a customer would rather open the door once.
 //! Carriers whose circuit breaker is open take part only if nobody else takes the parcel.
 
 use sluice_domain::{Group, OrderId};

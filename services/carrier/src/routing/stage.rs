@@ -31,8 +31,8 @@ impl Route {
         Self { table }
     }
 
-    /// Routes the parcels that earlier stages added for this view. They are the last ones: when a batch is bisected, the
-    /// parcels of earlier parts stand before them, already routed.
+    /// Routes the parcels that earlier stages added for this view. They are the last ones: when a batch is bisected,
+    /// the parcels of earlier parts stand before them, already routed.
     fn route_new(&self, odds: &mut Odds<'_>, batch: &BatchView<'_>, effects: &mut Effects) {
         let view = batch.range();
         let before = effects.parcels().iter().rposition(|p| !view.contains(&(p.input as usize)));
@@ -80,8 +80,8 @@ impl Route {
             }
             Err(error) => {
                 settle(effects);
-                // Without its row nothing says who else could be asked. An answer that leaves the parcel with a carrier,
-                // or may have, needs no decision.
+                // Without its row nothing says who else could be asked. An answer that leaves the parcel with a
+                // carrier, or may have, needs no decision.
                 if matches!(outcome.kind, OutcomeKind::Rejected | OutcomeKind::GivenUp) {
                     effects.dead_letter(&format!("the order's row can't be read: {error}; {}", said(outcome)));
                 }

@@ -176,8 +176,8 @@ impl Table {
         self.carriers.iter().position(|carrier| carrier.id == id).map(|at| at as u16)
     }
 
-    /// By group code, the heaviest parcel that any carrier takes, in grams; `u32::MAX` for a group that none takes, since
-    /// no split would help it.
+    /// By group code, the heaviest parcel that any carrier takes, in grams; `u32::MAX` for a group that none takes,
+    /// since no split would help it.
     #[must_use]
     pub fn weight_limits(&self) -> [u32; 6] {
         Group::ALL.map(|group| self.limit(group).unwrap_or(u32::MAX))
