@@ -179,16 +179,50 @@ impl<'a> OrderRef<'a> {
     }
 
     /// The lines in order; an error item if the record is cut short.
-    pub fn lines(&self) -> impl Iterator<Item = Result<Line<'a>, CodecError>> + use<'a> {
-        let mut r = Reader::new(self.lines);
-        (0..self.line_count).map(move |_| {
+    pub fn lines(&self) -> Lines<'a> {
+        Lines { left: self.line_count, rest: Reader::new(self.lines) }
+    }
+}
+
+/// The lines of a record, without looking at the strings before them: their number, and each in order.
+///
+/// # Errors
+/// [`CodecError`] if the record is cut short before its lines.
+#[inline]
+pub fn lines_of(record: &[u8]) -> Result<(usize, Lines<'_>), CodecError> {
+    peek_id(record)?;
+    let mut r = Reader::new(&record[FIXED..]);
+    r.signed("accepted_at")?;
+    for what in ["merchant", "customer", "currency", "name", "street", "city", "postal_code", "country"] {
+        r.bytes(what)?;
+    }
+    let count = r.number("line count")?;
+    Ok((count, Lines { left: count, rest: r }))
+}
+
+/// Lines of a record; an error item if it is cut short.
+#[derive(Debug, Clone)]
+pub struct Lines<'a> {
+    left: usize,
+    rest: Reader<'a>,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<Line<'a>, CodecError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let r = &mut self.rest;
+        let mut line = || {
             Ok(Line {
                 sku: r.str("sku")?,
                 title: r.str("title")?,
                 quantity: r.number("quantity")?,
                 unit_price: r.varint("unit_price")?,
             })
-        })
+        };
+        Some(line())
     }
 }
 

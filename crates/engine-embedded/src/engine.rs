@@ -64,7 +64,7 @@ impl Engine {
 
     /// The outbox of carrier number `carrier`; one reader at a time.
     pub fn outbox(&self, carrier: u16) -> Box<dyn Outbox> {
-        Box::new(JournalOutbox::new(Arc::clone(&self.shared), usize::from(carrier), self.recovered.end))
+        Box::new(JournalOutbox::new(Arc::clone(&self.shared), usize::from(carrier)))
     }
 
     /// Orders by class, now.

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::Ordering::{Acquire, Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use sluice_domain::{Group as Handling, OrderId, ShipmentId};
@@ -41,10 +41,14 @@ pub(crate) struct JournalOutbox {
     /// Entries up to it were handed over by an earlier run.
     recovered_settled: u64,
     row: Vec<u8>,
+    /// The reader's last waker, for marks that rise while nobody asks for entries.
+    waker: Option<Waker>,
 }
 
 impl JournalOutbox {
-    pub(crate) fn new(shared: Arc<Shared>, carrier: usize, recovered_end: u64) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, carrier: usize) -> Self {
+        // What is durable now may have been handed to an earlier reader, in this process or the one before.
+        let recovered_end = shared.journal.durable();
         let slot = &shared.carriers[carrier];
         let (settled, sending) = (slot.settled.load(Acquire), slot.sending.load(Acquire));
         // Groups are found from the start of a segment.
@@ -58,6 +62,7 @@ impl JournalOutbox {
             recovered_sending: sending,
             recovered_settled: settled,
             row: Vec::new(),
+            waker: None,
         }
     }
 
@@ -166,6 +171,12 @@ impl Outbox for JournalOutbox {
         max: usize,
         out: &mut OutboxBatch,
     ) -> Poll<Result<usize, LogError>> {
+        if !self.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+        if max == 0 {
+            return Poll::Ready(Ok(0));
+        }
         loop {
             let group = match self.group.take() {
                 Some(group) => group,
@@ -196,11 +207,15 @@ impl Outbox for JournalOutbox {
         frame.start(0);
         frame.sending(&self.slot().id, position);
         let Some(bytes) = frame.finish() else { return };
+        if let Some(waker) = &self.waker {
+            self.shared.journal.wake_on_progress(waker);
+        }
         // Without room the mark doesn't rise, nothing is sent, and the notifier asks again.
         if self.shared.journal.append(bytes, 0).is_ok() {
             let done = Completion::Sending(Arc::clone(&self.slot().sending), position);
             if let Some(now) = self.shared.journal.after_appended(done) {
                 now.run();
+                self.waker.iter().for_each(Waker::wake_by_ref);
             }
         }
     }

@@ -246,3 +246,81 @@ pub enum BatchProblems {
         headers(("Retry-After" = u32, description = "Seconds")))]
     Busy(ProblemBody<'static>),
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use sluice_domain::limits;
+
+    use super::*;
+
+    fn document() -> Value {
+        serde_json::to_value(Document::openapi()).unwrap()
+    }
+
+    #[test]
+    fn the_bounds_are_those_of_the_code() {
+        let document = document();
+        let schema = |path: &str| {
+            let (name, field) = path.split_once('.').unwrap();
+            document["components"]["schemas"][name]["properties"][field].clone()
+        };
+        for order in ["Order", "BatchOrder"] {
+            assert_eq!(schema(&format!("{order}.customer"))["maxLength"], limits::MAX_CUSTOMER);
+            assert_eq!(schema(&format!("{order}.lines"))["minItems"], 1);
+            assert_eq!(schema(&format!("{order}.lines"))["maxItems"], limits::MAX_LINES);
+            assert_eq!(document["components"]["schemas"][order]["additionalProperties"], json!(false));
+        }
+        assert_eq!(schema("BatchOrder.idempotency_key")["maxLength"], limits::MAX_IDEMPOTENCY_KEY);
+        for field in ["name", "street", "city"] {
+            assert_eq!(schema(&format!("Address.{field}"))["maxLength"], limits::MAX_ADDRESS_FIELD);
+        }
+        assert_eq!(schema("Address.postal_code")["maxLength"], limits::MAX_POSTAL_CODE);
+        assert_eq!(schema("Line.sku")["maxLength"], limits::MAX_SKU);
+        assert_eq!(schema("Line.title")["maxLength"], limits::MAX_TITLE);
+        assert_eq!(schema("Line.quantity")["minimum"], 1);
+        assert_eq!(schema("Line.quantity")["maximum"], limits::MAX_QUANTITY);
+        assert_eq!(schema("Line.unit_price")["minimum"], 0);
+        assert_eq!(schema("Line.unit_price")["maximum"], limits::MAX_UNIT_PRICE);
+        assert_eq!(schema("Taken.line")["maximum"], limits::MAX_BATCH_LINES);
+        let single = &document["paths"]["/v1/orders"]["post"];
+        let key = &single["parameters"][0];
+        assert_eq!((&key["name"], &key["in"], &key["required"]), (&json!("Idempotency-Key"), &json!("header"), &json!(true)));
+        assert_eq!(key["schema"]["maxLength"], limits::MAX_IDEMPOTENCY_KEY);
+    }
+
+    #[test]
+    fn every_answer_is_described() {
+        let document = document();
+        for (path, good) in [("/v1/orders", "201"), ("/v1/orders:batch", "200")] {
+            let operation = &document["paths"][path]["post"];
+            assert_eq!(operation["security"], json!([{"api_key": []}]));
+            let responses = operation["responses"].as_object().unwrap();
+            for status in [good, "400", "401", "405", "408", "413", "415", "429", "503"] {
+                assert!(responses.contains_key(status), "{path} {status}");
+            }
+            for (status, response) in responses {
+                let media = if status != good {
+                    "application/problem+json"
+                } else if good == "201" {
+                    "application/json"
+                } else {
+                    "application/x-ndjson"
+                };
+                assert!(response["content"][media]["schema"]["$ref"].is_string(), "{path} {status} {response}");
+            }
+            assert!(responses["503"]["headers"]["Retry-After"].is_object());
+        }
+        let single = &document["paths"]["/v1/orders"]["post"]["responses"];
+        assert!(single["422"].is_object() && single["201"]["headers"]["Idempotent-Replayed"].is_object());
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(document.pointer(reference).is_some(), "{reference}");
+        }
+    }
+}

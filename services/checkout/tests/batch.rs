@@ -118,8 +118,8 @@ async fn overload_is_said_line_by_line() {
 #[tokio::test]
 async fn headers_are_checked_first() {
     let server = Server::start().await;
-    let body = body(&[line("k")]);
-    let send = |head: String| async { server.send(&head, body.as_bytes()).await };
+    let (server, body) = (&server, &body(&[line("k")]));
+    let send = |head: String| async move { server.send(&head, body.as_bytes()).await };
     let head = HEAD.replace("Host: x\r\nConnection: close\r\n", "");
     send(head.replace("Bearer key-1", "Bearer key-3")).await.problem(401);
     assert_eq!(send(head.replace("x-ndjson", "json")).await.problem(415), ["Content-Type"]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sluice_domain::limits::{MAX_LINES, MAX_PARCELS};
 use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage};
-use sluice_schemas::{CodecError, order::OrderRef};
+use sluice_schemas::{CodecError, order::lines_of};
 
 use crate::{
     classifier::Chain,
@@ -46,12 +46,13 @@ impl Classify {
         Self { chain, limits_g }
     }
 
-    fn split(&self, order: &OrderRef<'_>, split: &mut Splitter) -> Result<(), Unsplittable> {
+    fn split(&self, record: &[u8], split: &mut Splitter) -> Result<(), Unsplittable> {
         split.clear();
-        if order.line_count() > MAX_LINES {
-            return Err(Unsplittable::Lines(order.line_count()));
+        let (count, lines) = lines_of(record)?;
+        if count > MAX_LINES {
+            return Err(Unsplittable::Lines(count));
         }
-        for (number, line) in order.lines().enumerate() {
+        for (number, line) in lines.enumerate() {
             let line = line?;
             if line.quantity == 0 {
                 return Err(Unsplittable::NoUnits(number));
@@ -74,9 +75,8 @@ impl Stage for Classify {
     fn apply(&self, _: &Ctx<'_>, _: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
         effects.rules = self.chain.version();
         let mut split = Splitter::default();
-        for (input, order) in batch.placed() {
-            let done = order.map_err(Unsplittable::from).and_then(|order| self.split(&order, &mut split));
-            match done {
+        for (input, _) in batch.placed_metas() {
+            match self.split(batch.record(input), &mut split) {
                 Ok(()) => {
                     effects.classified(input);
                     split.emit(effects);

@@ -1,3 +1,21 @@
 //! The composition root: the only crate that sees every stage, engine and service.
+//!
+//! * [`config`]: what an operator can set; [`cli`]: what can be run; [`exit`]: how it ends.
+//! * [`topology`]: the pipeline, wired in one function.
+//! * [`serve`], [`demo`], [`load`], [`carrier_sim`], [`check`]: the subcommands.
 
+pub mod carrier_sim;
+pub mod check;
+pub mod cli;
+mod clock;
+pub mod config;
+pub mod demo;
+pub mod exit;
 pub mod load;
+pub mod ops;
+pub mod output;
+pub mod serve;
+mod server;
+mod signals;
+pub mod telemetry;
+pub mod topology;

@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The binary: see [`sluice::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice::cli::main()
+}

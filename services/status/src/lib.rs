@@ -151,3 +151,25 @@ enum StatusProblems {
         headers(("Retry-After" = u32, description = "Seconds")))]
     Unavailable(ProblemBody<'static>),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_covers_every_answer() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let responses = &document["paths"]["/v1/orders/{id}"]["get"]["responses"];
+        for status in ["200", "401", "404", "405", "503"] {
+            assert!(responses[status]["content"].is_object(), "{status}");
+        }
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(document.pointer(reference).is_some(), "{reference}");
+        }
+        let parcel = &document["components"]["schemas"]["ParcelView"];
+        for field in ["id", "handling", "carrier", "tracking_number", "status", "lines"] {
+            assert!(parcel["required"].as_array().unwrap().iter().any(|f| f == field), "{field}: {parcel}");
+        }
+    }
+}

@@ -47,6 +47,22 @@ impl JournalConfig {
     fn group_limit(&self) -> u64 {
         (GROUP_HEAD + self.group_bytes + self.frame_bytes).next_multiple_of(BLOCK) as u64
     }
+
+    /// # Errors
+    /// [`LogError::Io`] if no journal can work with these sizes: a group never spans two segments, and orders leave
+    /// room of two groups for outcomes.
+    pub(crate) fn validate(&self) -> Result<(), LogError> {
+        let least = 3 * self.group_limit();
+        if self.segment_bytes >= least && self.segment_bytes.is_multiple_of(BLOCK as u64) {
+            return Ok(());
+        }
+        let text = format!(
+            "segment_bytes is {}; with these group_bytes and frame_bytes it must be a multiple of {BLOCK}, at least {least}",
+            self.segment_bytes
+        );
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, text);
+        Err(LogError::Io { what: "journal settings".into(), source })
+    }
 }
 
 /// A closed group: head, payload, zeros to the end of the block.
@@ -74,6 +90,11 @@ impl Group {
     pub fn end(&self) -> u64 {
         self.position + self.buf.len() as u64
     }
+}
+
+/// Bytes that a group with so much payload takes on the device.
+fn group_len(payload: u32) -> u64 {
+    (GROUP_HEAD as u64 + u64::from(payload)).next_multiple_of(BLOCK as u64)
 }
 
 /// Something to do once a group is durable.
@@ -134,29 +155,48 @@ pub enum AppendError {
 }
 
 impl Journal {
-    /// A journal that continues after `end`, with group number `sequence` next.
-    pub fn new(disk: Arc<dyn Disk>, config: JournalConfig, id: u64, end: u64, sequence: u64, prepared: u64) -> Self {
+    /// A journal that continues where `end` says.
+    pub fn new(disk: Arc<dyn Disk>, config: JournalConfig, id: u64, end: recovery::End) -> Self {
         let segments = Segments::new(disk, config.segment_bytes);
         let state = State {
             open: Open { position: 0, ..Open::default() },
             in_flight: None,
-            sequence,
-            durable: end,
+            sequence: end.sequence,
+            durable: end.position,
             tail: VecDeque::new(),
             tail_bytes: 0,
             pool: Vec::new(),
             wakers: Vec::new(),
-            prepared,
+            prepared: end.prepared,
             full: None,
             failed: None,
-            sealed: true,
+            sealed: end.sealed,
             closed: false,
             written_bytes: 0,
         };
         let journal =
             Self { config, id, segments, state: Mutex::new(state), work: Condvar::new(), progress: Condvar::new() };
-        journal.start_group(&mut journal.state.lock(), end);
+        journal.start_group(&mut journal.state.lock(), end.position);
         journal
+    }
+
+    /// Makes what a scan found durable, and takes torn bytes away that no group will overwrite.
+    ///
+    /// A process that was killed may have written its last group without syncing it. Nothing may be built on that group
+    /// before it is synced: the next one may lie in another file, whose sync would not cover it.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub(crate) fn adopt(&self, end: recovery::End) -> Result<(), LogError> {
+        if let Some(torn) = end.torn_at
+            && self.state.lock().open.position != torn
+        {
+            let mut zeros = AlignedBuf::with_capacity(BLOCK);
+            zeros.resize(BLOCK);
+            self.segments.write(torn, zeros.as_slice())?;
+            self.segments.sync(torn)?;
+        }
+        if end.position > 0 { self.segments.sync(end.position - 1) } else { Ok(()) }
     }
 
     fn start_group(&self, state: &mut State, after: u64) {
@@ -183,7 +223,12 @@ impl Journal {
         if state.failed.is_some() || state.closed {
             return Err(AppendError::Closed);
         }
-        let end = state.open.position + (state.open.buf.len() + frame.len()).next_multiple_of(BLOCK) as u64;
+        let len = state.open.buf.len() + frame.len();
+        if len > self.group_room() {
+            self.work.notify_one();
+            return Err(AppendError::Full("the open group has no room for a frame of this length".into()));
+        }
+        let end = state.open.position + len.next_multiple_of(BLOCK) as u64;
         if end + reserve > state.prepared * self.config.segment_bytes {
             let why = state.full.clone().unwrap_or_else(|| "the next segment is being prepared".into());
             self.work.notify_one();
@@ -195,6 +240,11 @@ impl Journal {
         drop(state);
         self.work.notify_one();
         Ok(at)
+    }
+
+    /// Bytes up to which a group may grow, its head included: it has to fit the rest of its segment.
+    fn group_room(&self) -> usize {
+        GROUP_HEAD + self.config.group_bytes + self.config.frame_bytes
     }
 
     /// Room that new orders leave for the outcomes of those already taken, bytes.
@@ -222,8 +272,17 @@ impl Journal {
 
     /// Waits until the open group has room again, or the journal ended.
     pub fn wait_for_room(&self) {
+        self.wait_while(|len| len >= self.config.group_bytes);
+    }
+
+    /// Waits until the open group has room for a frame of `len` bytes, or the journal ended.
+    pub fn wait_for_frame(&self, len: usize) {
+        self.wait_while(|open| open > GROUP_HEAD && open + len > self.group_room());
+    }
+
+    fn wait_while(&self, crowded: impl Fn(usize) -> bool) {
         let mut state = self.state.lock();
-        while state.open.buf.len() >= self.config.group_bytes && state.failed.is_none() && !state.closed {
+        while crowded(state.open.buf.len()) && state.failed.is_none() && !state.closed {
             self.progress.wait(&mut state);
         }
     }
@@ -236,7 +295,8 @@ impl Journal {
     /// The end of everything appended.
     pub fn appended(&self) -> u64 {
         let state = self.state.lock();
-        state.open.position + state.open.buf.len() as u64
+        let open = if state.open.buf.len() > GROUP_HEAD { state.open.buf.len() } else { 0 };
+        state.open.position + open as u64
     }
 
     /// Start and number of the open group, and the end of everything appended.
@@ -333,7 +393,11 @@ impl Journal {
             })
         };
         match group {
-            Some(group) => copy_order(group.buf.as_slice(), (position - group.position) as usize, position, out),
+            // A position between two groups is nobody's; the subtraction then gives an offset that no group has.
+            Some(group) => {
+                let offset = position.wrapping_sub(group.position) as usize;
+                copy_order(group.buf.as_slice(), offset, position, out)
+            }
             None => self.segments.read_order(position, out),
         }
     }
@@ -370,10 +434,10 @@ impl Journal {
     pub fn begin(&self, seal: bool) -> WriterStep {
         let mut state = self.state.lock();
         let empty = state.open.buf.len() == GROUP_HEAD;
-        if state.failed.is_some() || (empty && state.closed && state.sealed) {
+        let fits = state.open.position + self.config.group_limit() <= state.prepared * self.config.segment_bytes;
+        if state.failed.is_some() || (empty && state.closed && (state.sealed || !fits)) {
             return WriterStep::Done;
         }
-        let fits = state.open.position + self.config.group_limit() <= state.prepared * self.config.segment_bytes;
         if empty && (state.sealed || !fits || !(seal || state.closed)) {
             return WriterStep::Idle;
         }
@@ -441,8 +505,14 @@ impl Journal {
     }
 
     /// Says that `group` is durable: answers go out, outboxes and readers are woken.
-    pub fn complete(&self, group: Arc<Group>, completions: Vec<Completion>) {
+    pub fn complete(&self, group: Arc<Group>, mut completions: Vec<Completion>) {
+        // Marks first: whoever sees that the group is durable also sees the marks it made durable.
+        completions.iter().for_each(Completion::raise);
         let mut state = self.state.lock();
+        if state.open.buf.len() == GROUP_HEAD {
+            // What waits in a group without frames waits for this one alone.
+            completions.append(&mut state.open.completions);
+        }
         state.durable = group.end();
         state.in_flight = None;
         state.written_bytes += group.buf.len() as u64;
@@ -512,11 +582,15 @@ fn is_full(error: &std::io::Error) -> bool {
 impl Completion {
     /// Does it.
     pub fn run(self) {
-        match self {
-            Completion::Acks(acks) => acks.send(),
-            Completion::Sending(mark, position) => {
-                mark.fetch_max(position, std::sync::atomic::Ordering::AcqRel);
-            }
+        self.raise();
+        if let Completion::Acks(acks) = self {
+            acks.send();
+        }
+    }
+
+    fn raise(&self) {
+        if let Completion::Sending(mark, position) = self {
+            mark.fetch_max(*position, std::sync::atomic::Ordering::AcqRel);
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct End {
     pub prepared: u64,
     /// Where a torn last write was cut off, if there was one.
     pub torn_at: Option<u64>,
+    /// True if no group with content is the last one, so that damage to any of them would be noticed.
+    pub sealed: bool,
 }
 
 /// Walks the groups of a journal in order.
@@ -30,8 +32,9 @@ pub struct Scan {
     verify: bool,
     prepared: u64,
     position: u64,
-    /// Number the next group must have; 0 while the first one is still to be met.
+    /// Number the next group must have.
     sequence: u64,
+    sealed: bool,
 }
 
 impl Scan {
@@ -49,15 +52,50 @@ impl Scan {
     ) -> Result<Self, LogError> {
         let names = disk.list().map_err(LogError::io("listing the journal"))?;
         let indices: Vec<u64> = names.iter().filter_map(|n| segment_index(n)).collect();
+        // A log that has come to the middle of a segment has that segment, and all before it.
+        let reached = from.div_ceil(segment_bytes);
         let prepared = indices.last().map_or(0, |last| last + 1);
-        for index in from / segment_bytes..prepared {
+        for index in 0..prepared.max(reached) {
             if !indices.contains(&index) {
                 let what = "the segment is missing".into();
                 return Err(LogError::Damaged { file: segment_name(index), offset: 0, what });
             }
         }
         let segments = Segments::new(disk, segment_bytes);
-        Ok(Self { segments, segment_bytes, journal, verify, prepared, position: from, sequence })
+        let mut scan = Self { segments, segment_bytes, journal, verify, prepared, position: from, sequence, sealed: true };
+        scan.check_predecessor()?;
+        Ok(scan)
+    }
+
+    /// The group before the first one must be there and have the number before: a checkpoint of another or a newer log
+    /// would otherwise be continued over a hole.
+    fn check_predecessor(&mut self) -> Result<(), LogError> {
+        if self.position == 0 {
+            return Ok(());
+        }
+        let before = self.position - 1;
+        let mut at = before - before % self.segment_bytes;
+        let mut last = None;
+        while at < self.position {
+            let Some(head) = self.segments.head(at, self.journal)? else { break };
+            last = Some(head);
+            at += super::group_len(head.payload);
+        }
+        match last {
+            Some(head) if head.sequence + 1 == self.sequence => {
+                self.sealed = head.payload == 0;
+                Ok(())
+            }
+            _ => {
+                let what = format!("group {} is missing or damaged", self.sequence.saturating_sub(1));
+                Err(self.damaged(at.min(before), what))
+            }
+        }
+    }
+
+    fn damaged(&self, position: u64, what: String) -> LogError {
+        let (index, offset) = (position / self.segment_bytes, position % self.segment_bytes);
+        LogError::Damaged { file: segment_name(index), offset, what }
     }
 
     /// The next group, or where the log ends.
@@ -77,12 +115,12 @@ impl Scan {
             return Ok(Ok(group));
         }
         if let Some(later) = self.later_group()? {
-            let (index, offset) = (self.position / self.segment_bytes, self.position % self.segment_bytes);
             let what = format!("group {} is damaged, yet a later group stands at log position {later}", self.sequence);
-            return Err(LogError::Damaged { file: segment_name(index), offset, what });
+            return Err(self.damaged(self.position, what));
         }
         let torn_at = self.anything_at(self.position)?.then_some(self.position);
-        Ok(Err(End { position: self.position, sequence: self.sequence, prepared: self.prepared, torn_at }))
+        let Self { position, sequence, prepared, sealed, .. } = *self;
+        Ok(Err(End { position, sequence, prepared, torn_at, sealed }))
     }
 
     fn read_at(&mut self, position: u64) -> Result<Option<Group>, LogError> {
@@ -90,13 +128,16 @@ impl Scan {
             return Ok(None);
         }
         let Some(head) = self.segments.head(position, self.journal)? else { return Ok(None) };
-        if head.sequence != self.sequence {
-            return Ok(None);
-        }
         match self.segments.read_whole(position, head, self.verify) {
+            Ok(_) if head.sequence != self.sequence && position == self.position => {
+                let what = format!("here stands group {}, where group {} belongs", head.sequence, self.sequence);
+                Err(self.damaged(position, what))
+            }
+            Ok(_) if head.sequence != self.sequence => Ok(None),
             Ok(group) => {
                 self.position = group.end();
                 self.sequence += 1;
+                self.sealed = group.payload == 0;
                 Ok(Some(group))
             }
             Err(LogError::Damaged { .. }) => Ok(None),

@@ -11,7 +11,7 @@ use std::{
 use hyper::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use sluice_pipeline::{Clock, HealthBoard, LogError, Outbox, OutboxBatch, OutcomeReport, Outcomes};
+use sluice_pipeline::{HealthBoard, LogError, Outbox, OutboxBatch, OutcomeReport, Outcomes};
 use sluice_schemas::outcome::OutcomeKind::{self, Accepted, GivenUp, Rejected, Unknown};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -21,20 +21,9 @@ use tokio::{
 
 use super::{
     Backoff, BreakerConfig, Driver, Endpoint, Notifier, NotifierConfig, Summary,
-    testing::{batch, shipment},
+    testing::{RealClock, batch, shipment},
 };
 use crate::webhook::Secret;
-
-struct RealClock(Instant);
-
-impl Clock for RealClock {
-    fn now_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-    }
-    fn monotonic_us(&self) -> u64 {
-        self.0.elapsed().as_micros() as u64
-    }
-}
 
 /// What the carrier does with one request.
 #[derive(Debug, Clone)]
@@ -270,7 +259,7 @@ impl World {
             outbox: Box::new(MemoryOutbox(Arc::clone(&outbox))),
             outcomes: outcomes.clone(),
             endpoint: Endpoint::new(&format!("http://127.0.0.1:{port}/manifests?carrier=acme"), secret).unwrap(),
-            clock: Arc::new(RealClock(Instant::now())),
+            clock: Arc::new(RealClock::new()),
             health: health.clone(),
             carrier_no: 0,
             drain: Duration::from_millis(200),

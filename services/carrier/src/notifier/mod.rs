@@ -50,4 +50,4 @@ pub use call::{Endpoint, EndpointError};
 pub use config::{Moment, NotifierConfig};
 pub use core::{CallId, Counters, Next, Notifier};
 pub use driver::{Driver, Summary};
-pub use wire::{WireError, read_results, write_manifest};
+pub use wire::{Results, WireError, read_results, write_manifest};

@@ -7,35 +7,22 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use sluice_pipeline::{
-    Answer, Clock, HealthBoard, LogError, Outbox, OutboxBatch, OutboxEntry, OutcomeReport, Outcomes,
-};
+use sluice_pipeline::{Answer, HealthBoard, LogError, Outbox, OutboxBatch, OutboxEntry, OutcomeReport, Outcomes};
 use tokio::sync::Notify;
 
 use super::{
     Driver, Endpoint, Moment, Next, Notifier, NotifierConfig, read_results,
-    testing::{accept_all, batch, shipment},
+    testing::{RealClock, accept_all, batch, shipment},
     write_manifest,
 };
 use crate::{
     simulated::{Behaviour, SimulatedCarrier, SimulatedConfig, serve},
     webhook::Secret,
 };
-
-struct RealClock(Instant);
-
-impl Clock for RealClock {
-    fn now_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-    }
-    fn monotonic_us(&self) -> u64 {
-        self.0.elapsed().as_micros() as u64
-    }
-}
 
 /// Two orders, again and again, under ascending positions and ids of their own.
 struct Endless {
@@ -173,7 +160,7 @@ fn over_http() -> io::Result<()> {
         outbox: Box::new(Endless { source: batch(1..2), next: 1, end: shipments + 1 }),
         outcomes: outcomes.clone(),
         endpoint: Endpoint::new(&url, secret).unwrap(),
-        clock: Arc::new(RealClock(Instant::now())),
+        clock: Arc::new(RealClock::new()),
         health: Arc::new(HealthBoard::new(1)),
         carrier_no: 0,
         drain: Duration::from_secs(5),

@@ -1,9 +1,13 @@
 //! What the tests of this module share: entries with real records, and a notifier driven by hand.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use sluice_domain::{Group, OrderId, ShipmentId};
-use sluice_pipeline::{Answer, Manifest, OutboxBatch, OutboxEntry, OutcomeReport, ShipmentAnswer};
+use sluice_pipeline::{Answer, Clock, Manifest, OutboxBatch, OutboxEntry, OutcomeReport, ShipmentAnswer};
 use sluice_schemas::{
     delta::{Item, Items},
     order::{Head, Line, ShipTo, put_head, put_line},
@@ -74,6 +78,24 @@ pub(super) fn accept(shipment: ShipmentId) -> ShipmentAnswer {
 
 pub(super) fn accept_all(manifest: &Manifest) -> Answer {
     Answer::Results(manifest.shipments.entries.iter().map(|entry| accept(entry.shipment)).collect())
+}
+
+/// The machine's own time.
+pub(super) struct RealClock(Instant);
+
+impl RealClock {
+    pub(super) fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for RealClock {
+    fn now_ms(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+    }
+    fn monotonic_us(&self) -> u64 {
+        self.0.elapsed().as_micros() as u64
+    }
 }
 
 /// A notifier with its time.

@@ -1,0 +1,360 @@
+//! The whole pipeline, wired in one function: read [`Pipeline::start`] from top to bottom to see what there is.
+//!
+//! ```text
+//! HTTP ─▶ checkout ─▶ engine: partition ─▶ Runner: classify ▸ route ─▶ outbox of a carrier ─▶ its notifier ─▶ carrier
+//!         status  ◀── engine: rows                    ▲                                           │
+//!                                                     └────────────── outcomes ◀──────────────────┘
+//! ```
+//! Threads: one an owner, one for the journal, one for checkpoints (all of the engine); everything else are tasks of the
+//! caller's Tokio runtime: connections, one task for each carrier's notifier, one that publishes gauges.
+
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::Router;
+use serde::Serialize;
+use sluice_carrier::{
+    notifier::{Driver, Notifier, NotifierConfig},
+    routing::{Route, Table},
+};
+use sluice_checkout::Checkout;
+use sluice_classify::{Chain, Classify, Rules, RulesError};
+use sluice_domain::Merchants;
+use sluice_engine_embedded::{Counts, Engine, EngineConfig, FjallStore, Opened, RealDisk, Recovered, Threads};
+use sluice_http::Problem;
+use sluice_pipeline::{Clock, HealthBoard, LogError, Runner, Stage};
+use sluice_status::Status;
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::{
+    clock::SystemClock,
+    config::{CarrierConfig, Config, ConfigError},
+    exit,
+    ops::{self, Ops},
+    server::Server,
+    telemetry,
+};
+
+/// How often gauges are published.
+const PUBLISH: Duration = Duration::from_secs(1);
+/// How long calls under way may still take once the drain's deadline is over.
+const NOTIFIER_GRACE: Duration = Duration::from_secs(2);
+/// How long requests under way may still take once nothing else is.
+const HTTP_GRACE: Duration = Duration::from_secs(1);
+/// A drain doesn't wait for orders about which nothing has moved, and no shipment been held, for this long: what is left
+/// waits for outcomes that nobody can get.
+const QUIET: Duration = Duration::from_secs(1);
+/// How often a drain looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Why the pipeline can't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The rule file can't be used.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// The embedded catalogue can't be used.
+    #[error("the embedded catalogue can't be read: {0}")]
+    Data(#[from] sluice_data::DataError),
+    /// The data folder can't be opened.
+    #[error("data folder {folder}: {source}")]
+    Engine {
+        /// The folder.
+        folder: String,
+        /// Why.
+        source: LogError,
+    },
+    /// The address can't be had.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Threads can't be started.
+    #[error("can't start a thread: {0}")]
+    Threads(std::io::Error),
+}
+
+impl StartError {
+    /// The exit code that says so.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Rules(_) => exit::USAGE,
+            Self::Data(_) | Self::Threads(_) => exit::INTERNAL,
+            Self::Listen { .. } => exit::NO_ADDRESS,
+            Self::Engine { source: LogError::Damaged { .. }, .. } => exit::FOUND_WRONG,
+            Self::Engine { .. } => exit::IO,
+        }
+    }
+}
+
+/// What a drain did, by the engine's own count of the orders in its data folder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DrainReceipt {
+    /// Orders that became durable since the start.
+    pub accepted: u64,
+    /// Orders that were finished since the start.
+    pub finished: u64,
+    /// Orders that were dead-lettered since the start.
+    pub dead_lettered: u64,
+    /// Orders in flight that stay in the journal; the next start goes on with them.
+    pub left_in_journal: u64,
+    /// Requests since the start that were answered as the repetition of an earlier one.
+    pub duplicates_suppressed: u64,
+    /// How long the drain took.
+    pub seconds: f64,
+}
+
+/// A running pipeline. Dropping it stops nothing cleanly: that is as a crash; use [`Pipeline::drain`].
+pub struct Pipeline {
+    engine: Engine,
+    threads: Threads,
+    server: Server,
+    health: Arc<HealthBoard>,
+    notifiers: JoinSet<()>,
+    stop_notifiers: watch::Sender<bool>,
+    publisher: JoinHandle<()>,
+    failed: watch::Receiver<Option<String>>,
+    recovered: Recovered,
+    /// Counts when it was started.
+    before: Counts,
+}
+
+impl Pipeline {
+    /// Opens the data folder, starts everything, and takes orders from then on.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let metrics = telemetry::install_metrics();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let merchants = Arc::new(config.merchant_table()?);
+        let table = Arc::new(config.routing_table()?);
+        let chain = Arc::new(chain(&config)?);
+        let health = Arc::new(HealthBoard::new(table.carriers().len()));
+        let Opened { engine, partitions, checkpointer, recovered } = open(&config, &table, &clock).await?;
+        let before = engine.counts();
+
+        let runner = |partition| {
+            let stages: Vec<Box<dyn Stage>> = vec![
+                Box::new(Classify::new(Arc::clone(&chain), table.weight_limits())),
+                Box::new(Route::new(Arc::clone(&table))),
+            ];
+            Runner::new(partition, stages, Arc::clone(&health), Arc::clone(&clock))
+        };
+        let runners = partitions.into_iter().map(runner).collect();
+        let (fail, failed) = watch::channel(None);
+        let fail = Arc::new(fail);
+        let on_failure = {
+            let fail = Arc::clone(&fail);
+            move |why: &str| drop(fail.send_replace(Some(why.to_owned())))
+        };
+        let threads = Threads::start(&engine, runners, checkpointer, on_failure).map_err(StartError::Threads)?;
+
+        let (stop_notifiers, stop) = watch::channel(false);
+        let world = World { engine: &engine, clock: &clock, health: &health };
+        let notifiers = notifiers(&config.carriers, &world, &stop, &fail)?;
+
+        let ops = Ops { engine: engine.clone(), metrics };
+        let app = app(&config, &engine, &merchants, &clock, ops.clone());
+        let server = Server::start(config.listen, app, config.max_connections)
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let publisher = tokio::spawn(publish(ops));
+        Ok(Self { engine, threads, server, health, notifiers, stop_notifiers, publisher, failed, recovered, before })
+    }
+
+    /// Where the API listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// What opening the data folder found.
+    #[must_use]
+    pub fn recovered(&self) -> Recovered {
+        self.recovered
+    }
+
+    /// Orders in the data folder by class, now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.engine.counts()
+    }
+
+    /// The engine, for whoever measures it.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Resolves when the engine has failed, with the reason. Nothing acknowledged is lost then, but nothing goes on
+    /// either: the process should end and be started again.
+    pub async fn failure(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // Nobody is left who could fail.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Stops in order: no new orders (503 with Retry-After), then what is in flight until `deadline`, then the notifiers,
+    /// the API, and the engine. Nothing is lost whenever the process ends before that.
+    pub async fn drain(mut self, deadline: Duration) -> DrainReceipt {
+        let started = Instant::now();
+        self.engine.stop_orders();
+        if tokio::time::timeout(deadline, self.settle()).await.is_err() {
+            tracing::warn!("the drain's deadline is over with orders in flight; they stay in the journal");
+        }
+        self.stop_notifiers.send_replace(true);
+        while self.notifiers.join_next().await.is_some() {}
+        self.server.stop(HTTP_GRACE).await;
+        self.publisher.abort();
+        let threads = self.threads;
+        // The engine's threads are joined on a thread that may block.
+        let joined = tokio::task::spawn_blocking(move || threads.join()).await;
+        let now = joined.map_or_else(|_| self.engine.counts(), |report| report.counts);
+        DrainReceipt {
+            accepted: now.accepted.saturating_sub(self.before.accepted),
+            finished: now.finished.saturating_sub(self.before.finished),
+            dead_lettered: now.dead_lettered.saturating_sub(self.before.dead_lettered),
+            left_in_journal: now.in_flight,
+            duplicates_suppressed: now.replayed,
+            seconds: started.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// Waits until nothing is in flight, or nothing that is will move.
+    async fn settle(&self) {
+        let (mut last, mut quiet_since, mut health) = (self.engine.counts(), Instant::now(), Vec::new());
+        while last.in_flight > 0 && quiet_since.elapsed() < QUIET {
+            tokio::time::sleep(LOOK).await;
+            let now = self.engine.counts();
+            self.health.snapshot(&mut health);
+            if now != last || !self.engine.is_idle() || health.iter().any(|carrier| carrier.backlog > 0) {
+                quiet_since = Instant::now();
+            }
+            last = now;
+        }
+    }
+}
+
+/// The classifiers in order of trust.
+fn chain(config: &Config) -> Result<Chain, StartError> {
+    let rules = match &config.rules {
+        Some(path) => Rules::load(path)?,
+        None => Rules::embedded()?,
+    };
+    Ok(Chain::standard(Arc::new(sluice_data::catalogue()?), rules))
+}
+
+fn engine_config(config: &Config, table: &Table) -> EngineConfig {
+    let carriers = table.carriers().iter().map(|carrier| carrier.id.as_str().into()).collect();
+    let mut engine = EngineConfig::new(carriers);
+    engine.partitions = config.partitions;
+    engine.journal.segment_bytes = u64::from(config.segment_mb) << 20;
+    engine.checkpoint_bytes = u64::from(config.checkpoint_mb) << 20;
+    engine.hot_bytes = (config.hot_mb as usize) << 20;
+    engine.queue.order_bytes = (config.queue_mb as usize) << 20;
+    engine.window_ms = u64::from(config.placed_at_window_s) * 1_000;
+    engine
+}
+
+/// Opens the data folder on a thread that may block: recovery reads the journal behind the last checkpoint.
+async fn open(config: &Config, table: &Table, clock: &Arc<dyn Clock>) -> Result<Opened, StartError> {
+    let engine = engine_config(config, table);
+    let (folder, clock) = (config.data_dir.clone(), Arc::clone(clock));
+    let failed = |source| StartError::Engine { folder: config.data_dir.display().to_string(), source };
+    let opening = tokio::task::spawn_blocking(move || {
+        let disk = RealDisk::open(&folder.join("journal")).map_err(LogError::io("opening the journal"))?;
+        let store = FjallStore::open(&folder.join("store"))?;
+        Engine::open(engine, Arc::new(disk), Arc::new(store), clock)
+    });
+    let crashed = |error: tokio::task::JoinError| LogError::Store(format!("opening ended early: {error}"));
+    opening.await.map_err(crashed).flatten().map_err(failed)
+}
+
+/// What all notifiers share.
+struct World<'a> {
+    engine: &'a Engine,
+    clock: &'a Arc<dyn Clock>,
+    health: &'a Arc<HealthBoard>,
+}
+
+fn notifiers(
+    carriers: &[CarrierConfig],
+    world: &World<'_>,
+    stop: &watch::Receiver<bool>,
+    fail: &Arc<watch::Sender<Option<String>>>,
+) -> Result<JoinSet<()>, StartError> {
+    let mut tasks = JoinSet::new();
+    for (carrier, carrier_no) in carriers.iter().zip(0..) {
+        let driver = Driver {
+            outbox: world.engine.outbox(carrier_no),
+            outcomes: Arc::new(world.engine.clone()),
+            endpoint: carrier.endpoint()?,
+            clock: Arc::clone(world.clock),
+            health: Arc::clone(world.health),
+            carrier_no,
+            drain: NOTIFIER_GRACE,
+        };
+        let notifier = Notifier::new(notifier_config(carrier), RandomState::new().build_hasher().finish());
+        let (mut stop, fail, id) = (stop.clone(), Arc::clone(fail), carrier.id.clone());
+        tasks.spawn(async move {
+            // An error means that whoever would stop it is gone, and then it shall stop, too.
+            let shutdown = async move { drop(stop.wait_for(|stop| *stop).await) };
+            if let Err(error) = Box::pin(driver.run(notifier, shutdown)).await {
+                tracing::error!(carrier = id, %error, "a notifier has failed");
+                fail.send_replace(Some(format!("notifier of carrier {id}: {error}")));
+            }
+        });
+    }
+    Ok(tasks)
+}
+
+fn notifier_config(carrier: &CarrierConfig) -> NotifierConfig {
+    let mut config = NotifierConfig::new(carrier.id.as_str(), carrier.idempotent);
+    config.calls_in_flight = usize::from(carrier.concurrency);
+    config.call_timeout = Duration::from_secs(carrier.timeout_s.into());
+    config.give_up_after = Duration::from_secs(carrier.give_up_after_s.into());
+    config.manifest_shipments = carrier.manifest_shipments as usize;
+    config.manifest_age = Duration::from_millis(carrier.manifest_age_ms.into());
+    config
+}
+
+/// All routes.
+fn app(config: &Config, engine: &Engine, merchants: &Arc<Merchants>, clock: &Arc<dyn Clock>, ops: Ops) -> Router {
+    let engine = Arc::new(engine.clone());
+    let mut checkout = Checkout::new(engine.clone(), engine.clone(), Arc::clone(merchants), Arc::clone(clock));
+    checkout.window_ms = u64::from(config.placed_at_window_s) * 1_000;
+    checkout.max_inflight_bytes = (config.max_inflight_mb as usize) << 20;
+    let status = Status { orders: engine, merchants: Arc::clone(merchants), clock: Arc::clone(clock) };
+    sluice_checkout::router(checkout)
+        .merge(sluice_status::router(status))
+        .merge(ops::router(ops))
+        .fallback(|| async { Problem::not_found("There is nothing at this path; /openapi.json says what there is.") })
+}
+
+async fn publish(ops: Ops) {
+    let mut tick = tokio::time::interval(PUBLISH);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        ops::publish(&ops);
+    }
+}
