@@ -159,8 +159,7 @@ impl Checkpointer {
         self.began_at = appended;
         // The order matters: what a notifier calls settled now, it has already handed to a queue, and a partition
         // freezes only after it has taken everything that is in its queue by the time of the second reading.
-        let outbox =
-            |c: &crate::shared::CarrierSlot| (c.id.to_string(), c.settled.load(Acquire), c.sending.load(Acquire));
+        let outbox = |c: &crate::shared::CarrierSlot| (c.id.to_string(), c.settled.load(Acquire), 0);
         self.outboxes = shared.carriers.iter().map(outbox).collect();
         for shard in &shared.shards {
             let outcomes = shard.queue.outcomes_pushed();
@@ -188,6 +187,13 @@ impl Checkpointer {
             self.phase = Phase::Durable(frozen);
             return false;
         }
+        // Read only now: a mark in a group before those to be replayed has risen, and a replay finds all others.
+        for (carrier, outbox) in self.shared.carriers.iter().zip(&mut self.outboxes) {
+            outbox.2 = carrier.sending.load(Acquire);
+        }
+        // A carrier that is not configured now may come back, and must then not be asked again.
+        let gone = |c: &&(String, u64, u64)| !self.shared.carriers.iter().any(|slot| *slot.id == *c.0);
+        self.outboxes.extend(self.head.carriers.iter().filter(gone).cloned());
         self.phase = Phase::Rows(frozen);
         true
     }
@@ -248,10 +254,7 @@ impl Checkpointer {
         };
         head.generations.push((head.number, self.shared.clock.now_ms()));
         for f in &frozen {
-            head.counts.accepted += f.counts.accepted;
-            head.counts.finished += f.counts.finished;
-            head.counts.dead_lettered += f.counts.dead_lettered;
-            head.counts.in_flight += f.counts.in_flight;
+            head.counts.add(f.counts);
         }
         put_meta(&*self.shared.store, b"head", &head.encode())?;
         for (shard, frozen) in self.shared.shards.iter().zip(frozen) {
@@ -281,7 +284,12 @@ impl Checkpointer {
         let old = |frozen_at: u64| frozen_at + 2 * self.shared.config.window_ms < now;
         let Some(&(number, _)) = self.head.generations.iter().find(|g| old(g.1)) else { return Ok(false) };
         self.head.generations.retain(|g| g.0 != number);
-        put_meta(&*self.shared.store, b"head", &self.head.encode())?;
+        // One run, so the head never names a generation without its filter.
+        let (head, filter) = (self.head.encode(), filter_key(number));
+        self.shared.store.ingest(Table::Meta, &mut |put| {
+            put(&filter, b"");
+            put(b"head", &head);
+        })?;
         for shard in &self.shared.shards {
             shard.errands.lock().expire.push(number);
             shard.attention.store(true, Release);

@@ -91,6 +91,11 @@ impl Encoder {
                 }
                 _ => {
                     placed = self.skip_undecided(placed, *input, view);
+                    // A second decision on one order, or one out of turn, must not fall on its neighbour.
+                    if self.offsets.get(placed).is_none_or(|&(i, _)| i != *input) {
+                        tracing::error!(input, "a stage decided an order twice or out of turn; ignored");
+                        continue;
+                    }
                     self.placed(placed, decision, view, effects, carriers);
                     placed += 1;
                 }
@@ -175,7 +180,8 @@ impl Encoder {
                 Delta::DeadLettered { parcel: Some(*parcel), rules: effects.rules, reason: effects.text(reason) };
             self.add(target, late, &delta);
         }
-        let settles = if open { Settles::No } else { Settles::Perhaps };
+        // A dead letter decides the parcel whatever the answer was.
+        let settles = if open && dead_letter.is_none() { Settles::No } else { Settles::Perhaps };
         let deltas = start..self.arena.len();
         self.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
     }

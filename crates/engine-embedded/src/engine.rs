@@ -26,7 +26,6 @@ use crate::{
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) shared: Arc<Shared>,
-    recovered: Recovered,
 }
 
 /// What [`Engine::open`] gives.
@@ -57,7 +56,7 @@ impl Engine {
         Ok(Opened {
             partitions: indices.into_iter().enumerate().map(partition).collect(),
             checkpointer: Checkpointer::new(Arc::clone(&shared), head),
-            engine: Self { shared, recovered },
+            engine: Self { shared },
             recovered,
         })
     }
@@ -126,7 +125,7 @@ impl Engine {
         }
     }
 
-    fn push(&self, submission: &Submission) -> Arc<Ticket> {
+    pub(crate) fn push(&self, submission: &Submission) -> Arc<Ticket> {
         let ticket = Ticket::new(submission.orders.len());
         for (partition, shard) in self.shared.shards.iter().enumerate() {
             let mine = submission.orders.iter().enumerate();

@@ -22,6 +22,8 @@ mod partition;
 mod recovery;
 mod shared;
 mod store;
+#[cfg(test)]
+mod tests;
 mod threads;
 
 pub use checkpoint::Checkpointer;

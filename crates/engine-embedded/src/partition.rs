@@ -214,6 +214,10 @@ impl Log for Partition {
             }
             return Ok(());
         }
+        if !self.held.is_empty() && self.shard().queue.is_finished() && self.shared.journal.trouble().is_some() {
+            // There is no room for these outcomes and nobody may wait longer. A restart finds their shipments open.
+            return Err(LogError::Closed);
+        }
         let spent = std::mem::take(&mut self.chunk);
         if self.held.is_empty() {
             match self.shard().queue.pop(spent) {
@@ -283,6 +287,9 @@ impl Log for Partition {
         if let Some(frame) = self.encoder.encode(self.number, carriers, batch, effects) {
             let brings_orders = batch.placed_metas().next().is_some();
             let reserve = if brings_orders { shared.journal.order_reserve() } else { 0 };
+            if shared.config.blocking {
+                shared.journal.wait_for_frame(frame.len());
+            }
             // Readers wait on this lock until the rows are in, so nobody can be answered before they can be read.
             let mut young = shared.shards[usize::from(self.number)].young.write();
             match shared.journal.append(frame, reserve) {

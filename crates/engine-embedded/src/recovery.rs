@@ -10,7 +10,7 @@ use sluice_pipeline::{Clock, Disk, Index, LogError, Store, Table, index::Filter}
 use sluice_schemas::{
     CodecError,
     delta::Delta,
-    order::OrderRef,
+    order::{peek_accepted_late, peek_id},
     wire::{Reader, put_varint},
 };
 
@@ -19,10 +19,10 @@ use crate::{
     journal::{
         Group, Journal,
         format::{self, Frame, Section, kind},
-        recovery::{End, Scan},
+        recovery::Scan,
         segment_name,
     },
-    shared::{BORN, EngineConfig, Shared, class_of, may_decide, read_older},
+    shared::{BORN, EngineConfig, Shared, class_of, may_decide, read_older_until},
 };
 
 /// Version byte of the deployment record.
@@ -114,6 +114,7 @@ pub(crate) fn open(
 ) -> Result<(Arc<Shared>, Vec<Index>, Head, Recovered), LogError> {
     let deployment = deployment(&config, &*disk, &*store)?;
     config.journal.segment_bytes = deployment.segment_bytes;
+    config.journal.validate()?;
     let head = read_head(&*store)?;
     let mut indices: Vec<Index> = (0..config.partitions).map(|_| Index::default()).collect();
     for &(generation, _) in head.iter().flat_map(|h| &h.generations) {
@@ -122,7 +123,7 @@ pub(crate) fn open(
             .ok_or_else(|| LogError::Store(format!("the filter of index generation {generation} is damaged")))?;
         indices.iter_mut().for_each(|index| index.spilled(generation, filter.clone()));
     }
-    let head = head.unwrap_or_else(|| Head { group: (0, 1), ..Head::default() });
+    let mut head = head.unwrap_or_else(|| Head { group: (0, 1), ..Head::default() });
     let mut scan = Scan::new(
         Arc::clone(&disk),
         deployment.segment_bytes,
@@ -142,23 +143,37 @@ pub(crate) fn open(
             Err(end) => break end,
         }
     };
-    let (shards, carriers, mut recovered, parts) = replay.finish();
+    let (shards, carriers, mut recovered, parts, absent) = replay.finish();
+    head.carriers = absent;
     recovered.torn_at = end.torn_at;
     recovered.end = end.position;
-    let End { position, sequence, prepared, .. } = end;
-    let journal = Journal::new(disk, config.journal.clone(), deployment.journal, position, sequence, prepared);
+    let journal = Journal::new(disk, config.journal.clone(), deployment.journal, end);
+    journal.erase_torn(end)?;
     if let Some(group) = last {
         // A crash between write and sync leaves a group that reads well and is not durable. Nobody may be answered from
         // it, and no group may follow it, before it is.
         journal.write(&group)?;
         journal.sync(&group)?;
     }
+    // Twice: at the end of a segment a new log needs two before it takes orders.
+    journal.prepare()?;
     journal.prepare()?;
     let shared = Shared::new(config, journal, parts, carriers, shards, head.group.0);
     Ok((Arc::new(shared), indices, head, recovered))
 }
 
+/// The fingerprint of a record, from its fixed part.
+fn peek_fingerprint(record: &[u8]) -> Result<Fingerprint, CodecError> {
+    let mut r = Reader::new(record);
+    r.byte("order version")?;
+    let id = u128::from_be_bytes(r.array("order id")?);
+    let high = u64::from_be_bytes(r.array("fingerprint")?);
+    Ok(Fingerprint(u128::from(high) << 64 | (id & u128::from(u64::MAX))))
+}
+
 type Parts = (Arc<dyn Store>, Arc<dyn Clock>);
+type Replayed =
+    (Vec<crate::shared::Shard>, Vec<crate::shared::CarrierSlot>, Recovered, Parts, Vec<(String, u64, u64)>);
 
 struct Replay<'a> {
     config: &'a EngineConfig,
@@ -167,6 +182,8 @@ struct Replay<'a> {
     indices: &'a mut [Index],
     shards: Vec<crate::shared::Shard>,
     carriers: Vec<crate::shared::CarrierSlot>,
+    /// Outbox positions of all carriers that were ever configured.
+    known: Vec<(String, u64, u64)>,
     recovered: Recovered,
     row: Vec<u8>,
 }
@@ -185,11 +202,12 @@ impl<'a> Replay<'a> {
         }
         let carriers = Shared::new_carriers(config, &head.carriers);
         let recovered = Recovered::default();
-        Self { config, parts: (store, clock), head, indices, shards, carriers, recovered, row: Vec::new() }
+        let known = head.carriers.clone();
+        Self { config, parts: (store, clock), head, indices, shards, carriers, known, recovered, row: Vec::new() }
     }
 
-    fn finish(self) -> (Vec<crate::shared::Shard>, Vec<crate::shared::CarrierSlot>, Recovered, Parts) {
-        (self.shards, self.carriers, self.recovered, self.parts)
+    fn finish(self) -> Replayed {
+        (self.shards, self.carriers, self.recovered, self.parts, self.known)
     }
 
     fn group(&mut self, group: &Group) -> Result<(), LogError> {
@@ -205,9 +223,21 @@ impl<'a> Replay<'a> {
             let start = group.payload_position() + frame.start as u64 - format::FRAME_HEAD as u64;
             let known = self.head.replay_from.get(usize::from(frame.partition));
             if known.is_some_and(|&from| start < from) {
+                // Sending marks belong to no partition, and the head may be older than this one.
+                self.marks(&frame).map_err(damaged)?;
                 continue;
             }
             self.frame(group.payload_position(), &frame)?.map_err(damaged)?;
+        }
+        Ok(())
+    }
+
+    fn marks(&mut self, frame: &Frame<'_>) -> Result<(), CodecError> {
+        for section in frame.sections() {
+            let section = section?;
+            if section.kind == kind::SENDING {
+                self.sending(&section)?;
+            }
         }
         Ok(())
     }
@@ -239,12 +269,14 @@ impl<'a> Replay<'a> {
     fn orders(&mut self, payload_at: u64, section: &Section<'_>) -> Result<(), CodecError> {
         for item in format::orders(section.body) {
             let (offset, record) = item?;
-            let order = OrderRef::decode(record)?;
-            let (id, position) = (OrderId(order.id), payload_at + (section.start + offset) as u64);
+            // Only the fixed part: an order may have been dead-lettered because the rest of it can't be read.
+            let id = OrderId(peek_id(record)?);
+            let fingerprint = peek_fingerprint(record)?;
+            let position = payload_at + (section.start + offset) as u64;
             let partition = self.config.partition_of(id);
-            self.indices[partition].insert(Fingerprint(order.fingerprint()), position);
+            self.indices[partition].insert(fingerprint, position);
             self.row.clear();
-            let late = order.accepted_at_ms as i64 - order.placed_at_ms() as i64;
+            let late = peek_accepted_late(record).unwrap_or(0);
             Delta::Accepted { position }.encode(late, &mut self.row);
             let mut young = self.shards[partition].young.write();
             young.live.begin(id, &self.row);
@@ -277,7 +309,8 @@ impl<'a> Replay<'a> {
             self.row.clear();
             young.live.read_at(first, &mut self.row);
             if self.row.first() != Some(&BORN) {
-                read_older(&young, &*self.parts.0, id, &mut self.row)?;
+                // A checkpoint that wasn't finished may have stored what is replayed only later: it doesn't count yet.
+                read_older_until(&young, &*self.parts.0, id, self.head.number, &mut self.row)?;
             }
             young.counts.decided(class_of(&self.row));
         }
@@ -290,6 +323,10 @@ impl<'a> Replay<'a> {
         let position = u64::from_le_bytes(r.array("sending position")?);
         if let Some(slot) = self.carriers.iter().find(|c| *c.id == *carrier) {
             slot.sending.fetch_max(position, Relaxed);
+        }
+        match self.known.iter_mut().find(|k| k.0 == carrier) {
+            Some(known) => known.2 = known.2.max(position),
+            None => self.known.push((carrier.to_owned(), 0, position)),
         }
         Ok(())
     }

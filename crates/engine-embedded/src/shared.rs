@@ -97,7 +97,16 @@ impl Counts {
             Class::DeadLettered => self.dead_lettered += 1,
             Class::Finished | Class::Cancelled => self.finished += 1,
         }
-        self.in_flight = self.in_flight.saturating_sub(1);
+        // An order may be born in one partition's count and decided in another's, after a restart: only the sum counts.
+        self.in_flight = self.in_flight.wrapping_sub(1);
+    }
+
+    /// Adds another partition's counts.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.finished += other.finished;
+        self.dead_lettered += other.dead_lettered;
+        self.in_flight = self.in_flight.wrapping_add(other.in_flight);
     }
 }
 
@@ -231,11 +240,7 @@ impl Shared {
     pub(crate) fn counts(&self) -> Counts {
         let mut sum = Counts { replayed: self.replayed.load(Relaxed), ..Counts::default() };
         for shard in &self.shards {
-            let counts = shard.young.read().counts;
-            sum.accepted += counts.accepted;
-            sum.finished += counts.finished;
-            sum.dead_lettered += counts.dead_lettered;
-            sum.in_flight += counts.in_flight;
+            sum.add(shard.young.read().counts);
         }
         sum
     }
@@ -263,6 +268,17 @@ pub(crate) const BORN: u8 = 1;
 
 /// Appends to `out` what the live rows don't hold of `id`.
 pub(crate) fn read_older(young: &Young, store: &dyn Store, id: OrderId, out: &mut Vec<u8>) -> Result<(), LogError> {
+    read_older_until(young, store, id, u32::MAX, out)
+}
+
+/// As [`read_older`], without what checkpoints after `last` have stored.
+pub(crate) fn read_older_until(
+    young: &Young,
+    store: &dyn Store,
+    id: OrderId,
+    last: u32,
+    out: &mut Vec<u8>,
+) -> Result<(), LogError> {
     if let Some(frozen) = &young.frozen {
         let start = out.len();
         frozen.read(id, out);
@@ -270,7 +286,11 @@ pub(crate) fn read_older(young: &Young, store: &dyn Store, id: OrderId, out: &mu
             return Ok(());
         }
     }
-    store.scan(Table::Rows, &id.0.to_be_bytes(), &mut |_, deltas| out.extend_from_slice(deltas))
+    store.scan(Table::Rows, &id.0.to_be_bytes(), &mut |key, deltas| {
+        if key.get(16..) <= Some(&last.to_be_bytes()[..]) {
+            out.extend_from_slice(deltas);
+        }
+    })
 }
 
 /// True if `delta` may be the last thing an order waited for.

@@ -65,17 +65,15 @@ impl Threads {
         };
         let mut owners = Vec::new();
         for (n, mut runner) in runners.into_iter().enumerate() {
-            let (report, engine) = (report.clone(), engine.clone());
-            owners.push(spawn(format!("owner-{n}"), move || own(&mut runner, &engine, &report))?);
+            let run = move |engine: &Engine, report: &dyn Fn(&LogError)| own(&mut runner, engine, report);
+            owners.push(spawn(format!("owner-{n}"), engine, report.clone(), run)?);
         }
-        let writer = {
-            let (engine, report) = (engine.clone(), report.clone());
-            spawn("journal".into(), move || write(&engine, &report))?
-        };
+        let writer = spawn("journal".into(), engine, report.clone(), write)?;
         let checkpoints = {
-            let (engine, stop) = (engine.clone(), Arc::clone(&stop));
-            let mut checkpointer = checkpointer;
-            spawn("checkpoint".into(), move || take_checkpoints(&mut checkpointer, &engine, &stop, &report))?
+            let (stop, mut checkpointer) = (Arc::clone(&stop), checkpointer);
+            spawn("checkpoint".into(), engine, report, move |engine, report| {
+                take_checkpoints(&mut checkpointer, engine, &stop, report);
+            })?
         };
         Ok(Self { engine: engine.clone(), owners, others: vec![checkpoints, writer], stop, failure })
     }
@@ -104,8 +102,33 @@ impl Threads {
     }
 }
 
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name).spawn(run)
+/// Reports a panic of the thread it lives in: an engine that lost a thread can't go on.
+struct PanicGuard<'a> {
+    engine: &'a Engine,
+    report: &'a dyn Fn(&LogError),
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.engine.stop_orders();
+            self.engine.shared.journal.close();
+            (self.report)(&LogError::Store("a thread of the engine panicked".into()));
+        }
+    }
+}
+
+fn spawn(
+    name: String,
+    engine: &Engine,
+    report: impl Fn(&LogError) + Send + 'static,
+    run: impl FnOnce(&Engine, &dyn Fn(&LogError)) + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let engine = engine.clone();
+    std::thread::Builder::new().name(name).spawn(move || {
+        let _guard = PanicGuard { engine: &engine, report: &report };
+        run(&engine, &report);
+    })
 }
 
 fn own(runner: &mut Runner<Partition>, engine: &Engine, report: &dyn Fn(&LogError)) {
@@ -146,6 +169,7 @@ fn write(engine: &Engine, report: &dyn Fn(&LogError)) {
         };
         let started = Instant::now();
         if let Err(error) = journal.write(&group).and_then(|()| journal.sync(&group)) {
+            engine.stop_orders();
             return report(&error);
         }
         sync_seconds.record(started.elapsed().as_secs_f64());

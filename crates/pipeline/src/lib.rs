@@ -4,6 +4,8 @@
 //! same stage code runs fused in one process, spread over many, or under the simulator.
 
 pub mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod effects;
 pub mod health;
 pub mod index;

@@ -201,9 +201,7 @@ impl<'a> Decoding<'a> {
     async fn settle(self, app: &App) -> Result<Vec<u8>, Problem> {
         let Self { context, submission, late, problems, outcomes, .. } = self;
         let submitted = submission.orders.len();
-        let receipts = async {
-            if submitted == 0 { Vec::new() } else { app.checkout.intake.submit(submission).await }
-        };
+        let receipts = async { if submitted == 0 { Vec::new() } else { app.checkout.intake.submit(submission).await } };
         let orders = &*app.checkout.orders;
         let look_ups = late
             .into_iter()

@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn parameters_are_ignored_and_other_types_refused() {
-        for good in ["application/json", "Application/JSON", "application/json; charset=utf-8", "application/json;x=y"] {
+        for good in ["application/json", "Application/JSON", "application/json; charset=utf-8", "application/json;x=y"]
+        {
             assert_eq!(check(&[("content-type", good)]), None, "{good}");
         }
         for bad in ["", "text/plain", "application/jsonx", "application/x-ndjson", "application"] {

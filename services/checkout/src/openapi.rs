@@ -23,10 +23,15 @@ pub struct Document;
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes the request, never built")]
 pub struct IdempotencyKeyHeader {
-    /// Names this request: the same on every retry, another for every order. Visible ASCII, bare or as a quoted string;
-    /// 255 characters at most without the quotes.
-    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255, pattern = r"^[!#-\[\]-~]+$",
-        example = "8e03978e-40d5-43e8-bc93-6894a57f9324")]
+    /// Names this request: the same on every retry, another for every order. Visible ASCII; may be sent as a
+    /// quoted string, which then has 255 characters at most without its quotes.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[!#-~][!-~]*$",
+        example = "8e03978e-40d5-43e8-bc93-6894a57f9324"
+    )]
     idempotency_key: String,
 }
 
@@ -76,10 +81,20 @@ pub struct BatchOrder {
 #[serde(deny_unknown_fields)]
 pub struct Address {
     /// Recipient.
-    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", example = "Ada Lovelace")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$",
+        example = "Ada Lovelace"
+    )]
     name: String,
     /// Street and number.
-    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", example = "12 Mill Lane")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$",
+        example = "12 Mill Lane"
+    )]
     street: String,
     /// Town.
     #[schema(min_length = 1, max_length = 100, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", example = "Springfield")]
@@ -100,7 +115,12 @@ pub struct Line {
     #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", example = "1029743")]
     sku: String,
     /// What the customer saw.
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", example = "YOGURT | 6 OZ")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$",
+        example = "YOGURT | 6 OZ"
+    )]
     title: String,
     /// Units.
     #[schema(minimum = 1, maximum = 1000, example = 2)]
@@ -114,8 +134,12 @@ pub struct Line {
 #[derive(Serialize, ToSchema)]
 pub struct Answer {
     /// The order's id: 26 characters that sort by `placed_at`.
-    #[schema(min_length = 26, max_length = 26, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$",
-        example = "01M6VZ4W3V00J8Z8M3C0V9S1QK")]
+    #[schema(
+        min_length = 26,
+        max_length = 26,
+        pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$",
+        example = "01M6VZ4W3V00J8Z8M3C0V9S1QK"
+    )]
     id: String,
     /// What it is at this moment; later states are read at `GET /v1/orders/{id}`.
     status: Accepted,
@@ -285,7 +309,10 @@ mod tests {
         assert_eq!(schema("Taken.line")["maximum"], limits::MAX_BATCH_LINES);
         let single = &document["paths"]["/v1/orders"]["post"];
         let key = &single["parameters"][0];
-        assert_eq!((&key["name"], &key["in"], &key["required"]), (&json!("Idempotency-Key"), &json!("header"), &json!(true)));
+        assert_eq!(
+            (&key["name"], &key["in"], &key["required"]),
+            (&json!("Idempotency-Key"), &json!("header"), &json!(true))
+        );
         assert_eq!(key["schema"]["maxLength"], limits::MAX_IDEMPOTENCY_KEY);
     }
 

@@ -90,8 +90,10 @@ impl Results {
     }
 
     fn same(&mut self, receipt: Receipt, problem: impl FnOnce() -> Problem) -> Counted {
-        let retry_after = if let Receipt::Busy { retry_after_s, .. } = receipt { Some(retry_after_s.max(1)) } else { None };
-        let status = if retry_after.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNPROCESSABLE_ENTITY };
+        let retry_after =
+            if let Receipt::Busy { retry_after_s, .. } = receipt { Some(retry_after_s.max(1)) } else { None };
+        let status =
+            if retry_after.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNPROCESSABLE_ENTITY };
         self.open(status, retry_after);
         match &self.worded {
             Some((same, json)) if *same == receipt => self.out.extend_from_within(json.clone()),

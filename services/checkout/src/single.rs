@@ -72,8 +72,7 @@ async fn place(app: &App, request: Request) -> Result<Taken, Problem> {
     let length = body.size_hint().lower().min(MAX_ORDER_BYTES as u64) as usize;
     let mut hold = app.budget.hold(merchant.number, length)?;
     let mut incoming = Incoming::new(body, &parts.headers, MAX_ORDER_BYTES, &mut hold);
-    let body =
-        tokio::time::timeout(app.checkout.body_timeout, incoming.whole()).await.map_err(|_| too_slow())??;
+    let body = tokio::time::timeout(app.checkout.body_timeout, incoming.whole()).await.map_err(|_| too_slow())??;
     take(app, &merchant, Key::Given(&key), &body).await
 }
 
@@ -90,7 +89,7 @@ async fn take(app: &App, merchant: &Merchant, key: Key<'_>, body: &[u8]) -> Resu
     }
     submission.orders.push(Submitted { id, fingerprint: decoded.fingerprint, record: decoded.record });
     let receipt = app.checkout.intake.submit(submission).await.first().copied();
-    tracing::debug!(order_id = %id, merchant = &*context.merchant, ?receipt, "order");
+    tracing::debug!(order_id = %id, merchant = context.merchant, ?receipt, "order");
     match receipt {
         Some(Receipt::Accepted) => Ok(Taken { id, replayed: false }),
         Some(Receipt::Replayed) => Ok(Taken { id, replayed: true }),
@@ -109,7 +108,7 @@ async fn late(
 ) -> Result<Taken, Problem> {
     let id = decoded.id;
     let found = look_up(&*app.checkout.orders, id, decoded.fingerprint, record).await;
-    tracing::debug!(order_id = %id, merchant = &*context.merchant, ?found, "order placed before the window");
+    tracing::debug!(order_id = %id, merchant = context.merchant, ?found, "order placed before the window");
     match found {
         Late::Replay => Ok(Taken { id, replayed: true }),
         Late::Conflict => Err(answer::conflict(key)),

@@ -1,5 +1,7 @@
 //! Many orders a request, over a real socket.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what must hold")]
+
 mod support;
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};

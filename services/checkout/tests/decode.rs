@@ -1,6 +1,8 @@
 //! The decoder and the diagnosis must come to the same answer about every text: otherwise an order could be refused
 //! without a reason, or taken against the rules.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what must hold")]
+
 use proptest::{prelude::*, sample::Index};
 use sluice_checkout::{
     decode::{Context, Decoded, Key, Scratch, Unfit, decode},
@@ -55,7 +57,8 @@ fn the_same_order_makes_the_same_record_whatever_its_order_of_fields() {
 
 #[test]
 fn an_unfit_order_leaves_no_bytes_behind() {
-    for bad in ["", "{}", "[]", "null", &ORDER[..ORDER.len() - 1], &format!("{ORDER}x"), &ORDER.replace("US\"", "us\"")] {
+    for bad in ["", "{}", "[]", "null", &ORDER[..ORDER.len() - 1], &format!("{ORDER}x"), &ORDER.replace("US\"", "us\"")]
+    {
         assert_eq!(run(bad, Key::InBody), (Err(Unfit), b"before".to_vec()), "{bad}");
     }
 }
@@ -70,9 +73,7 @@ fn the_key_is_in_the_body_or_nowhere() {
 
 fn fields(text: &str) -> Vec<(String, String, Option<String>)> {
     match diagnose(text, true, &CONTEXT) {
-        Diagnosis::Fields(errors) => {
-            errors.into_iter().map(|e| (e.field, e.expected.into_owned(), e.got)).collect()
-        }
+        Diagnosis::Fields(errors) => errors.into_iter().map(|e| (e.field, e.expected.into_owned(), e.got)).collect(),
         Diagnosis::Malformed(reason) => panic!("{text} is malformed: {reason}"),
     }
 }
@@ -90,9 +91,21 @@ fn every_fault_is_named_where_it_is() {
         ("\"quantity\":2", "\"quantity\":0", "/lines/0/quantity", "an integer from 1 to 1000", Some("0")),
         ("\"quantity\":2", "\"quantity\":2.0", "/lines/0/quantity", "an integer from 1 to 1000", Some("2.0")),
         ("\"quantity\":1", "\"quantity\":-1", "/lines/1/quantity", "an integer from 1 to 1000", Some("-1")),
-        ("\"unit_price\":0", "\"unit_price\":\"0\"", "/lines/1/unit_price", "an integer from 0 to 1000000000", Some("0")),
+        (
+            "\"unit_price\":0",
+            "\"unit_price\":\"0\"",
+            "/lines/1/unit_price",
+            "an integer from 0 to 1000000000",
+            Some("0"),
+        ),
         ("\"sku\":\"7\"", "\"sku\":\"\\u0007\"", "/lines/1/sku", "without control characters", Some("\u{7}")),
-        ("00:00:00.123Z", "00:10:00.124Z", "/placed_at", "a time within 600 s of now", Some("2026-11-11T00:10:00.124Z")),
+        (
+            "00:00:00.123Z",
+            "00:10:00.124Z",
+            "/placed_at",
+            "a time within 600 s of now",
+            Some("2026-11-11T00:10:00.124Z"),
+        ),
         ("00:00:00.123Z", "00:00:60Z", "/placed_at", "an RFC 3339 date-time", Some("2026-11-11T00:00:60Z")),
         ("k-1", "k 1", "/idempotency_key", "a string of 1 to 255 visible ASCII characters", Some("k 1")),
     ];
@@ -264,20 +277,53 @@ fn raw() -> impl Strategy<Value = String> {
     let numbers = "0 1 2 -0 -1 0.5 1.0 1e0 999 1000 1001 999999999 1000000000 1000000001 4294967297 \
                    18446744073709551615 18446744073709551616 1e400 01 null true [] {} [[]] {\"a\":1}";
     let odd = [
-        "\"EUR\"", "\"eur\"", "\"\\u0045UR\"", "\"DE\"", "\"\\u00e9\"", "\"é\"", "\"\\u0000\"", "\"\u{7f}\"", "\"\\u0085\"",
-        "\"a b\"", "\"\\ud83c\\udf63\"", "\"\\ud83c\"", "\"2026-11-11T00:09:59Z\"", "\"2026-11-10T23:00:00Z\"",
-        "\"2026-11-11T00:10:00.123Z\"", "\"2026-11-11T00:10:00.124Z\"", "\"2026-11-11T00:00:60Z\"", "\"1960-01-01T00:00:00Z\"",
-        "\"9999-12-31T23:59:59Z\"", "\"2026-11-11T05:30:00+05:30\"", "\"2026-02-29T00:00:00Z\"", "\"\\n\"", "\"", "tru", "nan",
+        "\"EUR\"",
+        "\"eur\"",
+        "\"\\u0045UR\"",
+        "\"DE\"",
+        "\"\\u00e9\"",
+        "\"é\"",
+        "\"\\u0000\"",
+        "\"\u{7f}\"",
+        "\"\\u0085\"",
+        "\"a b\"",
+        "\"\\ud83c\\udf63\"",
+        "\"\\ud83c\"",
+        "\"2026-11-11T00:09:59Z\"",
+        "\"2026-11-10T23:00:00Z\"",
+        "\"2026-11-11T00:10:00.123Z\"",
+        "\"2026-11-11T00:10:00.124Z\"",
+        "\"2026-11-11T00:00:60Z\"",
+        "\"1960-01-01T00:00:00Z\"",
+        "\"9999-12-31T23:59:59Z\"",
+        "\"2026-11-11T05:30:00+05:30\"",
+        "\"2026-02-29T00:00:00Z\"",
+        "\"\\n\"",
+        "\"",
+        "tru",
+        "nan",
     ];
-    let all: Vec<String> =
-        texts.into_iter().chain(numbers.split(' ').chain(odd).map(str::to_owned)).collect();
+    let all: Vec<String> = texts.into_iter().chain(numbers.split(' ').chain(odd).map(str::to_owned)).collect();
     prop::sample::select(all)
 }
 
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
-        "\"customer\"", "\"placed_at\"", "\"currency\"", "\"ship_to\"", "\"lines\"", "\"idempotency_key\"", "\"name\"", "\"sku\"",
-        "\"quantity\"", "\"Customer\"", "\"\"", "\"\\u0063ustomer\"", "\"x\"", "\"\\ud800\"", "7",
+        "\"customer\"",
+        "\"placed_at\"",
+        "\"currency\"",
+        "\"ship_to\"",
+        "\"lines\"",
+        "\"idempotency_key\"",
+        "\"name\"",
+        "\"sku\"",
+        "\"quantity\"",
+        "\"Customer\"",
+        "\"\"",
+        "\"\\u0063ustomer\"",
+        "\"x\"",
+        "\"\\ud800\"",
+        "7",
     ])
     .prop_map(str::to_owned)
 }

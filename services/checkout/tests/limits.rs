@@ -1,5 +1,7 @@
 //! Every bound of the API at n − 1, n and n + 1.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what must hold")]
+
 mod support;
 
 use serde_json::{Value, json};
@@ -93,7 +95,10 @@ async fn keys_in_a_batch_have_their_length() {
         if (1..=MAX_IDEMPOTENCY_KEY).contains(&len) {
             assert_eq!(result["status"], 201, "{len}");
         } else {
-            assert_eq!((&result["status"], fields_of(&result["problem"])), (&json!(422), vec!["/idempotency_key".into()]));
+            assert_eq!(
+                (&result["status"], fields_of(&result["problem"])),
+                (&json!(422), vec!["/idempotency_key".into()])
+            );
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What is counted, and under which names.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what must hold")]
+
 mod support;
 
 use std::sync::Arc;

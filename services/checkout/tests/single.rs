@@ -1,5 +1,7 @@
 //! One order a request, over a real socket.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what must hold")]
+
 mod support;
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
@@ -176,7 +178,8 @@ async fn no_room_is_said_with_a_time_to_come_back() {
 async fn a_body_in_pieces_is_the_same_body() {
     let server = Server::start().await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let head = format!("{HEAD}Idempotency-Key: k\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head =
+        format!("{HEAD}Idempotency-Key: k\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     for piece in order().to_string().as_bytes().chunks(40) {
         stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await.unwrap();

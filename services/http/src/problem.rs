@@ -178,8 +178,12 @@ mod tests {
 
     #[test]
     fn the_json_names_type_status_and_fields() {
-        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-order", "Invalid order", "Two \"things\".")
-            .with_errors(vec![FieldError::missing("/customer", "a string"), FieldError::wrong("/x", "nothing", "y")]);
+        let problem =
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-order", "Invalid order", "Two \"things\".")
+                .with_errors(vec![
+                    FieldError::missing("/customer", "a string"),
+                    FieldError::wrong("/x", "nothing", "y"),
+                ]);
         let mut out = Vec::new();
         problem.write_json(&mut out);
         let json: serde_json::Value = serde_json::from_slice(&out).unwrap();

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use sluice_domain::{Merchants, OrderId};
-use sluice_http::{ApiKeySecurity, Problem, ProblemBody, RouteMeter, authenticate};
+use sluice_http::{ApiKeySecurity, FieldError, Problem, ProblemBody, RouteMeter, authenticate};
 use sluice_pipeline::{Clock, Orders};
 use sluice_schemas::order::OrderRef;
 use utoipa::{IntoResponses, OpenApi};
@@ -60,6 +60,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 #[openapi(
     info(title = "Sluice", description = "Orders in, parcels out."),
     paths(order),
+    components(schemas(ProblemBody<'_>, FieldError)),
     tags((name = "orders", description = "Placing orders and following them.")),
     modifiers(&ApiKeySecurity)
 )]
@@ -82,8 +83,10 @@ struct Document;
         StatusProblems,
     )
 )]
-async fn order(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
     let started = app.status.clock.monotonic_us();
+    // What isn't text is nobody's id.
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
     let response = match read(&app.status, &id, &headers).await {
         Ok(json) => {
             let mut response = Response::new(Body::from(json));

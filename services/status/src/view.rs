@@ -46,13 +46,13 @@ pub struct ParcelView<'a> {
     #[schema(value_type = String, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}-[0-9]{1,3}$")]
     pub id: ParcelId,
     /// What it needs on its way; null if it could not be offered to any carrier.
-    #[schema(value_type = Option<String>, example = "chilled")]
+    #[schema(value_type = Option<String>, required = true, example = "chilled")]
     pub handling: Option<&'static str>,
     /// The carrier that took it, or else was asked last; null before one was.
-    #[schema(max_length = 32)]
+    #[schema(max_length = 32, required = true)]
     pub carrier: Option<&'a str>,
     /// The carrier's, once it took the parcel; null before.
-    #[schema(max_length = 64)]
+    #[schema(max_length = 64, required = true)]
     pub tracking_number: Option<&'a str>,
     /// It only moves forward.
     #[serde(serialize_with = "as_name")]
@@ -308,7 +308,15 @@ mod tests {
 
     fn requested<'a>(parcel: u8, attempt: u8, carrier: &'a str, items: &'a [u8]) -> Delta<'a> {
         let items = Items::read(&mut sluice_schemas::wire::Reader::new(items)).unwrap();
-        Delta::Requested(Requested { parcel, attempt, handling: parcel, carrier, weight_g: 1, items, order_position: None })
+        Delta::Requested(Requested {
+            parcel,
+            attempt,
+            handling: parcel,
+            carrier,
+            weight_g: 1,
+            items,
+            order_position: None,
+        })
     }
 
     fn settled(parcel: u8, attempt: u8, outcome: OutcomeKind, text: &str) -> Delta<'_> {

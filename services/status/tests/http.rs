@@ -1,5 +1,7 @@
 //! Reading orders over a real socket, from a store in memory.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what must hold")]
+
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use serde_json::Value;
@@ -97,7 +99,10 @@ async fn a_merchant_reads_its_order() {
         let (status, head, body) = send(address, "GET", &text, "key-1").await;
         assert_eq!((status, &body["id"], &body["status"]), (200, &id.as_str().into(), &"accepted".into()));
         assert_eq!((&body["customer"], &body["placed_at"]), (&"c \"77\"".into(), &"2026-11-11T00:00:00.123Z".into()));
-        assert_eq!((body["parcels"].as_array().map(Vec::len), &body["timeline"][0]["milestone"]), (Some(0), &"accepted".into()));
+        assert_eq!(
+            (body["parcels"].as_array().map(Vec::len), &body["timeline"][0]["milestone"]),
+            (Some(0), &"accepted".into())
+        );
         assert!(head.contains("content-type: application/json"), "{head}");
     }
     let (status, _, body) = send(address, "HEAD", &id, "key-1").await;

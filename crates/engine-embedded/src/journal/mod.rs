@@ -131,6 +131,8 @@ struct State {
     sealed: bool,
     closed: bool,
     written_bytes: u64,
+    #[cfg(test)]
+    pretend_full: bool,
 }
 
 /// See the module.
@@ -173,6 +175,8 @@ impl Journal {
             sealed: end.sealed,
             closed: false,
             written_bytes: 0,
+            #[cfg(test)]
+            pretend_full: false,
         };
         let journal =
             Self { config, id, segments, state: Mutex::new(state), work: Condvar::new(), progress: Condvar::new() };
@@ -180,14 +184,12 @@ impl Journal {
         journal
     }
 
-    /// Makes what a scan found durable, and takes torn bytes away that no group will overwrite.
-    ///
-    /// A process that was killed may have written its last group without syncing it. Nothing may be built on that group
-    /// before it is synced: the next one may lie in another file, whose sync would not cover it.
+    /// Takes the head of a torn group away if no group will overwrite it: with other sizes than those of the run before,
+    /// the log may go on in the next segment, and readers would stumble over what is left here.
     ///
     /// # Errors
     /// [`LogError::Io`].
-    pub(crate) fn adopt(&self, end: recovery::End) -> Result<(), LogError> {
+    pub(crate) fn erase_torn(&self, end: recovery::End) -> Result<(), LogError> {
         if let Some(torn) = end.torn_at
             && self.state.lock().open.position != torn
         {
@@ -196,7 +198,7 @@ impl Journal {
             self.segments.write(torn, zeros.as_slice())?;
             self.segments.sync(torn)?;
         }
-        if end.position > 0 { self.segments.sync(end.position - 1) } else { Ok(()) }
+        Ok(())
     }
 
     fn start_group(&self, state: &mut State, after: u64) {
@@ -223,6 +225,10 @@ impl Journal {
         if state.failed.is_some() || state.closed {
             return Err(AppendError::Closed);
         }
+        #[cfg(test)]
+        if state.pretend_full {
+            return Err(AppendError::Full("by a test".into()));
+        }
         let len = state.open.buf.len() + frame.len();
         if len > self.group_room() {
             self.work.notify_one();
@@ -245,6 +251,12 @@ impl Journal {
     /// Bytes up to which a group may grow, its head included: it has to fit the rest of its segment.
     fn group_room(&self) -> usize {
         GROUP_HEAD + self.config.group_bytes + self.config.frame_bytes
+    }
+
+    /// Refuses everything for want of room, or no longer.
+    #[cfg(test)]
+    pub(crate) fn pretend_full(&self, full: bool) {
+        self.state.lock().pretend_full = full;
     }
 
     /// Room that new orders leave for the outcomes of those already taken, bytes.

@@ -151,10 +151,14 @@ struct Shared {
     closed: bool,
     settled: Option<u64>,
     mark: u64,
+    marks_asked: u32,
+    /// A mark becomes durable, without anybody being woken, after so many looks at it.
+    mark_lag: u32,
+    marking: Option<(u64, u32)>,
     waker: Option<Waker>,
 }
 
-/// An outbox in memory, whose marks are durable at once but only told on the next poll.
+/// An outbox in memory.
 struct MemoryOutbox(Arc<Mutex<Shared>>);
 
 impl Outbox for MemoryOutbox {
@@ -187,10 +191,18 @@ impl Outbox for MemoryOutbox {
         shared.settled = Some(position);
     }
     fn mark_sending(&mut self, position: u64) {
-        self.0.lock().mark = position;
+        let mut shared = self.0.lock();
+        shared.marks_asked += 1;
+        shared.marking = Some((position, shared.mark_lag));
     }
     fn sending_mark(&self) -> u64 {
-        self.0.lock().mark
+        let mut shared = self.0.lock();
+        match shared.marking {
+            Some((position, 0)) => (shared.mark, shared.marking) = (position, None),
+            Some((position, looks)) => shared.marking = Some((position, looks - 1)),
+            None => {}
+        }
+        shared.mark
     }
 }
 
@@ -315,6 +327,16 @@ async fn manifests_are_signed_sent_and_settled() {
         assert_eq!((summary.left, summary.cut_off, summary.counters.retried_shipments), (0, 0, 0));
         assert_eq!(outbox.lock().settled, Some(36));
     }
+}
+
+#[tokio::test]
+async fn a_mark_is_noticed_although_nobody_polls_the_outbox() {
+    let world = World::start(NotifierConfig { window_entries: 10, ..quick(false) }, &[]).await;
+    world.outbox.lock().mark_lag = 5;
+    world.push(batch(1..11));
+    assert_eq!(world.outcomes(10).await, [Accepted; 10]);
+    assert_eq!(world.outbox.lock().marks_asked, 1, "it was noticed only when it was asked for again");
+    world.stop().await;
 }
 
 #[tokio::test]
