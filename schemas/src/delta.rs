@@ -9,6 +9,7 @@
 //!                  items: count << 1 | partial varint; per item: line varint, and quantity varint if partial
 //! 4 settled        parcel u8, attempt u8, outcome u8, text str (tracking number, or the reason)
 //! 5 dead-lettered  parcel u8 + 1, or 0 for the whole order; rules varint; reason str
+//! 6 packed         parcel u8, handling u8, weight_g varint, items; only for a parcel that no carrier was asked for
 //! ```
 
 use crate::{
@@ -119,6 +120,17 @@ pub enum Delta<'a> {
         /// Tracking number, or the reason.
         text: &'a str,
     },
+    /// What is in a parcel that no carrier was asked for, so that no item is unaccounted for.
+    Packed {
+        /// Parcel number.
+        parcel: u8,
+        /// Handling group code.
+        handling: u8,
+        /// Grams.
+        weight_g: u32,
+        /// What is in the parcel.
+        items: Items<'a>,
+    },
     /// No stage could decide; somebody must look.
     DeadLettered {
         /// The parcel, or `None` for the whole order.
@@ -179,6 +191,13 @@ impl<'a> Delta<'a> {
                 out.extend_from_slice(&[parcel, attempt, outcome as u8]);
                 put_bytes(out, text.as_bytes());
             }
+            Delta::Packed { parcel, handling, weight_g, items } => {
+                out.push(6);
+                put_signed(out, late_ms);
+                out.extend_from_slice(&[parcel, handling]);
+                put_varint(out, u64::from(weight_g));
+                items.encode_again(out);
+            }
             Delta::DeadLettered { parcel, rules, reason } => {
                 out.push(5);
                 put_signed(out, late_ms);
@@ -222,6 +241,12 @@ impl<'a> Delta<'a> {
                 },
                 rules: r.number("rules")?,
                 reason: r.str("reason")?,
+            },
+            6 => Delta::Packed {
+                parcel: r.byte("parcel")?,
+                handling: r.byte("handling")?,
+                weight_g: r.number("weight")?,
+                items: Items::read(r)?,
             },
             _ => return Err(CodecError { what: "delta tag" }),
         };

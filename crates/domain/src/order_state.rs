@@ -3,7 +3,7 @@
 
 use sluice_schemas::{
     CodecError,
-    delta::{Delta, Requested, row_deltas},
+    delta::{Delta, Items, Requested, row_deltas},
     milestone::{Milestone, Milestones},
     outcome::{Outcome, OutcomeKind},
 };
@@ -28,6 +28,8 @@ pub struct Parcel<'a> {
     pub number: u8,
     /// Attempts by number.
     pub attempts: Vec<Attempt<'a>>,
+    /// Group code, grams and items of a parcel that no carrier was asked for.
+    pub packed: Option<(u8, u32, Items<'a>)>,
     /// When and why it was dead-lettered.
     pub dead_lettered: Option<(u64, &'a str)>,
 }
@@ -94,6 +96,9 @@ impl<'a> OrderState<'a> {
             Delta::DeadLettered { parcel: Some(n), reason, .. } => {
                 keep_least(&mut self.parcel(n).dead_lettered, (at, reason));
             }
+            Delta::Packed { parcel, handling, weight_g, items } => {
+                self.parcel(parcel).packed = Some((handling, weight_g, items));
+            }
             Delta::Requested(requested) => {
                 let slot = &mut self.attempt(requested.parcel, requested.attempt).requested;
                 let earlier = |old: &(u64, Requested<'_>)| (at, requested.carrier) < (old.0, old.1.carrier);
@@ -116,7 +121,7 @@ impl<'a> OrderState<'a> {
         let at = match self.parcels.binary_search_by_key(&number, |p| p.number) {
             Ok(at) => at,
             Err(at) => {
-                self.parcels.insert(at, Parcel { number, attempts: Vec::new(), dead_lettered: None });
+                self.parcels.insert(at, Parcel { number, attempts: Vec::new(), packed: None, dead_lettered: None });
                 at
             }
         };
@@ -197,6 +202,12 @@ impl<'a> Parcel<'a> {
         self.accepted().or_else(|| self.attempts.last())
     }
 
+    /// Group code and items, from whatever says so.
+    pub fn contents(&self) -> Option<(u8, Items<'a>)> {
+        let requested = self.attempts.iter().find_map(|a| a.requested.as_ref());
+        requested.map(|(_, r)| (r.handling, r.items)).or_else(|| self.packed.map(|(group, _, items)| (group, items)))
+    }
+
     fn milestones(&self) -> Milestones {
         let mut set = Milestones::default();
         if self.attempts.iter().any(|a| a.requested.is_some()) {
@@ -237,7 +248,7 @@ pub fn class_of_row(row: &[u8]) -> Result<Class, CodecError> {
             }
             Delta::DeadLettered { parcel: None, .. } => return Ok(Class::DeadLettered),
             Delta::DeadLettered { parcel: Some(n), .. } => mark(&mut dead, n),
-            Delta::Accepted { .. } => {}
+            Delta::Accepted { .. } | Delta::Packed { .. } => {}
         }
     }
     let Some(expected) = expected else { return Ok(Class::InFlight) };

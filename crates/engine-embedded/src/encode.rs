@@ -200,6 +200,11 @@ impl Encoder {
         let carrier = match &parcel.route {
             Route::Carrier(number) => *number,
             Route::Nobody(reason) => {
+                if parcel.attempt == 0 {
+                    let (handling, items) = (parcel.group as u8, effects.items(parcel));
+                    let (parcel, weight_g) = (parcel.number, parcel.weight_g);
+                    self.add(target, late, &Delta::Packed { parcel, handling, weight_g, items });
+                }
                 let (number, reason) = (Some(parcel.number), effects.text(reason));
                 self.add(target, late, &Delta::DeadLettered { parcel: number, rules: effects.rules, reason });
                 return false;

@@ -17,5 +17,6 @@ pub mod output;
 pub mod serve;
 mod server;
 mod signals;
+pub mod simulate;
 pub mod telemetry;
 pub mod topology;

@@ -147,18 +147,17 @@ fn parcel_view<'a>(
     parcel: &Parcel<'a>,
     lines: &[Line<'a>],
 ) -> Result<ParcelView<'a>, CodecError> {
-    // Every attempt at a parcel carries the same goods; any of them tells what they are.
-    let contents = parcel.attempts.iter().find_map(|a| a.requested.as_ref()).map(|(_, r)| r);
+    let contents = parcel.contents();
     let requested = parcel.current().and_then(|a| a.requested.as_ref()).map(|(_, r)| r);
     let mut view = ParcelView {
         id: ParcelId { order: state.id, number: parcel.number },
-        handling: contents.and_then(|r| Group::from_code(r.handling)).map(Group::name),
+        handling: contents.and_then(|c| Group::from_code(c.0)).map(Group::name),
         carrier: requested.map(|r| r.carrier),
         tracking_number: parcel.accepted().and_then(|a| a.outcome).map(|(_, _, text)| text),
         status: state.parcel_status(parcel),
         lines: Vec::new(),
     };
-    for item in contents.iter().flat_map(|r| r.items.iter()) {
+    for item in contents.iter().flat_map(|c| c.1.iter()) {
         let line = lines.get(usize::from(item.line)).ok_or(CodecError { what: "item line" })?;
         let quantity = item.quantity.unwrap_or(line.quantity);
         view.lines.push(LineView { sku: line.sku, title: line.title, quantity, unit_price: line.unit_price });

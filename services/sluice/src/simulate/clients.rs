@@ -11,11 +11,7 @@ use std::{
 use sluice_domain::SlotCount;
 use sluice_engine_embedded::Engine;
 use sluice_pipeline::{Intake, Receipt, Submission};
-use sluice_sim::{
-    Chance, FaultPlan, Oracle, Rng, Violation,
-    oracle::RequestNo,
-    plan::Workload,
-};
+use sluice_sim::{FaultPlan, Oracle, Rng, Violation, oracle::RequestNo, plan::Workload};
 
 use super::{
     flag::Flag,
@@ -228,11 +224,6 @@ impl Clients {
     /// How many submissions wait for an answer.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
-    }
-
-    /// Chance of a retry is no fault: it stays on. Everything else that is sent from now on is what was planned.
-    pub(super) fn heal(&mut self) {
-        self.work.poison = Chance::NEVER;
     }
 }
 

@@ -1,9 +1,11 @@
 //! Bugs put in on purpose. Each is what a wrong product would do, made by wrong wiring around the real components: the
 //! judge must find every one of them, or its silence about the real product means nothing.
 
-use std::{str::FromStr, sync::Arc};
+use std::{
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use parking_lot::Mutex;
 use sluice_domain::{Fingerprint, ShipmentId};
 use sluice_engine_embedded::{Engine, Partition};
 use sluice_pipeline::{
@@ -218,7 +220,7 @@ impl<S: Stage> Stage for Eager<S> {
                 items: record.end..shipments.bytes.len(),
                 record,
             });
-            calls.lock().push(EarlyCall { carrier, shipments });
+            calls.lock().unwrap_or_else(PoisonError::into_inner).push(EarlyCall { carrier, shipments });
         }
     }
 }

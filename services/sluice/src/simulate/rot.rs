@@ -1,0 +1,54 @@
+//! Damage where no crash can cause any: one bit of a group that others follow. It must stop the open, and be named.
+
+use sluice_domain::invariants::Invariant;
+use sluice_engine_embedded::{
+    Engine,
+    journal::{format::GROUP_HEAD, recovery::Scan, segment_name},
+};
+use sluice_pipeline::LogError;
+use sluice_sim::{Violation, oracle::Rot};
+
+use super::{looks::broken, world::World};
+
+impl World {
+    /// Flips one bit in a group that recovery reads, other than the last, and opens once more. What a journal holds
+    /// before its last checkpoint is not read by an open, so damage there is not looked for here.
+    pub(super) fn check_rot(&mut self) -> Result<(), Violation> {
+        self.life = None;
+        self.machine.kill();
+        let opened = Engine::open(self.config.clone(), self.machine.disk(), self.machine.store(), self.machine.clock());
+        let replayed = match opened {
+            Ok(opened) => opened.recovered.groups as usize,
+            Err(error) => return self.excuse(&error),
+        };
+        let groups = match self.groups() {
+            Ok(groups) => groups,
+            Err(error) => return broken(Invariant::TornIsNotRot, format!("the journal can't be read: {error}")),
+        };
+        // A last group that has rotted looks like one that was never finished.
+        let read = &groups[groups.len() - replayed.min(groups.len())..];
+        let Some((_, read)) = read.split_last() else { return Ok(()) };
+        let Some(&(position, len)) = self.rng.pick(read) else { return Ok(()) };
+        let (at, segment_bytes) = (position + self.rng.below(len), self.config.journal.segment_bytes);
+        let rot = Rot { file: segment_name(at / segment_bytes), offset: at % segment_bytes };
+        self.machine.sim_disk().corrupt(&rot.file, rot.offset);
+        self.machine.kill();
+        let opened = Engine::open(self.config.clone(), self.machine.disk(), self.machine.store(), self.machine.clock());
+        self.trace.line(format_args!("opened over rot: {:?}", opened.as_ref().map(|o| o.recovered)));
+        self.oracle.opened(opened.as_ref().map(|_| ()), Some(&rot))?;
+        self.tally.rot_found += 1;
+        Ok(())
+    }
+
+    /// Start and length of every group of the journal, oldest first.
+    fn groups(&self) -> Result<Vec<(u64, u64)>, LogError> {
+        let config = &self.config.journal;
+        let id = self.config.journal_id.unwrap_or_default();
+        let mut scan = Scan::new(self.machine.disk(), config.segment_bytes, id, 0, 1, true)?;
+        let mut groups = Vec::new();
+        while let Ok(group) = scan.next_group()? {
+            groups.push((group.position, (GROUP_HEAD + group.payload) as u64));
+        }
+        Ok(groups)
+    }
+}
