@@ -6,7 +6,11 @@
 //! * [`outcome`]: a carrier's answer about one shipment, an input of the order's partition.
 //! * [`milestone`]: the rank table behind a status that only moves forward.
 
+#[cfg(test)]
+mod codec_tests;
 pub mod delta;
+#[cfg(test)]
+mod fixtures_tests;
 pub mod milestone;
 pub mod order;
 pub mod outcome;

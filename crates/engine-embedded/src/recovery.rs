@@ -163,7 +163,7 @@ pub(crate) fn open(
 }
 
 /// The fingerprint of a record, from its fixed part.
-fn peek_fingerprint(record: &[u8]) -> Result<Fingerprint, CodecError> {
+pub(crate) fn peek_fingerprint(record: &[u8]) -> Result<Fingerprint, CodecError> {
     let mut r = Reader::new(record);
     r.byte("order version")?;
     let id = u128::from_be_bytes(r.array("order id")?);

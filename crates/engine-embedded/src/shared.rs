@@ -88,7 +88,7 @@ pub struct Counts {
 impl Counts {
     pub(crate) fn born(&mut self) {
         self.accepted += 1;
-        self.in_flight += 1;
+        self.in_flight = self.in_flight.wrapping_add(1);
     }
 
     pub(crate) fn decided(&mut self, class: Class) {

@@ -72,7 +72,8 @@ pub async fn command(args: CarrierSimArgs) -> u8 {
         Ok(secret) => secret,
         Err(error) => return fault(exit::USAGE, &format!("--secret: {error}")),
     };
-    let carrier = |spec: CarrierSpec| SimulatedCarrier { id: spec.id, secret: secret.clone(), behaviour: spec.behaviour };
+    let carrier =
+        |spec: CarrierSpec| SimulatedCarrier { id: spec.id, secret: secret.clone(), behaviour: spec.behaviour };
     let config = SimulatedConfig {
         carriers: args.carriers.into_iter().map(carrier).collect(),
         ledger: args.ledger,

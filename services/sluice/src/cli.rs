@@ -178,7 +178,9 @@ mod tests {
     #[test]
     fn options_are_read() {
         let Command::CarrierSim(args) =
-            parse("sluice carrier-sim --carrier a:latency_ms=5 --carrier b --secret s --ledger l --seed 9").unwrap().command
+            parse("sluice carrier-sim --carrier a:latency_ms=5 --carrier b --secret s --ledger l --seed 9")
+                .unwrap()
+                .command
         else {
             panic!("another command")
         };

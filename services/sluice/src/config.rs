@@ -387,7 +387,8 @@ impl Config {
     fn warnings(&self) -> Vec<String> {
         let taken: HashSet<&str> = self.carriers.iter().flat_map(|c| c.handling.iter().map(String::as_str)).collect();
         let untaken = Group::ALL.into_iter().filter(|group| !taken.contains(group.name()));
-        let untaken = untaken.map(|group| format!("no carrier takes {} parcels: they will be dead-lettered", group.name()));
+        let untaken =
+            untaken.map(|group| format!("no carrier takes {} parcels: they will be dead-lettered", group.name()));
         untaken.collect()
     }
 
@@ -420,13 +421,17 @@ impl Config {
     /// [`ConfigError`] naming the carrier.
     pub fn routing_table(&self) -> Result<Table, ConfigError> {
         if self.carriers.is_empty() {
-            return Err(ConfigError::at("carrier", "expected at least one [[carrier]] with id, url, secret and handling"));
+            return Err(ConfigError::at(
+                "carrier",
+                "expected at least one [[carrier]] with id, url, secret and handling",
+            ));
         }
         let rule = |carrier: &CarrierConfig| {
             let groups = GroupSet::from_names(&carrier.handling);
             Ok(CarrierRule {
                 id: carrier.id.clone(),
-                groups: groups.map_err(|e| ConfigError::at(format!("carrier {:?}: handling", carrier.id), e.to_string()))?,
+                groups: groups
+                    .map_err(|e| ConfigError::at(format!("carrier {:?}: handling", carrier.id), e.to_string()))?,
                 max_weight_g: carrier.max_weight_g,
                 cost: carrier.cost,
                 promised_days: carrier.promised_days,

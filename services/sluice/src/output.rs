@@ -1,6 +1,6 @@
 //! The one place that prints: results on standard output, everything for the person at the terminal on standard error.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing is done")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing is done")]
 
 use std::{
     fmt::Display,

@@ -141,7 +141,7 @@ async fn connection(stream: TcpStream, app: Router, _open: Open, mut closing: wa
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
-        _ = closing.wait_for(|closing| *closing) => {
+        _ = closing.changed() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

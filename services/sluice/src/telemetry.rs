@@ -13,8 +13,8 @@ use crate::config::LogFormat;
 
 /// Upper bounds of the buckets of every histogram of seconds: 50 µs to 30 s, about three a decade.
 const SECONDS: [f64; 19] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-    20.0, 30.0,
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 20.0, 30.0,
 ];
 /// … of bytes: 4 KiB to 16 MiB.
 const BYTES: [f64; 7] = [4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
@@ -44,7 +44,12 @@ const METRICS: [(Kind, &str, Unit, &str); 25] = [
     (Histogram, "sluice_carrier_call_seconds", Unit::Seconds, "Time of one call to a carrier, by carrier"),
     (Counter, "sluice_carrier_shipments_total", Unit::Count, "Shipments by carrier and outcome"),
     (Counter, "sluice_carrier_retried_shipments_total", Unit::Count, "Shipments sent again, by carrier"),
-    (Counter, "sluice_carrier_odd_results_total", Unit::Count, "Results that were ignored, by carrier and what was odd"),
+    (
+        Counter,
+        "sluice_carrier_odd_results_total",
+        Unit::Count,
+        "Results that were ignored, by carrier and what was odd",
+    ),
     (Gauge, "sluice_carrier_held_shipments", Unit::Count, "Shipments a notifier has taken from its outbox, by carrier"),
     (Gauge, "sluice_carrier_calls_in_flight", Unit::Count, "Calls under way, by carrier"),
     (Gauge, "sluice_carrier_breaker_state", Unit::Count, "Circuit breaker: 0 closed, 1 half open, 2 open; by carrier"),

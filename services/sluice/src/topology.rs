@@ -10,6 +10,7 @@
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
+    io::ErrorKind,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,7 +25,9 @@ use sluice_carrier::{
 use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify, Rules, RulesError};
 use sluice_domain::Merchants;
-use sluice_engine_embedded::{Counts, Engine, EngineConfig, FjallStore, Opened, RealDisk, Recovered, Threads};
+use sluice_engine_embedded::{
+    Counts, DataLock, Engine, EngineConfig, FjallStore, Opened, RealDisk, Recovered, Threads,
+};
 use sluice_http::Problem;
 use sluice_pipeline::{Clock, HealthBoard, LogError, Runner, Stage};
 use sluice_status::Status;
@@ -97,6 +100,9 @@ impl StartError {
             Self::Data(_) | Self::Threads(_) => exit::INTERNAL,
             Self::Listen { .. } => exit::NO_ADDRESS,
             Self::Engine { source: LogError::Damaged { .. }, .. } => exit::FOUND_WRONG,
+            Self::Engine { source: LogError::Io { source, .. }, .. } if source.kind() == ErrorKind::WouldBlock => {
+                exit::IN_USE
+            }
             Self::Engine { .. } => exit::IO,
         }
     }
@@ -132,6 +138,8 @@ pub struct Pipeline {
     recovered: Recovered,
     /// Counts when it was started.
     before: Counts,
+    /// Held until everything else has let go of the data folder.
+    _lock: DataLock,
 }
 
 impl Pipeline {
@@ -147,7 +155,8 @@ impl Pipeline {
         let table = Arc::new(config.routing_table()?);
         let chain = Arc::new(chain(&config)?);
         let health = Arc::new(HealthBoard::new(table.carriers().len()));
-        let Opened { engine, partitions, checkpointer, recovered } = open(&config, &table, &clock).await?;
+        let (lock, opened) = open(&config, &table, &clock).await?;
+        let Opened { engine, partitions, checkpointer, recovered } = opened;
         let before = engine.counts();
 
         let runner = |partition| {
@@ -175,7 +184,19 @@ impl Pipeline {
         let server = Server::start(config.listen, app, config.max_connections)
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         let publisher = tokio::spawn(publish(ops));
-        Ok(Self { engine, threads, server, health, notifiers, stop_notifiers, publisher, failed, recovered, before })
+        Ok(Self {
+            engine,
+            threads,
+            server,
+            health,
+            notifiers,
+            stop_notifiers,
+            publisher,
+            failed,
+            recovered,
+            before,
+            _lock: lock,
+        })
     }
 
     /// Where the API listens.
@@ -276,14 +297,15 @@ fn engine_config(config: &Config, table: &Table) -> EngineConfig {
 }
 
 /// Opens the data folder on a thread that may block: recovery reads the journal behind the last checkpoint.
-async fn open(config: &Config, table: &Table, clock: &Arc<dyn Clock>) -> Result<Opened, StartError> {
+async fn open(config: &Config, table: &Table, clock: &Arc<dyn Clock>) -> Result<(DataLock, Opened), StartError> {
     let engine = engine_config(config, table);
     let (folder, clock) = (config.data_dir.clone(), Arc::clone(clock));
     let failed = |source| StartError::Engine { folder: config.data_dir.display().to_string(), source };
     let opening = tokio::task::spawn_blocking(move || {
+        let lock = DataLock::take(&folder)?;
         let disk = RealDisk::open(&folder.join("journal")).map_err(LogError::io("opening the journal"))?;
         let store = FjallStore::open(&folder.join("store"))?;
-        Engine::open(engine, Arc::new(disk), Arc::new(store), clock)
+        Ok((lock, Engine::open(engine, Arc::new(disk), Arc::new(store), clock)?))
     });
     let crashed = |error: tokio::task::JoinError| LogError::Store(format!("opening ended early: {error}"));
     opening.await.map_err(crashed).flatten().map_err(failed)

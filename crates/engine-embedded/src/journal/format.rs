@@ -82,13 +82,15 @@ impl GroupHead {
         if r.array::<4>("magic").ok()? != MAGIC {
             return None;
         }
-        Some(Self {
+        let head = Self {
             crc: u32::from_le_bytes(r.array("crc").ok()?),
             journal: u64::from_le_bytes(r.array("journal").ok()?),
             sequence: u64::from_le_bytes(r.array("sequence").ok()?),
             position: u64::from_le_bytes(r.array("position").ok()?),
             payload: u32::from_le_bytes(r.array("payload").ok()?),
-        })
+        };
+        // The checksum is worked out over the fields as read, so it says nothing about these bytes.
+        (r.array::<4>("reserved").ok()? == [0; 4]).then_some(head)
     }
 
     /// The checksum that `payload_crc` (of the payload alone) makes with this head.

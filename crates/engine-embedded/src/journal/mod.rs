@@ -14,6 +14,7 @@ use sluice_pipeline::{BLOCK, Disk, LogError};
 
 use crate::{buffer::AlignedBuf, intake::Acks};
 use format::{GROUP_HEAD, GroupHead};
+pub(crate) use segments::segment_index;
 pub use segments::{Segments, segment_name};
 
 /// Sizes of a journal.
@@ -79,6 +80,11 @@ impl Group {
     /// The payload.
     pub fn payload(&self) -> &[u8] {
         &self.buf.as_slice()[GROUP_HEAD..GROUP_HEAD + self.payload]
+    }
+
+    /// The zeros between the payload and the end of its last block.
+    pub(crate) fn padding(&self) -> &[u8] {
+        &self.buf.as_slice()[GROUP_HEAD + self.payload..]
     }
 
     /// Where the payload starts in the log.
@@ -373,7 +379,7 @@ impl Journal {
     /// # Errors
     /// [`LogError`] if the device fails or the group is damaged.
     pub fn group_from(&self, position: u64) -> Result<Option<Arc<Group>>, LogError> {
-        {
+        let end = {
             let state = self.state.lock();
             if position >= state.durable {
                 return Ok(None);
@@ -382,8 +388,9 @@ impl Journal {
                 let at = state.tail.partition_point(|g| g.end() <= position);
                 return Ok(state.tail.get(at).cloned());
             }
-        }
-        self.segments.read_group(position, self.id, self.config.verify)
+            state.durable
+        };
+        self.segments.read_group(position, end, self.id, self.config.verify)
     }
 
     /// Appends the order record at `position` to `out`.

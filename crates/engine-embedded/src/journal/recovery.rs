@@ -77,7 +77,9 @@ impl Scan {
         let mut at = before - before % self.segment_bytes;
         let mut last = None;
         while at < self.position {
-            let Some(head) = self.segments.head(at, self.journal)? else { break };
+            // What is left of a torn write at the end of a segment may still have a head.
+            let head = self.segments.head(at, self.journal)?.filter(|head| head.sequence < self.sequence);
+            let Some(head) = head else { break };
             last = Some(head);
             at += super::group_len(head.payload);
         }
@@ -116,7 +118,9 @@ impl Scan {
         }
         if let Some(later) = self.later_group()? {
             let what = format!("group {} is damaged, yet a later group stands at log position {later}", self.sequence);
-            return Err(self.damaged(self.position, what));
+            // Where nothing whole is left of this segment, the group started the next one.
+            let moved = !self.position.is_multiple_of(self.segment_bytes) && later > next && self.anything_at(next)?;
+            return Err(self.damaged(if moved { next } else { self.position }, what));
         }
         let torn_at = self.anything_at(self.position)?.then_some(self.position);
         let Self { position, sequence, prepared, sealed, .. } = *self;

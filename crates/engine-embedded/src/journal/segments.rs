@@ -141,16 +141,33 @@ impl Segments {
     ///
     /// # Errors
     /// [`LogError`] if the device fails or the group is damaged.
-    pub fn read_group(&self, position: u64, journal: u64, verify: bool) -> Result<Option<Arc<Group>>, LogError> {
+    pub fn read_group(
+        &self,
+        position: u64,
+        end: u64,
+        journal: u64,
+        verify: bool,
+    ) -> Result<Option<Arc<Group>>, LogError> {
         let position = position.next_multiple_of(BLOCK as u64);
-        if let Some(head) = self.head(position, journal)? {
-            return Ok(Some(Arc::new(self.read_whole(position, head, verify)?)));
-        }
-        // The rest of a segment that was too short for a group.
-        let next = (position / self.segment_bytes + 1) * self.segment_bytes;
-        match self.head(next, journal)? {
-            Some(head) => Ok(Some(Arc::new(self.read_whole(next, head, verify)?))),
+        let head = self.head(position, journal)?;
+        let here = match head {
+            Some(head) => self.read_whole(position, head, verify),
             None => Err(self.damaged(position, "no group where one was written")),
+        };
+        if here.is_ok() || position.is_multiple_of(self.segment_bytes) {
+            return here.map(|group| Some(Arc::new(group)));
+        }
+        // The rest of a segment that was too short for a group. It may hold what is left of a torn write, which the
+        // group that was written instead has the number of.
+        let next = (position / self.segment_bytes + 1) * self.segment_bytes;
+        if next >= end {
+            return Ok(None);
+        }
+        match self.head(next, journal)? {
+            Some(other) if head.is_none_or(|head| head.sequence == other.sequence) => {
+                Ok(Some(Arc::new(self.read_whole(next, other, verify)?)))
+            }
+            _ => here.map(|group| Some(Arc::new(group))),
         }
     }
 

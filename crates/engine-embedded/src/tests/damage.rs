@@ -1,7 +1,5 @@
 //! Torn is not rot: what a crash may leave is cut off, anything else is named and stops the open.
 
-use std::sync::Arc;
-
 use sluice_domain::order_state::Class;
 use sluice_pipeline::{
     BLOCK, LogError, Receipt,
@@ -29,14 +27,9 @@ fn log(groups: usize) -> (World, Vec<Order>, Vec<u64>) {
 fn reopened(world: &World, change: impl FnOnce(&mut Vec<u8>)) -> (World, Result<crate::Recovered, LogError>) {
     let (disk, store) = (world.disk().fork(), world.mem_store().fork());
     disk.change(&segment_name(0), change);
-    let mut copy = World { disk: Arc::new(disk.clone()), store: Arc::new(store.clone()), ..blank() };
-    copy.mem = Some((disk, store));
+    let mut copy = World::of(disk, store);
     let result = copy.open();
     (copy, result)
-}
-
-fn blank() -> World {
-    World::mem(tiny())
 }
 
 #[test]
@@ -66,7 +59,8 @@ fn every_damaged_byte_before_a_later_group_is_named() {
     assert!(world.seal());
     let bytes = world.disk().bytes(&segment_name(0));
     let head = (starts[1] as usize)..(starts[1] as usize + GROUP_HEAD);
-    let payload = head.end..bytes[..starts[2] as usize].iter().rposition(|&b| b != 0).unwrap() + 1;
+    let payload_len = u32::from_le_bytes(bytes[head.start + 32..head.start + 36].try_into().unwrap());
+    let payload = head.end..head.end + payload_len as usize;
     let reserved = head.start + 36..head.end;
     for at in head.chain(payload.clone()).filter(|at| !reserved.contains(at)) {
         let (_, result) = reopened(&world, |b| b[at] ^= 0x40);
@@ -151,7 +145,7 @@ fn a_missing_segment_is_named() {
     for name in &segments[..segments.len() - 2] {
         let (disk, store) = (world.disk().fork(), world.mem_store().fork());
         sluice_pipeline::Disk::remove(&disk, name).unwrap();
-        let mut copy = World { disk: Arc::new(disk), store: Arc::new(store), ..blank() };
+        let mut copy = World::of(disk, store);
         match copy.open() {
             Err(LogError::Damaged { file, offset: 0, .. }) => assert_eq!(&file, name),
             other => panic!("without {name}: {other:?}"),
@@ -164,12 +158,12 @@ fn a_checkpoint_of_another_log_is_refused() {
     let (world, _) = long();
     // The store is newer than the journal beside it.
     let mut early = World::mem(tiny());
-    for i in 0..120 {
-        early.submit(submission(&[Order::new(format!("other{i}"), &["c0"; 30])]));
+    for i in 0..80 {
+        early.submit(submission(&[Order::new(format!("other{i}"), &["c0"; 250])]));
         early.settle_down();
     }
     let (disk, store) = (early.disk().fork(), world.mem_store().fork());
-    let mut mixed = World { disk: Arc::new(disk), store: Arc::new(store), ..blank() };
+    let mut mixed = World::of(disk, store);
     let result = mixed.open();
     assert!(matches!(result, Err(LogError::Damaged { .. })), "{result:?}");
 }
@@ -187,7 +181,7 @@ fn a_shortened_segment_is_named() {
 #[test]
 fn a_journal_without_its_store_is_refused() {
     let (world, _, _) = log(1);
-    let mut copy = World { disk: Arc::new(world.disk().fork()), ..blank() };
+    let mut copy = World::of(world.disk().fork(), super::fakes::MemStore::default());
     let result = copy.open();
     let Err(LogError::Damaged { file, what, .. }) = result else { panic!("{result:?}") };
     assert_eq!(file, segment_name(0));

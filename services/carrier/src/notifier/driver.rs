@@ -101,6 +101,8 @@ struct Run {
     counted: usize,
     settled: Option<u64>,
     mark_asked: u64,
+    /// The mark that the notifier was last told.
+    mark_seen: u64,
     /// Set once it is stopping.
     drain_until_us: Option<u64>,
 }
@@ -118,6 +120,7 @@ impl Run {
             counted: 0,
             settled: None,
             mark_asked: 0,
+            mark_seen: 0,
             drain_until_us: None,
             world,
             notifier,
@@ -140,7 +143,7 @@ impl Run {
             let heard = self.hear(cx);
             let handed = self.hand_over(cx);
             let taken = self.take_entries(cx)?;
-            let wake_us = self.act();
+            let (sent, wake_us) = self.act();
             let now = self.now();
             self.telemetry.publish(&self.notifier, now.mono_us);
             self.world.health.publish(self.world.carrier_no, self.notifier.health());
@@ -148,8 +151,9 @@ impl Run {
             if self.drain_until_us.is_some() && (over || self.notifier.drained()) {
                 return Poll::Ready(Ok(self.summary()));
             }
-            // Giving up and parking make outcomes without any call having ended.
-            let fresh = self.notifier.outcomes().len() > self.counted;
+            // Giving up and parking make outcomes without any call having ended; and a call just made wakes this task only
+            // once it has been asked for its end.
+            let fresh = sent || self.notifier.outcomes().len() > self.counted;
             if !(heard || handed || taken || fresh) && self.wait(wake_us, now, cx).is_pending() {
                 return Poll::Pending;
             }
@@ -235,30 +239,33 @@ impl Run {
         }
     }
 
-    /// Does what the notifier wants done, and says when it wants to be asked again (µs on the monotonic clock).
-    fn act(&mut self) -> Option<u64> {
+    /// Does what the notifier wants done. Says whether any call was made, and when the notifier wants to be asked again
+    /// (µs on the monotonic clock).
+    fn act(&mut self) -> (bool, Option<u64>) {
+        let mut sent = false;
         loop {
             let now = self.now();
-            match self.notifier.next(now, self.world.outbox.sending_mark()) {
+            self.mark_seen = self.world.outbox.sending_mark();
+            match self.notifier.next(now, self.mark_seen) {
                 Next::Send(call, manifest) => {
                     let (caller, told) = (Arc::clone(&self.caller), Arc::clone(&manifest));
                     let task = self.calls.spawn(async move { caller.call(&told).await }).id();
+                    sent = true;
                     self.open.push(Open { task, call, manifest, sent_us: now.mono_us });
                 }
                 Next::MarkSending(position) => {
                     self.mark_asked = position;
                     self.world.outbox.mark_sending(position);
                 }
-                Next::WaitUntil(at_us) => return Some(at_us),
-                Next::Idle => return None,
+                Next::WaitUntil(at_us) => return (sent, Some(at_us)),
+                Next::Idle => return (sent, None),
             }
         }
     }
 
     /// Waits for the earliest of what was asked for; ready if that is now.
     fn wait(&mut self, wake_us: Option<u64>, now: Moment, cx: &mut Context<'_>) -> Poll<()> {
-        let unmarked = self.mark_asked > self.world.outbox.sending_mark();
-        let recheck_us = unmarked.then(|| now.mono_us.saturating_add(us(MARK_RECHECK)));
+        let recheck_us = (self.mark_asked > self.mark_seen).then(|| now.mono_us.saturating_add(us(MARK_RECHECK)));
         let Some(at_us) = [wake_us, recheck_us, self.drain_until_us].into_iter().flatten().min() else {
             return Poll::Pending;
         };

@@ -181,7 +181,8 @@ mod tests {
             let spec = CarrierSpec::from_str(&format!("{}:{}", profile.id, profile.behaviour)).unwrap();
             assert_eq!(spec.behaviour.idempotent, profile.idempotent, "{}", profile.id);
             let b = &spec.behaviour;
-            let open = b.error_5xx + b.reset_before + b.reset_after + b.timeout_after_accept + b.omit_result + b.malformed;
+            let open =
+                b.error_5xx + b.reset_before + b.reset_after + b.timeout_after_accept + b.omit_result + b.malformed;
             assert!(profile.idempotent || open == 0.0, "{} would leave shipments parked", profile.id);
             let real = b.max_weight_g.unwrap_or(u64::from(profile.max_weight_g));
             assert!(real == u64::from(profile.max_weight_g) || real == u64::from(CAREFUL_REALLY_TAKES_G));

@@ -104,7 +104,15 @@ impl Plan {
     }
 
     /// Replaces `request` by the whole request that posts `unit`, placed now.
-    pub fn write(&self, unit: &Unit, alone: bool, authority: &str, now_ms: u64, body: &mut Vec<u8>, request: &mut Vec<u8>) {
+    pub fn write(
+        &self,
+        unit: &Unit,
+        alone: bool,
+        authority: &str,
+        now_ms: u64,
+        body: &mut Vec<u8>,
+        request: &mut Vec<u8>,
+    ) {
         body.clear();
         request.clear();
         for &n in &unit.orders {
@@ -137,10 +145,9 @@ impl Plan {
     }
 
     fn write_poison(&self, poison: &Poison, n: u64, now_ms: u64, out: &mut Vec<u8>) {
-        let title = |sku| DATA.get().and_then(|(catalogue, _)| catalogue.get(sku)).map_or("", |product| product.title());
-        let line = |&(sku, quantity): &(u32, u32)| {
-            serde_json::json!({"sku": sku.to_string(), "title": title(sku), "quantity": quantity, "unit_price": 999})
-        };
+        let title =
+            |sku| DATA.get().and_then(|(catalogue, _)| catalogue.get(sku)).map_or("", |product| product.title());
+        let line = |&(sku, quantity): &(u32, u32)| serde_json::json!({"sku": sku.to_string(), "title": title(sku), "quantity": quantity, "unit_price": 999});
         let placed_at = rfc3339::format(now_ms);
         let order = serde_json::json!({
             "customer": format!("c-{n}"),

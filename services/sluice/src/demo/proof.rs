@@ -154,7 +154,7 @@ pub async fn prove(
     api: &Api,
     acked: Arc<Vec<Acked>>,
     ledger: &Path,
-    done: &Arc<AtomicU64>,
+    done: Arc<AtomicU64>,
 ) -> Result<Proof, DemoError> {
     let mut readings: Vec<Reading> = Vec::new();
     readings.resize_with(acked.len(), || Reading::InFlight);
@@ -162,7 +162,7 @@ pub async fn prove(
     let mut last_progress = Instant::now();
     loop {
         let before = open.len();
-        for (index, reading) in pass(plan, api, &acked, &open, done).await? {
+        for (index, reading) in pass(plan, api, &acked, &open, &done).await? {
             readings[index] = reading;
         }
         open = Arc::new(open.iter().copied().filter(|&i| !matches!(readings[i], Reading::Decided(_))).collect());

@@ -22,9 +22,9 @@ use super::{
 use crate::load::{Class, Latencies, Link, OrderView, Reply, classify, format_id, parse_id};
 
 /// Connections that post batches.
-const BATCH_LINKS: usize = 4;
+const BATCH_LINKS: usize = 8;
 /// Connections that post single orders.
-const SINGLE_LINKS: usize = 8;
+const SINGLE_LINKS: usize = 32;
 /// Orders watched at once.
 const WATCHED: usize = 16;
 /// One unit in so many is posted again after its answer.
@@ -100,6 +100,17 @@ impl Api {
     }
 }
 
+/// What one connection brings back.
+#[derive(Default)]
+struct Share {
+    acked: Vec<Acked>,
+    /// How long how many orders waited for their acknowledgement.
+    acks: Vec<(Duration, u64)>,
+    again: u64,
+    recognised: u64,
+    refused: u64,
+}
+
 struct Desk {
     plan: Arc<Plan>,
     api: Api,
@@ -115,13 +126,13 @@ struct Desk {
 ///
 /// # Errors
 /// [`DemoError`] when an order is turned down, or the server is gone.
-pub async fn send(plan: &Arc<Plan>, api: &Api, done: &Arc<AtomicU64>) -> Result<Sent, DemoError> {
+pub async fn send(plan: &Arc<Plan>, api: &Api, done: Arc<AtomicU64>) -> Result<Sent, DemoError> {
     let desk = Arc::new(Desk {
         plan: Arc::clone(plan),
         api: api.clone(),
         next_batch: AtomicUsize::new(0),
         next_single: AtomicUsize::new(0),
-        done: Arc::clone(done),
+        done,
         links: Mutex::new((0..WATCHED).map(|_| Link::new(api.address)).collect()),
         watching: Mutex::new(JoinSet::new()),
     });
@@ -134,7 +145,7 @@ pub async fn send(plan: &Arc<Plan>, api: &Api, done: &Arc<AtomicU64>) -> Result<
     while let Some(ended) = senders.join_next().await {
         let one = ended.map_err(|_| DemoError::Broken)??;
         all.acked.extend(one.acked);
-        all.ack.add(&one.ack);
+        one.acks.iter().for_each(|&(latency, orders)| all.ack.record(latency, orders));
         all.again += one.again;
         all.recognised += one.recognised;
         all.refused += one.refused;
@@ -180,13 +191,10 @@ struct Line<'a> {
 }
 
 impl Desk {
-    async fn post_all(self: Arc<Self>, alone: bool) -> Result<Sent, DemoError> {
-        let (next, units) = if alone {
-            (&self.next_single, &self.plan.singles)
-        } else {
-            (&self.next_batch, &self.plan.batches)
-        };
-        let mut sent = Sent::default();
+    async fn post_all(self: Arc<Self>, alone: bool) -> Result<Share, DemoError> {
+        let (next, units) =
+            if alone { (&self.next_single, &self.plan.singles) } else { (&self.next_batch, &self.plan.batches) };
+        let mut sent = Share::default();
         let (mut link, mut body, mut request) = (Link::new(self.api.address), Vec::new(), Vec::new());
         loop {
             let number = next.fetch_add(1, Relaxed);
@@ -194,7 +202,7 @@ impl Desk {
             self.plan.write(unit, alone, &self.api.authority, now_ms(), &mut body, &mut request);
             let started = Instant::now();
             let answers = post(&mut link, &request, unit, alone, &mut sent.refused).await?;
-            sent.ack.record(started.elapsed(), answers.len() as u64);
+            sent.acks.push((started.elapsed(), answers.len() as u64));
             self.done.fetch_add(answers.len() as u64, Relaxed);
             for (&n, answer) in unit.orders.iter().zip(&answers) {
                 let planted = self.plan.planted.binary_search(&n).is_ok();
@@ -206,7 +214,8 @@ impl Desk {
             if number % AGAIN_EVERY == 0 {
                 let again = post(&mut link, &request, unit, alone, &mut sent.refused).await?;
                 sent.again += again.len() as u64;
-                let same = answers.iter().zip(&again).filter(|(first, second)| first.id == second.id && second.replayed);
+                let same =
+                    answers.iter().zip(&again).filter(|(first, second)| first.id == second.id && second.replayed);
                 sent.recognised += same.count() as u64;
             }
         }
@@ -300,7 +309,11 @@ fn read(reply: &Reply<'_>, orders: usize, alone: bool) -> Said {
             }
         }
     }
-    if answers.len() == orders { Said::Taken(answers) } else { Said::Wrong(format!("{} answers to {orders} orders", answers.len())) }
+    if answers.len() == orders {
+        Said::Taken(answers)
+    } else {
+        Said::Wrong(format!("{} answers to {orders} orders", answers.len()))
+    }
 }
 
 #[cfg(test)]
@@ -318,7 +331,9 @@ mod tests {
         let id = parse_id(ID.as_bytes()).unwrap();
         let one = format!("{{\"id\":\"{ID}\",\"status\":\"accepted\",\"placed_at\":\"x\"}}");
         assert_eq!(read(&reply(201, &one, true), 1, true), Said::Taken(vec![Answer { id, replayed: true }]));
-        let lines = format!("{{\"line\":1,\"status\":201,\"id\":\"{ID}\",\"replayed\":true}}\n{{\"line\":2,\"status\":201,\"id\":\"{ID}\"}}\n");
+        let lines = format!(
+            "{{\"line\":1,\"status\":201,\"id\":\"{ID}\",\"replayed\":true}}\n{{\"line\":2,\"status\":201,\"id\":\"{ID}\"}}\n"
+        );
         let taken = vec![Answer { id, replayed: true }, Answer { id, replayed: false }];
         assert_eq!(read(&reply(200, &lines, false), 2, false), Said::Taken(taken));
         assert!(matches!(read(&reply(200, &lines, false), 3, false), Said::Wrong(_)));

@@ -8,7 +8,8 @@ use sluice_carrier::{
     routing::{CarrierRule, GroupSet, Table, TableError},
 };
 use sluice_domain::{Group, SlotCount};
-use sluice_engine_embedded::{EngineConfig, JournalConfig, QueueConfig};
+use sluice_engine_embedded::{EngineConfig, JournalConfig, QueueConfig, journal::format::GROUP_HEAD};
+use sluice_pipeline::BLOCK;
 use sluice_sim::{Chance, FaultPlan, Rng};
 
 /// One of `choices`.
@@ -20,11 +21,15 @@ fn one_of<T: Copy>(rng: &mut Rng, choices: &[T], default: T) -> T {
 pub(super) fn engine(plan: &FaultPlan) -> EngineConfig {
     let mut rng = plan.rng("engine");
     let batch_bytes = one_of(&mut rng, &[512, 1_024, 2_048], 1_024);
+    // The same multiple of a batch as in production.
+    let frame_bytes = 8 * batch_bytes;
+    let group_bytes = one_of(&mut rng, &[2 << 10, 4 << 10, 8 << 10], 4 << 10);
+    // A segment has room for three groups of the largest size.
+    let least = 3 * (GROUP_HEAD + group_bytes + frame_bytes).next_multiple_of(BLOCK) as u64;
     let journal = JournalConfig {
-        segment_bytes: one_of(&mut rng, &[64 << 10, 128 << 10, 256 << 10], 64 << 10),
-        group_bytes: one_of(&mut rng, &[2 << 10, 4 << 10, 8 << 10], 4 << 10),
-        // The same multiple of a batch as in production.
-        frame_bytes: 8 * batch_bytes,
+        segment_bytes: one_of(&mut rng, &[32 << 10, 64 << 10, 128 << 10, 256 << 10], 64 << 10).max(least),
+        group_bytes,
+        frame_bytes,
         tail_bytes: one_of(&mut rng, &[1, 8 << 10, 64 << 10], 8 << 10),
         verify: true,
     };

@@ -1,0 +1,247 @@
+//! Rows, index entries and the checkpoint's head, each against the journal.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use sluice_domain::{Fingerprint, OrderId};
+use sluice_pipeline::{LogError, Store, Table, index::Filter};
+use sluice_schemas::{
+    delta::{Delta, row_deltas},
+    order::peek_id,
+};
+
+use super::{Pass, log::Log};
+use crate::{
+    FjallStore,
+    checkpoint::{Head, filter_key},
+    journal::Segments,
+    recovery::{Deployment, peek_fingerprint, read_head},
+};
+
+/// What the store says about the journal.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    pub(super) journal: u64,
+    pub(super) segment_bytes: u64,
+    pub(super) head: Head,
+}
+
+/// A store whose files are sound, and its head.
+pub(super) struct Opened {
+    store: FjallStore,
+    known: Known,
+}
+
+impl Opened {
+    pub(super) fn known(&self) -> Known {
+        self.known.clone()
+    }
+}
+
+/// Runs `work` on the store. A panic in it is damage too: the files are as they were written, what they say is not.
+fn guarded<T>(pass: &mut Pass<'_>, work: impl FnOnce(&mut Pass<'_>) -> Result<T, LogError>) -> Result<Option<T>, LogError> {
+    match catch_unwind(AssertUnwindSafe(|| work(pass))) {
+        Ok(Ok(done)) => Ok(Some(done)),
+        Ok(Err(error)) => pass.report.note(error).map(|()| None),
+        Err(_) => {
+            pass.report.damaged("store", 0, "the store panicked while it was read");
+            Ok(None)
+        }
+    }
+}
+
+/// Opens the store and reads what it says about itself; `None`, with the damage noted, if it can't.
+pub(super) fn open(folder: &Path, pass: &mut Pass<'_>) -> Option<Opened> {
+    let work = |_: &mut Pass<'_>| -> Result<Opened, LogError> {
+        let store = FjallStore::open(folder)?;
+        let missing = || LogError::Store("it has no deployment record: it is not the store of a journal".into());
+        let Deployment { journal, segment_bytes, .. } = Deployment::read(&store)?.ok_or_else(missing)?;
+        let head = read_head(&store)?.unwrap_or_else(|| Head { group: (0, 1), ..Head::default() });
+        Ok(Opened { store, known: Known { journal, segment_bytes, head } })
+    };
+    match guarded(pass, work) {
+        Ok(opened) => opened,
+        Err(error) => {
+            pass.report.damaged("store", 0, error.to_string());
+            None
+        }
+    }
+}
+
+/// Verifies all entries of the store.
+pub(super) fn verify(opened: Opened, log: &Log, segments: &Segments, pass: &mut Pass<'_>) -> Result<(), LogError> {
+    pass.report.checkpoint = opened.known.head.number;
+    guarded(pass, |pass| {
+        let mut entries = Entries { opened: &opened, log, segments, pass, record: Vec::new() };
+        entries.head();
+        entries.rows()?;
+        entries.index()?;
+        entries.wanted()
+    })?;
+    Ok(())
+}
+
+struct Entries<'e, 'p> {
+    opened: &'e Opened,
+    log: &'e Log,
+    segments: &'e Segments,
+    pass: &'e mut Pass<'p>,
+    record: Vec<u8>,
+}
+
+impl Entries<'_, '_> {
+    fn damaged(&mut self, table: &str, what: impl Into<String>) {
+        self.pass.report.damaged(format!("store, table {table}"), 0, what);
+    }
+
+    fn head(&mut self) {
+        let head = &self.opened.known.head;
+        let end = self.log.end;
+        let beyond: Vec<String> = head
+            .carriers
+            .iter()
+            .filter(|(_, settled, sending)| settled.max(sending) > &end)
+            .map(|(id, settled, sending)| {
+                format!("the outbox of carrier {id} is at {settled} and {sending}, the log ends at {end}")
+            })
+            .collect();
+        for what in beyond {
+            self.damaged("meta", what);
+        }
+        if head.counts.accepted != self.log.checkpointed {
+            let (says, has) = (head.counts.accepted, self.log.checkpointed);
+            self.damaged("meta", format!("the last checkpoint counts {says} orders, the journal has {has} before it"));
+        }
+    }
+
+    /// Reads the record at `position` into `self.record`; false, with the damage noted, if it isn't there.
+    fn record_at(&mut self, position: u64, whose: &dyn Fn() -> String) -> Result<bool, LogError> {
+        self.record.clear();
+        let what = if position >= self.log.end {
+            format!("{} names log position {position}, the log ends at {}", whose(), self.log.end)
+        } else if !self.log.holds(position) {
+            format!("{} names log position {position}, whose segment is missing or short", whose())
+        } else {
+            match self.segments.read_order(position, &mut self.record) {
+                Ok(()) => return Ok(true),
+                Err(error @ LogError::Damaged { .. }) => format!("{}: {error}", whose()),
+                Err(error) => return Err(error),
+            }
+        };
+        self.damaged("rows or index", what);
+        Ok(false)
+    }
+
+    fn rows(&mut self) -> Result<(), LogError> {
+        let opened = self.opened;
+        let last = opened.known.head.number.to_be_bytes();
+        let (mut current, mut row, mut orders, mut result) = (None::<u128>, Vec::new(), 0, Ok(()));
+        opened.store.scan(Table::Rows, &[], &mut |key, deltas| {
+            self.pass.advance((key.len() + deltas.len()) as u64);
+            let Ok(key) = <[u8; 20]>::try_from(key) else { return self.damaged("rows", "a key that is not 20 bytes long") };
+            // Rows of a checkpoint that wasn't finished don't count; the journal still has them.
+            if key[16..] > last[..] || result.is_err() {
+                return;
+            }
+            let mut id = [0; 16];
+            id.copy_from_slice(&key[..16]);
+            let id = u128::from_be_bytes(id);
+            if current != Some(id) {
+                if let Some(done) = current.replace(id) {
+                    result = self.row(OrderId(done), &row);
+                    orders += 1;
+                }
+                row.clear();
+            }
+            row.extend_from_slice(deltas);
+        })?;
+        result?;
+        if let Some(done) = current {
+            self.row(OrderId(done), &row)?;
+            orders += 1;
+        }
+        self.pass.report.rows = orders;
+        let says = opened.known.head.counts.accepted;
+        if orders != says {
+            self.damaged("rows", format!("the last checkpoint counts {says} orders, {orders} have a row"));
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, id: OrderId, row: &[u8]) -> Result<(), LogError> {
+        let mut position = None;
+        for delta in row_deltas(id.placed_at_ms(), row) {
+            match delta {
+                Ok((_, Delta::Accepted { position: at })) => position = Some(at),
+                Ok(_) => {}
+                Err(error) => self.damaged("rows", format!("the row of order {id}: {error}")),
+            }
+        }
+        let Some(position) = position else {
+            self.damaged("rows", format!("the row of order {id} does not say where the order is"));
+            return Ok(());
+        };
+        if self.record_at(position, &|| format!("the row of order {id}"))? && peek_id(&self.record) != Ok(id.0) {
+            self.damaged("rows", format!("the row of order {id} names log position {position}, where another order is"));
+        }
+        Ok(())
+    }
+
+    fn index(&mut self) -> Result<(), LogError> {
+        let opened = self.opened;
+        for &(generation, _) in &opened.known.head.generations {
+            let table = format!("index-{generation}");
+            let filter = opened.store.get(Table::Meta, &filter_key(generation))?;
+            let filter = filter.as_deref().and_then(Filter::from_bytes);
+            if filter.is_none() {
+                self.damaged("meta", format!("the filter of {table} is missing or can't be read"));
+            }
+            let mut result = Ok(());
+            opened.store.scan(Table::Index(generation), &[], &mut |key, value| {
+                self.pass.advance((key.len() + value.len()) as u64);
+                self.pass.report.index_entries += 1;
+                let (Ok(key), Ok(value)) = (key.try_into(), value.try_into()) else {
+                    return self.damaged(&table, "an entry that is not 16 and 8 bytes long");
+                };
+                if result.is_ok() {
+                    let (fingerprint, position) = (Fingerprint(u128::from_be_bytes(key)), u64::from_be_bytes(value));
+                    result = self.index_entry(&table, filter.as_ref(), fingerprint, position);
+                }
+            })?;
+            result?;
+        }
+        Ok(())
+    }
+
+    fn index_entry(
+        &mut self,
+        table: &str,
+        filter: Option<&Filter>,
+        fingerprint: Fingerprint,
+        position: u64,
+    ) -> Result<(), LogError> {
+        let name = || format!("the index entry of fingerprint {:032x}", fingerprint.0);
+        if filter.is_some_and(|f| !f.may_contain(fingerprint)) {
+            self.damaged(table, format!("{} is not in the filter", name()));
+        }
+        if self.record_at(position, &name)? && peek_fingerprint(&self.record) != Ok(fingerprint) {
+            self.damaged(table, format!("{} names log position {position}, where another order is", name()));
+        }
+        Ok(())
+    }
+
+    /// Orders that the journal speaks of behind the checkpoint, and that were taken before it.
+    fn wanted(&mut self) -> Result<(), LogError> {
+        let opened = self.opened;
+        for &id in &self.log.wanted {
+            let mut found = false;
+            opened.store.scan(Table::Rows, &id.to_be_bytes(), &mut |_, _| found = true)?;
+            if !found {
+                self.damaged("rows", format!("the journal speaks of order {}, which has no row", OrderId(id)));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Judges a run from outside: the client's own acknowledgements, the public API, and what the carriers wrote down.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Mutex,
+    time::Instant,
+};
+
+use serde_json::Value;
+use sluice::load::{AckLog, Class, OrderView, classify, format_id};
+use sluice_carrier::simulated::Ledger;
+use ulid::Ulid;
+
+use super::{PATIENCE, client::Client, world::World};
+
+/// Connections that read back.
+const READERS: usize = 4;
+
+/// An order that somebody was told is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Acked {
+    pub id: String,
+    /// API key of its merchant.
+    pub key: String,
+}
+
+/// The acknowledgements of a load run by the merchants of a world.
+pub fn acknowledged(world: &World, log: &AckLog) -> Vec<Acked> {
+    let keys: Vec<&String> = world.setup.merchants.iter().map(|(_, key)| key).collect();
+    let acked = log.iter().map(|ack| Acked {
+        id: String::from_utf8(format_id(ack.id()).to_vec()).unwrap(),
+        key: keys[ack.merchant as usize].clone(),
+    });
+    acked.collect()
+}
+
+/// How many orders ended in which class.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Classes {
+    pub finished: usize,
+    pub dead_lettered: usize,
+    /// In flight for good: a carrier that can't be asked twice may have taken a parcel.
+    pub parked: usize,
+}
+
+/// Waits until every acknowledged order is decided or parked, and counts the classes. Then asserts, by the carriers'
+/// ledger, that no parcel was accepted twice, and that order and carriers say the same of every parcel.
+pub fn judge(world: &World, acked: &[Acked]) -> Classes {
+    let ids: HashSet<&str> = acked.iter().map(|ack| ack.id.as_str()).collect();
+    assert_eq!(ids.len(), acked.len(), "two acknowledgements have the same id");
+    let views = settled_views(world, acked);
+    assert_eq!(views.len(), acked.len());
+    let ledger = world.ledger();
+    let twice: Vec<_> = ledger.duplicates().collect();
+    assert!(twice.is_empty(), "parcels with two effects: {twice:?}");
+    let mut classes = Classes::default();
+    for (id, view) in &views {
+        assert_agrees(world, &ledger, id, view);
+        match class(view) {
+            Class::Finished => classes.finished += 1,
+            Class::DeadLettered => classes.dead_lettered += 1,
+            Class::InFlight => classes.parked += 1,
+            Class::Cancelled => panic!("nobody cancelled order {id}: {view}"),
+        }
+    }
+    classes
+}
+
+/// Orders that a carrier heard of, and that nobody was told are durable.
+pub fn never_acknowledged(world: &World, acked: &[Acked]) -> usize {
+    let ids: HashSet<&str> = acked.iter().map(|ack| ack.id.as_str()).collect();
+    world.ledger().orders().filter(|order| !ids.contains(order.to_string().as_str())).count()
+}
+
+fn class(view: &Value) -> Class {
+    let text = view.to_string();
+    classify(&serde_json::from_str::<OrderView<'_>>(&text).unwrap())
+}
+
+/// Whether every parcel is decided, or waits for an answer that nobody can get.
+fn is_settled(view: &Value) -> bool {
+    class(view) != Class::InFlight || parcels(view).iter().all(|parcel| is_decided(parcel) || is_parked(view, parcel))
+}
+
+fn parcels(view: &Value) -> &[Value] {
+    view["parcels"].as_array().unwrap()
+}
+
+fn is_decided(parcel: &Value) -> bool {
+    ["carrier_accepted", "dead_lettered"].iter().any(|status| parcel["status"] == *status)
+}
+
+fn is_parked(view: &Value, parcel: &Value) -> bool {
+    let timeline = view["timeline"].as_array().unwrap();
+    timeline.iter().any(|entry| entry["milestone"] == "on_hold" && entry["parcel"] == parcel["id"])
+}
+
+/// Reads all orders until all are settled; gives up once nothing has changed for too long.
+fn settled_views(world: &World, acked: &[Acked]) -> HashMap<String, Value> {
+    let mut views = HashMap::new();
+    let mut left: Vec<Acked> = acked.to_vec();
+    let mut progress = Instant::now();
+    while !left.is_empty() {
+        let (found, open) = read_once(world, &left);
+        if !found.is_empty() {
+            progress = Instant::now();
+        }
+        views.extend(found);
+        left = open;
+        let example = left.first().map(|ack| Client::new(world.address(), &ack.key).get(&format!("/v1/orders/{}", ack.id)));
+        assert!(progress.elapsed() < PATIENCE, "{} orders never settle, such as {example:?}", left.len());
+    }
+    views
+}
+
+type Views = Vec<(String, Value)>;
+
+/// Reads all of these orders once: those that are settled, and those to be read again.
+fn read_once(world: &World, orders: &[Acked]) -> (Views, Vec<Acked>) {
+    let (found, open) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for part in orders.chunks(orders.len().div_ceil(READERS)) {
+            scope.spawn(|| {
+                let (mut settled, mut unsettled) = (Vec::new(), Vec::new());
+                let mut connection = Client::new(world.address(), "").connect().unwrap();
+                for ack in part {
+                    let client = Client::new(world.address(), &ack.key);
+                    let head = client.head(&format!("GET /v1/orders/{}", ack.id), &[], 0);
+                    let answer = connection.exchange(&head, b"").unwrap();
+                    assert_eq!(answer.status, 200, "acknowledged order {}: {}", ack.id, answer.text());
+                    let view = answer.json();
+                    assert_eq!(view["id"], ack.id.as_str());
+                    if is_settled(&view) {
+                        settled.push((ack.id.clone(), view));
+                    } else {
+                        unsettled.push(ack.clone());
+                    }
+                }
+                found.lock().unwrap().append(&mut settled);
+                open.lock().unwrap().append(&mut unsettled);
+            });
+        }
+    });
+    (found.into_inner().unwrap(), open.into_inner().unwrap())
+}
+
+/// Asserts that the ledger bears out what the order says of each of its parcels.
+fn assert_agrees(world: &World, ledger: &Ledger, id: &str, view: &Value) {
+    let effects: Vec<_> = ledger.order(Ulid::from_string(id).unwrap()).collect();
+    for parcel in parcels(view) {
+        let number: u16 = parcel["id"].as_str().unwrap().rsplit('-').next().unwrap().parse().unwrap();
+        let of_parcel = || effects.iter().filter(|effect| effect.parcel == number);
+        let accepted: Vec<_> = of_parcel().filter(|effect| effect.accepted > 0).collect();
+        let say = || format!("{view}\n{:?}", of_parcel().collect::<Vec<_>>());
+        if parcel["status"] == "carrier_accepted" {
+            assert_eq!(accepted.len(), 1, "taken by exactly one carrier\n{}", say());
+            assert_eq!((&parcel["carrier"], accepted[0].accepted), (&accepted[0].carrier.into(), 1), "{}", say());
+            let tracking = accepted[0].tracking_number();
+            assert_eq!(parcel["tracking_number"].as_str(), tracking.as_deref(), "{}", say());
+        } else if parcel["status"] == "dead_lettered" {
+            assert!(accepted.is_empty(), "dead-lettered, and yet taken\n{}", say());
+        } else {
+            let carrier = world.setup.carriers.iter().find(|carrier| parcel["carrier"] == carrier.id).unwrap();
+            assert!(!carrier.idempotent && is_parked(view, parcel), "{}", say());
+            assert!(accepted.iter().all(|effect| effect.carrier == carrier.id), "{}", say());
+        }
+    }
+}

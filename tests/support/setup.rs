@@ -1,0 +1,64 @@
+//! Configuration files, written as an operator would.
+
+use std::{fmt::Write as _, net::SocketAddr, path::Path};
+
+/// Signs everything that goes to carriers.
+pub const SECRET: &str = "whsec_c2x1aWNlLXRlc3RzLXNpZ25pbmctc2VjcmV0LTAx";
+/// Every handling group.
+pub const ALL: &[&str] = &["chilled", "ambient", "frozen", "age_restricted", "hazmat_check", "live_plant"];
+
+/// A `[[carrier]]`.
+#[derive(Debug, Clone)]
+pub struct Carrier {
+    pub id: &'static str,
+    pub handling: &'static [&'static str],
+    pub idempotent: bool,
+    /// Further lines.
+    pub more: &'static str,
+    /// How it really behaves, in the words of `sluice carrier-sim`.
+    pub behaviour: &'static str,
+}
+
+/// A carrier that takes everything at once and remembers its answers.
+pub const GOOD: Carrier = Carrier { id: "good", handling: ALL, idempotent: true, more: "", behaviour: "" };
+
+/// A configuration: what differs from the defaults.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Lines of the top level, besides the address and the folder.
+    pub top: String,
+    /// Ids and API keys.
+    pub merchants: Vec<(String, String)>,
+    pub carriers: Vec<Carrier>,
+}
+
+impl Setup {
+    /// Merchants m-1 and m-2 with the keys key-1 and key-2, and these carriers. The journal's files are as small as they
+    /// may be.
+    pub fn new(carriers: &[Carrier]) -> Self {
+        let merchant = |n| (format!("m-{n}"), format!("key-{n}"));
+        Self { top: "segment_mb = 40\n".to_owned(), merchants: [1, 2].map(merchant).into(), carriers: carriers.to_vec() }
+    }
+
+    /// With further lines of the top level.
+    pub fn with(mut self, top: &str) -> Self {
+        self.top += top;
+        self
+    }
+
+    /// The file. Carriers are reached at `{carriers}/carriers/{id}/manifests`.
+    pub fn text(&self, listen: SocketAddr, data_dir: &Path, carriers: &str) -> String {
+        let mut text = format!("listen = \"{listen}\"\ndata_dir = {:?}\n{}", data_dir.display().to_string(), self.top);
+        for (id, key) in &self.merchants {
+            let _ = write!(text, "\n[[merchant]]\nid = {id:?}\napi_key = {key:?}\n");
+        }
+        for Carrier { id, handling, idempotent, more, .. } in &self.carriers {
+            let _ = write!(
+                text,
+                "\n[[carrier]]\nid = {id:?}\nurl = \"{carriers}/carriers/{id}/manifests\"\nsecret = {SECRET:?}\n\
+                 idempotent = {idempotent}\nhandling = {handling:?}\n{more}\n"
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,198 @@
+//! Somebody who follows a few orders all the time, whatever happens to the server: posts one now and then, reads them
+//! over and over, and notices when anything that was once shown is taken back.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{
+    client::{Answer, Client, Connection},
+    orders::{BEER, ICE, PLANT, THING, YOGURT, order_of},
+};
+
+/// Orders that are followed.
+const MOST: usize = 60;
+/// Readings between two new orders.
+const READS: u64 = 40;
+/// Pause after a server that isn't there, so as not to keep its processor busy.
+const PAUSE: Duration = Duration::from_millis(2);
+/// The published statuses, lowest rank first, written down a second time.
+const RANKS: [&str; 13] = [
+    "accepted",
+    "classified",
+    "carrier_requested",
+    "carrier_accepted",
+    "picked_up",
+    "in_transit",
+    "out_for_delivery",
+    "ready_for_pickup",
+    "delivered",
+    "return_to_sender",
+    "returned",
+    "cancelled",
+    "dead_lettered",
+];
+
+/// A witness at work.
+pub struct Witness {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Testimony>,
+}
+
+/// What the witness saw, all of it in order.
+pub struct Testimony {
+    /// Ids of the orders that were acknowledged to it.
+    pub orders: Vec<String>,
+    /// Readings.
+    pub reads: u64,
+    /// Readings of an order by a later server than the one before.
+    pub across_restarts: u64,
+}
+
+impl Witness {
+    /// A witness who posts as `client`; `name` makes its keys its own.
+    pub fn start(client: Client, name: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, name) = (Arc::clone(&stop), name.to_owned());
+        let thread = std::thread::spawn(move || Watch::new(client, name).run(&stopped));
+        Self { stop, thread }
+    }
+
+    /// Ends it, and gives what it saw; panics with what it saw taken back.
+    pub fn finish(self) -> Testimony {
+        self.stop.store(true, SeqCst);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+struct Followed {
+    id: String,
+    view: Option<Value>,
+    /// The connection that it was last read on.
+    read_on: u64,
+}
+
+struct Watch {
+    client: Client,
+    name: String,
+    connection: Option<Connection>,
+    connections: u64,
+    orders: Vec<Followed>,
+    /// Key and body of the order that is being posted.
+    posting: Option<(String, String)>,
+    reads: u64,
+    across_restarts: u64,
+}
+
+impl Watch {
+    fn new(client: Client, name: String) -> Self {
+        let (orders, connection, posting) = (Vec::new(), None, None);
+        Self { client, name, connection, connections: 0, orders, posting, reads: 0, across_restarts: 0 }
+    }
+
+    fn run(mut self, stop: &AtomicBool) -> Testimony {
+        while !stop.load(SeqCst) {
+            // An error is a server that was killed; nobody can tell what it did last.
+            if self.step().is_err() {
+                self.connection = None;
+                std::thread::sleep(PAUSE);
+            }
+        }
+        let orders = self.orders.into_iter().map(|followed| followed.id).collect();
+        Testimony { orders, reads: self.reads, across_restarts: self.across_restarts }
+    }
+
+    fn step(&mut self) -> io::Result<()> {
+        if self.posting.is_some() || (self.orders.len() < MOST && self.reads >= READS * self.orders.len() as u64) {
+            return self.post();
+        }
+        let at = self.reads as usize % self.orders.len();
+        let path = format!("GET /v1/orders/{}", self.orders[at].id);
+        let answer = self.exchange(&path, &[], "")?;
+        let followed = &mut self.orders[at];
+        match answer.status {
+            200 => {
+                let view = answer.json();
+                if let Some(before) = followed.view.replace(view.clone()) {
+                    assert_follows(&before, &view);
+                }
+                self.across_restarts += u64::from(followed.read_on != 0 && followed.read_on != self.connections);
+                followed.read_on = self.connections;
+                self.reads += 1;
+            }
+            503 => std::thread::sleep(PAUSE),
+            _ => panic!("acknowledged order {}: {}", followed.id, answer.text()),
+        }
+        Ok(())
+    }
+
+    /// Posts an order under the same key and with the same bytes until somebody says that it is durable.
+    fn post(&mut self) -> io::Result<()> {
+        let number = self.orders.len();
+        let goods = [(YOGURT, 2), (THING, 1), (ICE, 3), (PLANT, 1), (BEER, 2)];
+        let fresh = || (format!("{}-{number}", self.name), order_of(&goods[number % 3..][..3]).to_string());
+        let (key, body) = self.posting.take().unwrap_or_else(fresh);
+        let header = format!("idempotency-key: {key}");
+        self.posting = Some((key, body.clone()));
+        let answer = self.exchange("POST /v1/orders", &["content-type: application/json", &header], &body)?;
+        match answer.status {
+            201 => {
+                self.posting = None;
+                self.orders.push(Followed { id: answer.id(), view: None, read_on: 0 });
+            }
+            429 | 503 => std::thread::sleep(PAUSE),
+            _ => panic!("a good order was answered {}: {}", answer.status, answer.text()),
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, request: &str, headers: &[&str], body: &str) -> io::Result<Answer> {
+        if self.connection.is_none() {
+            self.connection = Some(self.client.connect()?);
+            self.connections += 1;
+        }
+        let head = self.client.head(request, headers, body.len());
+        let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        connection.exchange(&head, body.as_bytes())
+    }
+}
+
+fn rank(status: &Value) -> usize {
+    RANKS.iter().position(|name| status == name).unwrap_or_else(|| panic!("status {status}"))
+}
+
+/// Asserts that `after` may be shown to somebody who was shown `before`.
+pub fn assert_follows(before: &Value, after: &Value) {
+    let say = || format!("before: {before}\nafter:  {after}");
+    for field in ["id", "customer", "placed_at"] {
+        assert_eq!(before[field], after[field], "{field} changed\n{}", say());
+    }
+    assert!(rank(&after["status"]) >= rank(&before["status"]), "the status went back\n{}", say());
+    let entries = |view: &Value| view["timeline"].as_array().unwrap().clone();
+    let now = entries(after);
+    for entry in entries(before) {
+        assert!(now.contains(&entry), "taken back: {entry}\n{}", say());
+    }
+    let parcels = |view: &Value| -> BTreeMap<String, Value> {
+        let parcels = view["parcels"].as_array().unwrap().iter();
+        parcels.map(|parcel| (parcel["id"].as_str().unwrap().to_owned(), parcel.clone())).collect()
+    };
+    let now = parcels(after);
+    for (id, parcel) in parcels(before) {
+        let after = now.get(&id).unwrap_or_else(|| panic!("parcel {id} is gone\n{}", say()));
+        assert!(rank(&after["status"]) >= rank(&parcel["status"]), "parcel {id} went back\n{}", say());
+        assert_eq!((&parcel["lines"], &parcel["handling"]), (&after["lines"], &after["handling"]), "{}", say());
+        if !parcel["tracking_number"].is_null() {
+            assert_eq!(parcel["tracking_number"], after["tracking_number"], "{}", say());
+        }
+    }
+}

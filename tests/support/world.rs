@@ -1,0 +1,190 @@
+//! One test's world: a folder, carriers, an address that stays its own, and a server that comes and goes.
+
+use std::{
+    cell::Cell,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+use sluice_carrier::simulated::Ledger;
+use tempfile::TempDir;
+use tokio::net::TcpSocket;
+
+use super::{
+    PATIENCE,
+    carriers::Carriers,
+    client::Client,
+    process::{Ended, Process, program},
+    setup::Setup,
+    wait_at_most, wait_for,
+};
+
+/// See the module.
+pub struct World {
+    pub setup: Setup,
+    // Before the folder, so that the processes are gone when it is removed.
+    pub carriers: Carriers,
+    address: SocketAddr,
+    /// Bound to the address and never listening: nobody else is given the port while the server is down.
+    _port: TcpSocket,
+    data_dir: PathBuf,
+    folder: TempDir,
+    starts: Cell<u32>,
+}
+
+impl World {
+    /// A world with its data on the disk that the build is on.
+    pub fn new(setup: Setup) -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let data_dir = folder.path().join("data");
+        Self::build(setup, folder, data_dir)
+    }
+
+    /// A world with its data somewhere else.
+    pub fn with_data_in(setup: Setup, data_dir: PathBuf) -> Self {
+        Self::build(setup, tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), data_dir)
+    }
+
+    fn build(setup: Setup, folder: TempDir, data_dir: PathBuf) -> Self {
+        let carriers = Carriers::start(folder.path(), &setup.carriers, 1);
+        let port = TcpSocket::new_v4().unwrap();
+        port.set_reuseaddr(true).unwrap();
+        port.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = port.local_addr().unwrap();
+        Self { setup, carriers, address, _port: port, data_dir, folder, starts: Cell::new(0) }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Merchant m-1.
+    pub fn client(&self) -> Client {
+        Client::new(self.address, "key-1")
+    }
+
+    /// Merchant m-2.
+    pub fn other_client(&self) -> Client {
+        Client::new(self.address, "key-2")
+    }
+
+    /// Starts a server and waits until it takes orders.
+    pub fn serve(&self) -> Server {
+        self.launch().ready()
+    }
+
+    /// Starts a server.
+    pub fn launch(&self) -> Server {
+        let number = self.starts.replace(self.starts.get() + 1);
+        let (config, ready) = (self.folder().join("sluice.toml"), self.folder().join(format!("ready-{number}")));
+        std::fs::write(&config, self.setup.text(self.address, &self.data_dir, &self.carriers.url)).unwrap();
+        let mut command = program(&["serve", "--json", "--config"]);
+        command.arg(&config).arg("--ready-file").arg(&ready);
+        let process = Process::start(command, self.folder(), &format!("serve-{number}"));
+        Server { process, ready, address: self.address }
+    }
+
+    /// Starts a server that is expected to end by itself, and gives how.
+    pub fn serve_in_vain(&self) -> Ended {
+        self.launch().process.end()
+    }
+
+    /// Runs `sluice check` on the data.
+    pub fn check(&self) -> Ended {
+        let mut command = program(&["check", "--json"]);
+        command.arg(&self.data_dir);
+        Process::run(command, self.folder(), "check")
+    }
+
+    /// What the carriers wrote down.
+    pub fn ledger(&self) -> Ledger {
+        self.carriers.ledger()
+    }
+}
+
+/// A running server.
+pub struct Server {
+    process: Process,
+    ready: PathBuf,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Waits until it takes orders.
+    #[track_caller]
+    pub fn ready(self) -> Self {
+        self.ready_within(PATIENCE)
+    }
+
+    #[track_caller]
+    pub fn ready_within(mut self, patience: Duration) -> Self {
+        wait_at_most(patience, "the server takes orders", || {
+            assert!(self.process.ended().is_none(), "the server ended: {}", self.process.log());
+            self.ready.exists().then_some(())
+        });
+        self
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.process.ended().is_none()
+    }
+
+    /// kill -9.
+    pub fn kill(self) -> Ended {
+        self.process.kill()
+    }
+
+    /// Asks it to drain, and doesn't wait.
+    pub fn start_drain(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits for the end of a drain, and gives its receipt.
+    #[track_caller]
+    pub fn receipt(self) -> Value {
+        let ended = self.process.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {:?}", ended.out))
+    }
+
+    /// Drains it, and gives the receipt.
+    #[track_caller]
+    pub fn drain(self) -> Value {
+        self.start_drain();
+        self.receipt()
+    }
+
+    /// Waits for its own end.
+    pub fn end(self) -> Ended {
+        self.process.end()
+    }
+
+    /// The value of a metric, by its whole name with labels; `None` if it isn't shown.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = Client::new(self.address, "").get("/metrics").text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value
+    }
+
+    /// Waits until a metric is what `fits` says.
+    #[track_caller]
+    pub fn wait_for_metric(&self, name: &str, fits: impl Fn(f64) -> bool) -> f64 {
+        wait_for(name, || self.metric(name).filter(|value| fits(*value)))
+    }
+}
