@@ -160,8 +160,6 @@ pub fn run(folder: &Path, work: &Workload, progress: &(dyn Fn(u64) + Sync)) -> R
     let mut config = EngineConfig::new(ids.clone());
     config.partitions = work.partitions;
     config.checkpoint_bytes = work.checkpoint_bytes;
-    if let Some(n) = std::env::var("SLUICE_BATCH").ok().and_then(|n| n.parse().ok()) { config.queue.batch_bytes = n; }
-    if let Some(n) = std::env::var("SLUICE_GROUP").ok().and_then(|n| n.parse().ok()) { config.journal.group_bytes = n; }
     let disk = Arc::new(RealDisk::open(&folder.join("journal"))?);
     let store = Arc::new(FjallStore::open(&folder.join("store"))?);
     let opened = Engine::open(config, disk, store, clock.clone())?;

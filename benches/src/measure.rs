@@ -28,6 +28,18 @@ pub fn peak_rss_bytes() -> u64 {
     field("/proc/self/status", "VmHWM:") * 1024
 }
 
+/// Resident memory of another process, bytes; 0 if it is gone.
+pub fn rss_of(process: u32) -> u64 {
+    field(&format!("/proc/{process}/status"), "VmRSS:") * 1024
+}
+
+/// Today's date, `2026-01-31`.
+pub fn today() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let stamp = sluice_http::rfc3339::format(now.as_millis() as u64);
+    String::from_utf8_lossy(&stamp[..10]).into_owned()
+}
+
 /// CPU time of this process, all threads.
 pub fn cpu() -> Duration {
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();

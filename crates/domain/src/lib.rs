@@ -7,6 +7,8 @@ pub mod invariants;
 pub mod limits;
 pub mod merchants;
 pub mod order_state;
+#[cfg(test)]
+mod order_state_tests;
 
 pub use goods::{Group, Handling};
 pub use identity::{Fingerprint, OrderId, ShipmentId, SlotCount};

@@ -360,7 +360,7 @@ impl Config {
         let bounds: [(&str, u32, u32, u32); 8] = [
             ("placed_at_window_s", self.placed_at_window_s, 1, 7 * 86_400),
             ("partitions", u32::from(self.partitions), 1, 64),
-            ("segment_mb", self.segment_mb, 16, 4_096),
+            ("segment_mb", self.segment_mb, 40, 4_096),
             ("checkpoint_mb", self.checkpoint_mb, 1, 1 << 20),
             ("hot_mb", self.hot_mb, 1, 3_072),
             ("queue_mb", self.queue_mb, 1, 4_096),

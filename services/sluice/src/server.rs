@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
 };
@@ -39,12 +39,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `address` and serves `app` on at most `connections` connections.
+    /// Takes `address` without listening yet, so that a server that can't have it fails before it has done any work.
     ///
     /// # Errors
     /// What the system says when the address can't be had.
-    pub fn start(address: SocketAddr, app: Router, connections: u32) -> std::io::Result<Self> {
-        let listener = listen(address)?;
+    pub fn reserve(address: SocketAddr) -> std::io::Result<TcpSocket> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart must not wait for the last connections' time-wait.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    }
+
+    /// Listens at a reserved address and serves `app` on at most `connections` connections.
+    ///
+    /// # Errors
+    /// What the system says when somebody else has come first.
+    pub fn start(reserved: TcpSocket, app: Router, connections: u32) -> std::io::Result<Self> {
+        let listener = reserved.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         let slots = Arc::new(Semaphore::new(connections as usize));
         let (close, closing) = watch::channel(false);
@@ -68,14 +80,6 @@ impl Server {
         }
         self.accepting.abort();
     }
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
-    // A restart must not wait for the last connections' time-wait.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 async fn accept(listener: TcpListener, app: Router, slots: Arc<Semaphore>, mut closing: watch::Receiver<bool>) {

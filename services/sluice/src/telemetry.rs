@@ -115,7 +115,7 @@ pub fn resident_bytes() -> Option<u64> {
 pub fn start_logs(format: LogFormat, level: &str) {
     let named = ["RUST_LOG", "SLUICE_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
     let wanted = named.as_deref().filter(|text| !text.is_empty()).unwrap_or(level);
-    let (filter, wrong) = match EnvFilter::try_new(wanted) {
+    let (filter, wrong) = match EnvFilter::try_new(directives(wanted)) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
@@ -132,9 +132,24 @@ pub fn start_logs(format: LogFormat, level: &str) {
     }
 }
 
+/// A plain level is meant for the product; what the store has to say about its files is for those who ask for it.
+fn directives(wanted: &str) -> String {
+    match wanted {
+        "warn" | "info" => format!("{wanted},fjall=warn,lsm_tree=warn"),
+        _ => wanted.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plain_level_is_the_products() {
+        assert_eq!(directives("info"), "info,fjall=warn,lsm_tree=warn");
+        assert_eq!(directives("info,fjall=info"), "info,fjall=info");
+        assert_eq!(directives("debug"), "debug");
+    }
 
     #[test]
     fn histograms_have_buckets_and_metrics_their_help() {

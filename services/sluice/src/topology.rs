@@ -149,6 +149,8 @@ impl Pipeline {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
+        let listen = |source| StartError::Listen { address: config.listen, source };
+        let reserved = Server::reserve(config.listen).map_err(listen)?;
         let metrics = telemetry::install_metrics();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let merchants = Arc::new(config.merchant_table()?);
@@ -181,8 +183,15 @@ impl Pipeline {
 
         let ops = Ops { engine: engine.clone(), metrics };
         let app = app(&config, &engine, &merchants, &clock, ops.clone());
-        let server = Server::start(config.listen, app, config.max_connections)
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let server = match Server::start(reserved, app, config.max_connections) {
+            Ok(server) => server,
+            Err(source) => {
+                drop(notifiers);
+                // Whether they end well doesn't matter: nothing was taken yet.
+                drop(tokio::task::spawn_blocking(move || threads.join()).await);
+                return Err(listen(source));
+            }
+        };
         let publisher = tokio::spawn(publish(ops));
         Ok(Self {
             engine,
@@ -380,3 +389,7 @@ async fn publish(ops: Ops) {
         ops::publish(&ops);
     }
 }
+
+#[cfg(test)]
+#[path = "topology_tests.rs"]
+mod tests;

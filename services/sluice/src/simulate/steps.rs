@@ -39,12 +39,14 @@ pub(super) struct Schedule {
     /// Turns without work since the last that had some.
     idle: usize,
     clock_steps: u32,
+    /// How far the wall clock is off.
+    clock_off_ms: i64,
 }
 
 impl Schedule {
     /// The weights of `plan`.
     pub(super) fn new(plan: &FaultPlan) -> Self {
-        Self { rng: plan.rng("weights"), parts: Vec::new(), lots: Vec::new(), idle: 0, clock_steps: 0 }
+        Self { rng: plan.rng("weights"), parts: Vec::new(), lots: Vec::new(), idle: 0, clock_steps: 0, clock_off_ms: 0 }
     }
 
     /// A life begins with so many partitions and carriers.
@@ -157,6 +159,11 @@ impl World {
         self.schedule.clock_steps += 1;
         let by = self.rng.between(1, self.plan.clock_step_ms) as i64;
         let by = if self.rng.coin() { by } else { -by };
+        // A clock that wanders by more than a small part of the window for repetitions is an operator's mistake: what is
+        // a repetition and what is too old is then no longer the same for checkout and index.
+        let most = (self.config.window_ms / 8) as i64;
+        let by = (self.schedule.clock_off_ms + by).clamp(-most, most) - self.schedule.clock_off_ms;
+        self.schedule.clock_off_ms += by;
         self.trace.line(format_args!("the wall clock is set by {by} ms"));
         self.machine.sim_clock().step_wall_ms(by);
     }

@@ -1,0 +1,10 @@
+//! The real program over real sockets, with simulated carriers in a process of their own.
+
+mod batches;
+mod idempotency;
+mod life;
+mod limits;
+mod metrics;
+mod operation;
+mod parcels;
+mod statuses;

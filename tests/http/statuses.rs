@@ -1,0 +1,200 @@
+//! Every status that the API's description promises is seen, and carries what the description says.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use sluice_domain::limits::{MAX_BATCH_BYTES, MAX_ORDER_BYTES};
+
+use crate::support::{
+    PATIENCE,
+    client::{Answer, Client, Connection},
+    journal::{groups, overwrite},
+    orders::order,
+    setup::{GOOD, Setup},
+    wait_for,
+    world::World,
+};
+
+/// Method, path as described, status.
+type Seen = BTreeSet<(String, String, u16)>;
+
+const ORDERS: &str = "/v1/orders";
+const BATCH: &str = "/v1/orders:batch";
+const ORDER: &str = "/v1/orders/{id}";
+
+/// Notes what was answered, after checking that it is whole.
+#[track_caller]
+fn note(seen: &mut Seen, method: &str, path: &str, status: u16, answer: &Answer) {
+    if status >= 400 {
+        answer.problem(status);
+    }
+    assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+    match status {
+        401 => assert_eq!(answer.header("www-authenticate"), Some("Bearer")),
+        405 => assert!(answer.header("allow").is_some(), "{answer:?}"),
+        _ => {}
+    }
+    seen.insert((method.to_owned(), path.to_owned(), status));
+}
+
+fn documented(description: &Value) -> Seen {
+    let mut all = Seen::new();
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            for status in operation["responses"].as_object().unwrap().keys() {
+                all.insert((method.to_owned(), path.clone(), status.parse().unwrap()));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_documented_status_is_seen() {
+    // As little memory for requests as may be configured: one batch as large as it may be is a merchant's whole share.
+    let mut setup = Setup::new(&[GOOD]).with("max_inflight_mb = 32\ndrain_deadline_s = 60\n");
+    setup.merchants.push(("m-3".to_owned(), "key-3".to_owned()));
+    let mut world = World::new(setup);
+    let server = world.serve();
+    let client = world.client();
+    // These take as long as the server's patience with a body: they run beside everything else.
+    let slow = [(ORDERS, "application/json"), (BATCH, "application/x-ndjson")].map(|(path, kind)| {
+        let client = Client::new(world.address(), "key-3");
+        std::thread::spawn(move || never_finished(&client, path, kind))
+    });
+    let mut seen = Seen::new();
+    refusals(&mut seen, &client);
+    let id = client.order("k", &order()).id();
+    operations(&mut seen, &client, &id);
+    overload(&mut seen, &world);
+    for (path, answer) in [ORDERS, BATCH].into_iter().zip(slow) {
+        note(&mut seen, "post", path, 408, &answer.join().unwrap());
+    }
+
+    // An order that is still on its way keeps the drain from ending.
+    world.carriers.change("good", r#"{"down": true}"#);
+    client.order("waits", &order()).id();
+    server.start_drain();
+    wait_for("the drain begins", || (client.get("/readyz").status == 503).then_some(()));
+    note(&mut seen, "get", "/readyz", 503, &client.get("/readyz"));
+    note(&mut seen, "get", "/healthz", 200, &client.get("/healthz"));
+    note(&mut seen, "get", ORDER, 200, &client.get(&format!("/v1/orders/{id}")));
+    world.carriers.change("good", r#"{"down": false}"#);
+    server.receipt();
+
+    unreadable(&mut seen, &mut world, &id);
+    let description: Value = serde_json::from_str(include_str!("../../schemas/openapi.json")).unwrap();
+    let missing: Vec<_> = documented(&description).difference(&seen).cloned().collect();
+    assert!(missing.is_empty(), "documented and never seen: {missing:?}");
+    let more: Vec<_> = seen.difference(&documented(&description)).cloned().collect();
+    assert!(more.is_empty(), "seen and not documented: {more:?}");
+}
+
+/// What is wrong with a request, by status.
+fn refusals(seen: &mut Seen, client: &Client) {
+    const JSON: &str = "content-type: application/json";
+    const NDJSON: &str = "content-type: application/x-ndjson";
+    const KEY: &str = "idempotency-key: k-refused";
+    let good = order().to_string();
+    let (nobody, order_text) = (Client::new(client.address, "key-none"), good.as_bytes());
+    let post = |client: &Client, path: &str, headers: &[&str], body: &[u8]| client.send(&format!("POST {path}"), headers, body);
+    note(seen, "post", ORDERS, 400, &post(client, ORDERS, &[JSON], order_text));
+    note(seen, "post", ORDERS, 400, &post(client, ORDERS, &[JSON, KEY], b"{"));
+    note(seen, "post", ORDERS, 401, &post(&nobody, ORDERS, &[JSON, KEY], order_text));
+    note(seen, "post", ORDERS, 401, &post(&Client::new(client.address, ""), ORDERS, &[JSON, KEY], order_text));
+    note(seen, "post", ORDERS, 405, &client.send("PUT /v1/orders", &[JSON, KEY], order_text));
+    note(seen, "post", ORDERS, 413, &post(client, ORDERS, &[JSON, KEY], &vec![b' '; MAX_ORDER_BYTES + 1]));
+    note(seen, "post", ORDERS, 415, &post(client, ORDERS, &["content-type: text/plain", KEY], order_text));
+    note(seen, "post", ORDERS, 415, &post(client, ORDERS, &[JSON, KEY, "content-encoding: gzip"], order_text));
+    note(seen, "post", ORDERS, 422, &post(client, ORDERS, &[JSON, KEY], b"{}"));
+    note(seen, "post", ORDERS, 201, &post(client, ORDERS, &[JSON, KEY], order_text));
+    note(seen, "post", BATCH, 400, &post(client, BATCH, &[NDJSON], b""));
+    note(seen, "post", BATCH, 401, &post(&nobody, BATCH, &[NDJSON], order_text));
+    note(seen, "post", BATCH, 405, &client.send("DELETE /v1/orders:batch", &[], b""));
+    note(seen, "post", BATCH, 413, &post(client, BATCH, &[NDJSON], &vec![b'\n'; MAX_BATCH_BYTES + 1]));
+    note(seen, "post", BATCH, 415, &post(client, BATCH, &[JSON], order_text));
+    note(seen, "post", BATCH, 200, &post(client, BATCH, &[NDJSON], order_text));
+    client.get("/nothing/here").problem(404);
+}
+
+fn operations(seen: &mut Seen, client: &Client, id: &str) {
+    let path = format!("/v1/orders/{id}");
+    note(seen, "get", ORDER, 200, &client.get(&path));
+    note(seen, "get", ORDER, 401, &Client::new(client.address, "key-none").get(&path));
+    note(seen, "get", ORDER, 404, &client.get("/v1/orders/no-id-at-all"));
+    note(seen, "get", ORDER, 405, &client.send(&format!("DELETE {path}"), &[], b""));
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        note(seen, "get", path, 200, &client.get(path));
+    }
+    // Whoever may not have arrived yet may come back.
+    let mut young = ulid::Ulid::from_string(id).unwrap();
+    young.0 ^= 1;
+    let answer = client.get(&format!("/v1/orders/{young}"));
+    assert!(answer.problem(404).is_empty() && answer.header("retry-after").is_some(), "{answer:?}");
+}
+
+/// Fills the memory for requests with bodies that are announced and don't come.
+fn overload(seen: &mut Seen, world: &World) {
+    let (one, other) = (world.client(), world.other_client());
+    let hog = |client: &Client| -> Connection {
+        let mut connection = client.connect().unwrap();
+        let head = client.head(&format!("POST {BATCH}"), &["content-type: application/x-ndjson"], MAX_BATCH_BYTES);
+        connection.write(head.as_bytes()).unwrap();
+        connection
+    };
+    let post = |client: &Client, path: &str| match path {
+        ORDERS => client.order("k-overload", &order()),
+        _ => client.batch(order().to_string()),
+    };
+    // Refused only once the announcement has been read; what is not refused yet is taken.
+    let refused = |client: &Client, path: &str, status: u16| {
+        let what = format!("{path} is answered {status}");
+        wait_for(&what, || Some(post(client, path)).filter(|answer| answer.status == status))
+    };
+    let ours = hog(&one);
+    for path in [ORDERS, BATCH] {
+        note(seen, "post", path, 429, &refused(&one, path, 429));
+        assert!(post(&other, path).status < 300, "another merchant isn't held up");
+    }
+    let theirs = hog(&other);
+    let third = Client::new(world.address(), "key-3");
+    for path in [ORDERS, BATCH] {
+        note(seen, "post", path, 503, &refused(&third, path, 503));
+    }
+    drop((ours, theirs));
+    wait_for("room again", || (post(&one, ORDERS).status == 201).then_some(()));
+}
+
+/// Announces a body, begins it, and never goes on.
+fn never_finished(client: &Client, path: &str, kind: &str) -> Answer {
+    let kind = format!("content-type: {kind}");
+    let head = client.head(&format!("POST {path}"), &[&kind, "idempotency-key: k-slow"], 1_000);
+    let mut connection = client.connect().unwrap();
+    connection.write(head.as_bytes()).unwrap();
+    connection.write(b"{").unwrap();
+    let started = std::time::Instant::now();
+    let answer = connection.answer().unwrap();
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+    answer
+}
+
+/// Damages the record of an order behind the server's back, after its start has verified all of it.
+fn unreadable(seen: &mut Seen, world: &mut World, id: &str) {
+    let server = world.serve();
+    let client = world.client();
+    let path = format!("/v1/orders/{id}");
+    assert_eq!(client.get(&path).status, 200);
+    let needle = ulid::Ulid::from_string(id).unwrap().0.to_be_bytes();
+    let group = groups(world.data_dir()).into_iter().find_map(|group| {
+        let bytes = std::fs::read(&group.file).unwrap();
+        let from = group.offset as usize;
+        let at = bytes[from..from + group.len() as usize].windows(16).position(|window| window == needle)?;
+        Some((group.file.clone(), group.offset + at as u64))
+    });
+    let (file, at) = group.expect("the order's id is in its record");
+    // What stands before the id says what kind of record this is.
+    overwrite(&file, at - 1, &[0xEE]);
+    note(seen, "get", ORDER, 503, &client.get(&path));
+    assert_eq!(client.order("k-after", &order()).status, 201, "nobody else is held up");
+    server.kill();
+}
