@@ -57,16 +57,16 @@ fn every_documented_status_is_seen() {
     let mut world = World::new(setup);
     let server = world.serve();
     let client = world.client();
+    let mut seen = Seen::new();
+    overload(&mut seen, &world);
     // These take as long as the server's patience with a body: they run beside everything else.
     let slow = [(ORDERS, "application/json"), (BATCH, "application/x-ndjson")].map(|(path, kind)| {
         let client = Client::new(world.address(), "key-3");
         std::thread::spawn(move || never_finished(&client, path, kind))
     });
-    let mut seen = Seen::new();
     refusals(&mut seen, &client);
     let id = client.order("k", &order()).id();
     operations(&mut seen, &client, &id);
-    overload(&mut seen, &world);
     for (path, answer) in [ORDERS, BATCH].into_iter().zip(slow) {
         note(&mut seen, "post", path, 408, &answer.join().unwrap());
     }

@@ -72,8 +72,12 @@ fn steps(parcels: u8) -> impl Strategy<Value = Vec<Step>> {
         Just(Step::Accepted),
         Just(Step::Classified(parcels)),
         (parcel.clone(), 0u8..3).prop_map(|(parcel, attempt)| Step::Requested { parcel, attempt }),
-        (parcel.clone(), 0u8..3, kind(), 5i64..9)
-            .prop_map(|(parcel, attempt, kind, at)| Step::Settled { parcel, attempt, kind, at }),
+        (parcel.clone(), 0u8..3, kind(), 5i64..9).prop_map(|(parcel, attempt, kind, at)| Step::Settled {
+            parcel,
+            attempt,
+            kind,
+            at
+        }),
         (parcel.clone(), 5i64..9).prop_map(|(parcel, at)| Step::Dead { parcel: Some(parcel), at }),
         (5i64..9).prop_map(|at| Step::Dead { parcel: None, at }),
         parcel.prop_map(Step::Packed),
@@ -93,7 +97,9 @@ fn expected_class(parcels: u8, steps: &[Step]) -> Class {
     if !steps.contains(&Step::Classified(parcels)) {
         return Class::InFlight;
     }
-    let accepted = |n| steps.iter().any(|s| matches!(s, Step::Settled { parcel, kind: OutcomeKind::Accepted, .. } if *parcel == n));
+    let accepted = |n| {
+        steps.iter().any(|s| matches!(s, Step::Settled { parcel, kind: OutcomeKind::Accepted, .. } if *parcel == n))
+    };
     let dead = |n| steps.iter().any(|s| matches!(s, Step::Dead { parcel: Some(p), .. } if *p == n));
     if (0..parcels).any(|n| !accepted(n) && !dead(n)) {
         Class::InFlight
@@ -215,5 +221,7 @@ fn open_attempts(row: &[u8], parcel: u8) -> Vec<u8> {
 /// True if the parcel's attempt is parked and the answer says no more than that.
 fn is_parked(row: &[u8], parcel: u8, kind: OutcomeKind) -> bool {
     kind == OutcomeKind::Unknown
-        && row_deltas(0, row).any(|d| matches!(d, Ok((_, Delta::Settled { parcel: p, outcome: OutcomeKind::Unknown, .. })) if p == parcel))
+        && row_deltas(0, row).any(
+            |d| matches!(d, Ok((_, Delta::Settled { parcel: p, outcome: OutcomeKind::Unknown, .. })) if p == parcel),
+        )
 }

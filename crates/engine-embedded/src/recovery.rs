@@ -172,8 +172,7 @@ pub(crate) fn peek_fingerprint(record: &[u8]) -> Result<Fingerprint, CodecError>
 }
 
 type Parts = (Arc<dyn Store>, Arc<dyn Clock>);
-type Replayed =
-    (Vec<crate::shared::Shard>, Vec<crate::shared::CarrierSlot>, Recovered, Parts, Vec<(String, u64, u64)>);
+type Replayed = (Vec<crate::shared::Shard>, Vec<crate::shared::CarrierSlot>, Recovered, Parts, Vec<(String, u64, u64)>);
 
 struct Replay<'a> {
     config: &'a EngineConfig,

@@ -41,7 +41,10 @@ impl Opened {
 }
 
 /// Runs `work` on the store. A panic in it is damage too: the files are as they were written, what they say is not.
-fn guarded<T>(pass: &mut Pass<'_>, work: impl FnOnce(&mut Pass<'_>) -> Result<T, LogError>) -> Result<Option<T>, LogError> {
+fn guarded<T>(
+    pass: &mut Pass<'_>,
+    work: impl FnOnce(&mut Pass<'_>) -> Result<T, LogError>,
+) -> Result<Option<T>, LogError> {
     match catch_unwind(AssertUnwindSafe(|| work(pass))) {
         Ok(Ok(done)) => Ok(Some(done)),
         Ok(Err(error)) => pass.report.note(error).map(|()| None),
@@ -140,7 +143,9 @@ impl Entries<'_, '_> {
         let (mut current, mut row, mut orders, mut result) = (None::<u128>, Vec::new(), 0, Ok(()));
         opened.store.scan(Table::Rows, &[], &mut |key, deltas| {
             self.pass.advance((key.len() + deltas.len()) as u64);
-            let Ok(key) = <[u8; 20]>::try_from(key) else { return self.damaged("rows", "a key that is not 20 bytes long") };
+            let Ok(key) = <[u8; 20]>::try_from(key) else {
+                return self.damaged("rows", "a key that is not 20 bytes long");
+            };
             // Rows of a checkpoint that wasn't finished don't count; the journal still has them.
             if key[16..] > last[..] || result.is_err() {
                 return;
@@ -184,7 +189,10 @@ impl Entries<'_, '_> {
             return Ok(());
         };
         if self.record_at(position, &|| format!("the row of order {id}"))? && peek_id(&self.record) != Ok(id.0) {
-            self.damaged("rows", format!("the row of order {id} names log position {position}, where another order is"));
+            self.damaged(
+                "rows",
+                format!("the row of order {id} names log position {position}, where another order is"),
+            );
         }
         Ok(())
     }

@@ -47,11 +47,7 @@ struct Walk<'p, 'a> {
 }
 
 /// Verifies the journal; `None` if not even its number can be found.
-pub(super) fn verify(
-    disk: &Arc<dyn Disk>,
-    known: Option<Known>,
-    pass: &mut Pass<'_>,
-) -> Result<Option<Log>, LogError> {
+pub(super) fn verify(disk: &Arc<dyn Disk>, known: Option<Known>, pass: &mut Pass<'_>) -> Result<Option<Log>, LogError> {
     let names = disk.list().map_err(LogError::io("listing the journal"))?;
     let indices: Vec<u64> = names.iter().filter_map(|n| segment_index(n)).collect();
     pass.report.segments = indices.len() as u64;
@@ -137,7 +133,8 @@ impl Walk<'_, '_> {
             }
             let (head_at, head_number) = self.known.head.group;
             if group.position >= head_at && !std::mem::replace(&mut met_head, true) && sequence != head_number {
-                let what = format!("the last checkpoint goes on with group {head_number}, here stands group {sequence}");
+                let what =
+                    format!("the last checkpoint goes on with group {head_number}, here stands group {sequence}");
                 self.damaged(group.position, what);
             }
             self.group(&group)?;
@@ -146,7 +143,10 @@ impl Walk<'_, '_> {
         }
         if !met_head && self.known.head.group.1 > expected {
             let (head_at, number) = self.known.head.group;
-            self.damaged(at, format!("the log ends before group {number} at log position {head_at}, a checkpoint's start"));
+            self.damaged(
+                at,
+                format!("the log ends before group {number} at log position {head_at}, a checkpoint's start"),
+            );
         }
         self.log.end = at;
         Ok(())
@@ -304,7 +304,8 @@ fn read_record(record: &[u8]) -> Result<(), CodecError> {
 /// True if the frame dead-letters the whole order at `offset` of its orders body.
 fn rejects(frame: &Frame<'_>, offset: usize) -> bool {
     let deltas = frame.sections().filter_map(Result::ok).filter(|s| s.kind == kind::DELTAS);
-    deltas.flat_map(|s| format::entries(s.body, 0)).filter_map(Result::ok).any(|e| {
-        e.target == Target::Here(offset) && matches!(e.delta, Delta::DeadLettered { parcel: None, .. })
-    })
+    deltas
+        .flat_map(|s| format::entries(s.body, 0))
+        .filter_map(Result::ok)
+        .any(|e| e.target == Target::Here(offset) && matches!(e.delta, Delta::DeadLettered { parcel: None, .. }))
 }

@@ -62,7 +62,8 @@ impl Scan {
             }
         }
         let segments = Segments::new(disk, segment_bytes);
-        let mut scan = Self { segments, segment_bytes, journal, verify, prepared, position: from, sequence, sealed: true };
+        let mut scan =
+            Self { segments, segment_bytes, journal, verify, prepared, position: from, sequence, sealed: true };
         scan.check_predecessor()?;
         Ok(scan)
     }

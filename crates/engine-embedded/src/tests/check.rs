@@ -127,16 +127,14 @@ fn all_damage_in_the_journal_is_listed() {
     let folder = folder();
     let segment = folder.path().join("journal/journal-0000000000.seg");
     let bytes = std::fs::read(&segment).unwrap();
-    let groups: Vec<u64> = (0..bytes.len() as u64)
-        .step_by(4096)
-        .filter(|&at| bytes[at as usize..].starts_with(b"SLG1"))
-        .collect();
+    let groups: Vec<u64> =
+        (0..bytes.len() as u64).step_by(4096).filter(|&at| bytes[at as usize..].starts_with(b"SLG1")).collect();
     // A head, a payload, and padding, of three groups that stand apart.
     flip(&segment, groups[1] + 17);
     flip(&segment, groups[4] + GROUP_HEAD as u64 + 100);
     let len = u32::from_le_bytes(bytes[groups[7] as usize + 32..][..4].try_into().unwrap());
     let padding = groups[7] + GROUP_HEAD as u64 + u64::from(len);
-    assert!(padding % 4096 > 0);
+    assert!(!padding.is_multiple_of(4096));
     flip(&segment, padding);
     let report = run(folder.path());
     let named: Vec<_> = report.damage.iter().map(|d| (d.file.as_str(), d.offset)).collect();
@@ -249,12 +247,8 @@ fn a_store_and_a_journal_that_do_not_belong_together_are_told() {
     }
     let mixed = copy(one.path());
     std::fs::remove_dir_all(mixed.path().join("journal")).unwrap();
-    let status = std::process::Command::new("cp")
-        .arg("-r")
-        .arg(two.path().join("journal"))
-        .arg(mixed.path())
-        .status()
-        .unwrap();
+    let status =
+        std::process::Command::new("cp").arg("-r").arg(two.path().join("journal")).arg(mixed.path()).status().unwrap();
     assert!(status.success());
     let report = run(mixed.path());
     assert!(report.damage_found > 500, "every row and index entry: {}", report.damage_found);

@@ -58,9 +58,8 @@ fn work(world: &mut World, orders: &mut Vec<Order>, round: usize) {
     let again = orders[orders.len() / 3].clone();
     world.submit(submission(&[&new[..], &[again]].concat()));
     let kinds = [OutcomeKind::Accepted, OutcomeKind::Rejected, OutcomeKind::GivenUp, OutcomeKind::Unknown];
-    let old = orders.iter().enumerate().filter(|(i, _)| (i + round) % 3 == 0);
-    let answers =
-        old.flat_map(|(i, o)| (0..2).map(move |p| answer(o.shipment(p, 0), kinds[(i + usize::from(p)) % 4])));
+    let old = orders.iter().enumerate().filter(|(i, _)| (i + round).is_multiple_of(3));
+    let answers = old.flat_map(|(i, o)| (0..2).map(move |p| answer(o.shipment(p, 0), kinds[(i + usize::from(p)) % 4])));
     world.report(answers.collect());
     // The owners' turns come in between.
     world.step_owners();
@@ -173,9 +172,7 @@ fn full_memory_asks_for_a_checkpoint_and_waits_for_it() {
         world.submit(submission(&[order(i)]));
         world.settle_down();
         // The checkpoint is begun, and not taken further.
-        if world.live().checkpointer.is_idle() {
-            world.live().checkpointer.step().unwrap();
-        } else if i > 150 {
+        if world.live().checkpointer.is_idle() || i > 150 {
             world.live().checkpointer.step().unwrap();
         }
     }

@@ -134,7 +134,12 @@ fn what_is_written_today_equals_what_was_frozen() {
             assert_eq!(String::from_utf8_lossy(&frozen), String::from_utf8_lossy(&bytes), "{name}");
         } else {
             let at = frozen.iter().zip(&bytes).position(|(a, b)| a != b);
-            assert!(frozen == bytes, "{name} differs from byte {at:?}, {} and {} bytes long", frozen.len(), bytes.len());
+            assert!(
+                frozen == bytes,
+                "{name} differs from byte {at:?}, {} and {} bytes long",
+                frozen.len(),
+                bytes.len()
+            );
         }
     }
 }

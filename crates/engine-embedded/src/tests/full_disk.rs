@@ -73,7 +73,9 @@ fn outcomes_without_room_are_held_and_taken_later() {
     world.engine().request_checkpoint();
     for _ in 0..5 {
         world.live().checkpointer.step().unwrap();
-        world.live().runners.iter_mut().for_each(|r| { r.step().unwrap(); });
+        world.live().runners.iter_mut().for_each(|r| {
+            r.step().unwrap();
+        });
     }
     assert_eq!(world.engine().checkpoints(), 0, "no checkpoint while an outcome waits that its outbox calls settled");
     world.refuse_commits(false);

@@ -41,7 +41,10 @@ fn frame(len: usize, fill: u8) -> Vec<u8> {
 
 fn mark() -> (Arc<AtomicU64>, impl Fn(u64) -> Completion) {
     let mark = Arc::new(AtomicU64::new(0));
-    let make = { let mark = Arc::clone(&mark); move |to| Completion::Sending(Arc::clone(&mark), to) };
+    let make = {
+        let mark = Arc::clone(&mark);
+        move |to| Completion::Sending(Arc::clone(&mark), to)
+    };
     (mark, make)
 }
 

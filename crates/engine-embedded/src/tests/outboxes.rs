@@ -6,7 +6,7 @@ use std::{
 };
 
 use sluice_pipeline::{
-    OutboxBatch, Outbox,
+    OutboxBatch,
     conformance::{Harness, Order, Sent, answer, submission},
 };
 use sluice_schemas::outcome::OutcomeKind;
@@ -46,7 +46,9 @@ fn one_that_keeps_up_and_one_that_lags_see_the_same() {
     for max in (0..9).cycle() {
         let mut batch = OutboxBatch::default();
         match lagging.poll_entries(&mut cx, max, &mut batch) {
-            std::task::Poll::Ready(taken) => assert!(taken.unwrap() == batch.entries.len() && batch.entries.len() <= max),
+            std::task::Poll::Ready(taken) => {
+                assert!(taken.unwrap() == batch.entries.len() && batch.entries.len() <= max)
+            }
             std::task::Poll::Pending => break,
         }
         seen.extend(batch.entries.iter().map(|e| e.shipment));
@@ -115,7 +117,15 @@ fn after_a_restart_marked_entries_may_have_been_sent() {
     let expected = [true, true, true, true, false, false];
     assert_eq!(maybe_sent_after(|_| {}), expected);
     assert_eq!(maybe_sent_after(World::checkpoint), expected, "with a checkpoint");
-    assert_eq!(maybe_sent_after(|w| { w.power_cycle(); w.checkpoint(); w.power_cycle(); }), expected, "twice");
+    assert_eq!(
+        maybe_sent_after(|w| {
+            w.power_cycle();
+            w.checkpoint();
+            w.power_cycle();
+        }),
+        expected,
+        "twice"
+    );
 }
 
 /// The mark is asked for while a checkpoint is under way, after each number of its steps.
@@ -180,7 +190,8 @@ fn a_new_reader_in_the_same_process_starts_like_after_a_restart() {
     place(&mut world, 0, 2);
     let sent = world.outbox(0);
     world.live().outboxes[0].mark_sending(sent[3].position);
-    world.report(vec![answer(sent[0].shipment, OutcomeKind::Accepted), answer(sent[2].shipment, OutcomeKind::Accepted)]);
+    world
+        .report(vec![answer(sent[0].shipment, OutcomeKind::Accepted), answer(sent[2].shipment, OutcomeKind::Accepted)]);
     world.live().outboxes[0].settled(sent[0].position);
     world.settle_down();
     let outbox = world.engine().outbox(0);

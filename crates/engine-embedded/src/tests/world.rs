@@ -55,7 +55,6 @@ pub struct Live {
     pub engine: Engine,
     pub runners: Vec<Runner<Partition>>,
     pub checkpointer: Checkpointer,
-    pub recovered: Recovered,
     pub outboxes: Vec<Box<dyn Outbox>>,
     tickets: Vec<(usize, Receipts)>,
 }
@@ -116,7 +115,7 @@ impl World {
         let runner = |p| Runner::new(p, stages(), Arc::clone(&health), clock.clone() as Arc<_>);
         let runners = partitions.into_iter().map(runner).collect();
         let outboxes = (0..self.config.carriers.len()).map(|c| engine.outbox(c as u16)).collect();
-        self.live = Some(Live { engine, runners, checkpointer, recovered, outboxes, tickets: Vec::new() });
+        self.live = Some(Live { engine, runners, checkpointer, outboxes, tickets: Vec::new() });
         Ok(recovered)
     }
 
