@@ -5,6 +5,6 @@ mod idempotency;
 mod life;
 mod limits;
 mod metrics;
-mod operation;
+pub mod operation;
 mod parcels;
 mod statuses;

@@ -1,1 +1,8 @@
 //! The one integration binary: http, crash, simulation, architecture.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests say what must hold")]
+
+mod architecture;
+mod crash;
+mod http;
+mod support;

@@ -29,7 +29,7 @@ fn a_drain_finishes_what_is_in_flight() {
     let client = world.client();
     let first = order();
     let id = client.order("k-0", &first).id();
-    post_batch(&client, "k", 499);
+    post_batch(&client, "more", 499);
     client.order("k-0", &first);
     server.start_drain();
     let readiness = wait_for("the drain begins", || Some(client.get("/readyz")).filter(|answer| answer.status == 503));

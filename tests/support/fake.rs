@@ -1,7 +1,7 @@
 //! Carriers that say whatever a test wants: the simulated ones only say what sane carriers say.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,

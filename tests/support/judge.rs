@@ -120,28 +120,34 @@ fn read_once(world: &World, orders: &[Acked]) -> (Views, Vec<Acked>) {
     let (found, open) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for part in orders.chunks(orders.len().div_ceil(READERS)) {
-            scope.spawn(|| {
-                let (mut settled, mut unsettled) = (Vec::new(), Vec::new());
-                let mut connection = Client::new(world.address(), "").connect().unwrap();
-                for ack in part {
-                    let client = Client::new(world.address(), &ack.key);
-                    let head = client.head(&format!("GET /v1/orders/{}", ack.id), &[], 0);
-                    let answer = connection.exchange(&head, b"").unwrap();
-                    assert_eq!(answer.status, 200, "acknowledged order {}: {}", ack.id, answer.text());
-                    let view = answer.json();
-                    assert_eq!(view["id"], ack.id.as_str());
-                    if is_settled(&view) {
-                        settled.push((ack.id.clone(), view));
-                    } else {
-                        unsettled.push(ack.clone());
-                    }
-                }
+            let (found, open) = (&found, &open);
+            scope.spawn(move || {
+                let (mut settled, unsettled) = read_part(world, part);
                 found.lock().unwrap().append(&mut settled);
-                open.lock().unwrap().append(&mut unsettled);
+                open.lock().unwrap().extend(unsettled);
             });
         }
     });
     (found.into_inner().unwrap(), open.into_inner().unwrap())
+}
+
+fn read_part(world: &World, orders: &[Acked]) -> (Views, Vec<Acked>) {
+    let (mut settled, mut unsettled) = (Vec::new(), Vec::new());
+    let mut connection = Client::new(world.address(), "").connect().unwrap();
+    for ack in orders {
+        let client = Client::new(world.address(), &ack.key);
+        let head = client.head(&format!("GET /v1/orders/{}", ack.id), &[], 0);
+        let answer = connection.exchange(&head, b"").unwrap();
+        assert_eq!(answer.status, 200, "acknowledged order {}: {}", ack.id, answer.text());
+        let view = answer.json();
+        assert_eq!(view["id"], ack.id.as_str());
+        if is_settled(&view) {
+            settled.push((ack.id.clone(), view));
+        } else {
+            unsettled.push(ack.clone());
+        }
+    }
+    (settled, unsettled)
 }
 
 /// Asserts that the ledger bears out what the order says of each of its parcels.

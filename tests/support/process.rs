@@ -104,8 +104,9 @@ pub struct Ended {
 /// The program with these arguments, and nothing of this machine's configuration.
 pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
-    let ours = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_"));
-    ours.for_each(|(name, _)| drop(command.env_remove(name)));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_")) {
+        command.env_remove(name);
+    }
     command.env_remove("RUST_LOG").args(arguments);
     command
 }

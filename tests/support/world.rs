@@ -1,9 +1,9 @@
 //! One test's world: a folder, carriers, an address that stays its own, and a server that comes and goes.
 
 use std::{
-    cell::Cell,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ pub struct World {
     _port: TcpSocket,
     data_dir: PathBuf,
     folder: TempDir,
-    starts: Cell<u32>,
+    starts: AtomicU32,
 }
 
 impl World {
@@ -53,7 +53,7 @@ impl World {
         port.set_reuseaddr(true).unwrap();
         port.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = port.local_addr().unwrap();
-        Self { setup, carriers, address, _port: port, data_dir, folder, starts: Cell::new(0) }
+        Self { setup, carriers, address, _port: port, data_dir, folder, starts: AtomicU32::new(0) }
     }
 
     pub fn folder(&self) -> &Path {
@@ -85,7 +85,7 @@ impl World {
 
     /// Starts a server.
     pub fn launch(&self) -> Server {
-        let number = self.starts.replace(self.starts.get() + 1);
+        let number = self.starts.fetch_add(1, SeqCst);
         let (config, ready) = (self.folder().join("sluice.toml"), self.folder().join(format!("ready-{number}")));
         std::fs::write(&config, self.setup.text(self.address, &self.data_dir, &self.carriers.url)).unwrap();
         let mut command = program(&["serve", "--json", "--config"]);

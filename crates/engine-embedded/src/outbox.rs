@@ -211,13 +211,8 @@ impl Outbox for JournalOutbox {
             self.shared.journal.wake_on_progress(waker);
         }
         // Without room the mark doesn't rise, nothing is sent, and the notifier asks again.
-        if self.shared.journal.append(bytes, 0).is_ok() {
-            let done = Completion::Sending(Arc::clone(&self.slot().sending), position);
-            if let Some(now) = self.shared.journal.after_appended(done) {
-                now.run();
-                self.waker.iter().for_each(Waker::wake_by_ref);
-            }
-        }
+        let done = Completion::Sending(Arc::clone(&self.slot().sending), position);
+        let _ = self.shared.journal.append_then(bytes, done);
     }
 
     fn sending_mark(&self) -> u64 {

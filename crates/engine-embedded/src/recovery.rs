@@ -222,21 +222,9 @@ impl<'a> Replay<'a> {
             let start = group.payload_position() + frame.start as u64 - format::FRAME_HEAD as u64;
             let known = self.head.replay_from.get(usize::from(frame.partition));
             if known.is_some_and(|&from| start < from) {
-                // Sending marks belong to no partition, and the head may be older than this one.
-                self.marks(&frame).map_err(damaged)?;
                 continue;
             }
             self.frame(group.payload_position(), &frame)?.map_err(damaged)?;
-        }
-        Ok(())
-    }
-
-    fn marks(&mut self, frame: &Frame<'_>) -> Result<(), CodecError> {
-        for section in frame.sections() {
-            let section = section?;
-            if section.kind == kind::SENDING {
-                self.sending(&section)?;
-            }
         }
         Ok(())
     }

@@ -180,9 +180,18 @@ fn write(engine: &Engine, report: &dyn Fn(&LogError)) {
 
 fn take_checkpoints(checkpointer: &mut Checkpointer, engine: &Engine, stop: &AtomicBool, report: &dyn Fn(&LogError)) {
     let (alarm, rung) = &engine.shared.alarm;
+    let seconds = metrics::histogram!("sluice_checkpoint_seconds");
+    let mut began = None;
     while !stop.load(Relaxed) {
         match checkpointer.step() {
-            Ok(true) => {}
+            Ok(true) if checkpointer.is_idle() => {
+                if let Some(began) = began.take() {
+                    seconds.record(Instant::elapsed(&began).as_secs_f64());
+                }
+            }
+            Ok(true) => {
+                began.get_or_insert_with(Instant::now);
+            }
             Ok(false) => {
                 let mut ringing = alarm.lock();
                 if !*ringing {

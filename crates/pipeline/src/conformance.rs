@@ -206,8 +206,11 @@ pub trait Harness {
 
 type Make<'a> = &'a mut dyn FnMut() -> Box<dyn Harness>;
 
+/// One case: asserts what it asserts about engines of its maker.
+pub type Case = fn(Make<'_>);
+
 /// All cases by name. Each gets a maker of empty engines.
-pub const CASES: &[(&str, fn(Make<'_>))] = &[
+pub const CASES: &[(&str, Case)] = &[
     ("an order is accepted, read and offered", an_order_is_accepted_read_and_offered),
     ("the same request is one order", the_same_request_is_one_order),
     ("another request under a key is a conflict", another_request_under_a_key_is_a_conflict),

@@ -153,7 +153,8 @@ fn parcel_view<'a>(
         id: ParcelId { order: state.id, number: parcel.number },
         handling: contents.and_then(|c| Group::from_code(c.0)).map(Group::name),
         carrier: requested.map(|r| r.carrier),
-        tracking_number: parcel.accepted().and_then(|a| a.outcome).map(|(_, _, text)| text),
+        // Empty: the carrier took it and gave no number that can be shown.
+        tracking_number: parcel.accepted().and_then(|a| a.outcome).map(|o| o.2).filter(|number| !number.is_empty()),
         status: state.parcel_status(parcel),
         lines: Vec::new(),
     };

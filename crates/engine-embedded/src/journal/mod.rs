@@ -227,6 +227,18 @@ impl Journal {
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
     pub fn append(&self, frame: &[u8], reserve: u64) -> Result<u64, AppendError> {
+        self.append_inner(frame, reserve, None)
+    }
+
+    /// As [`Journal::append`], and runs `completion` once the frame is durable: before anybody is told that it is.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was appended then, and `completion` is dropped.
+    pub fn append_then(&self, frame: &[u8], completion: Completion) -> Result<u64, AppendError> {
+        self.append_inner(frame, 0, Some(completion))
+    }
+
+    fn append_inner(&self, frame: &[u8], reserve: u64, then: Option<Completion>) -> Result<u64, AppendError> {
         let mut state = self.state.lock();
         if state.failed.is_some() || state.closed {
             return Err(AppendError::Closed);
@@ -249,6 +261,7 @@ impl Journal {
         let at = state.open.position + state.open.buf.len() as u64;
         state.open.buf.extend(frame);
         state.open.crc = crc32c::crc32c_append(state.open.crc, frame);
+        state.open.completions.extend(then);
         drop(state);
         self.work.notify_one();
         Ok(at)

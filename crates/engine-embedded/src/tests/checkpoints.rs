@@ -131,6 +131,32 @@ fn a_crash_in_any_phase_loses_and_doubles_nothing() {
     assert!((2..=6).contains(&finished), "the phases were all met: {finished}");
 }
 
+/// Its rows are in the store, its head is not: what they say is replayed, delta by delta, and must count once.
+#[test]
+fn a_checkpoint_that_was_not_finished_counts_nothing_twice() {
+    for steps in 0..8 {
+        let mut world = World::mem(tiny());
+        let order = Order::new("a", &["c0", "c1", "c0"]);
+        world.submit(submission(std::slice::from_ref(&order)));
+        world.settle_down();
+        world.checkpoint();
+        for parcel in 0..3 {
+            world.report(vec![answer(order.shipment(parcel, 0), OutcomeKind::Accepted)]);
+            world.settle_down();
+        }
+        world.engine().request_checkpoint();
+        for _ in 0..steps {
+            world.live().checkpointer.step().unwrap();
+            world.settle_down();
+        }
+        for life in 0..2 {
+            world.power_cycle();
+            let expected = Counts { accepted: 1, finished: 1, ..Counts::default() };
+            assert_eq!(counts(&world), expected, "{steps} steps, life {life}");
+        }
+    }
+}
+
 #[test]
 fn a_store_that_fails_ends_the_checkpoint_and_nothing_else() {
     let mut world = World::mem(tiny());

@@ -1,0 +1,94 @@
+//! A disk without a byte left: new orders are refused and told when to come back, those already taken go on, and nothing
+//! is lost whatever happens next.
+
+use serde_json::Value;
+
+use crate::support::{
+    client::Client,
+    judge::{Acked, judge},
+    orders::{YOGURT, line, order, order_of},
+    setup::{GOOD, Setup},
+    tmpfs::Tmpfs,
+    wait_for,
+    world::World,
+};
+
+/// Room for the journal's first files, the store, and some more.
+const MIB: u32 = 256;
+
+/// Posts long orders until one is refused for want of room; gives those that were taken.
+fn post_until_refused(client: &Client, name: &str) -> Vec<Acked> {
+    let mut acked = Vec::new();
+    let mut long = order_of(&[(YOGURT, 1); 100]);
+    long["lines"].as_array_mut().unwrap().iter_mut().for_each(|line| line["title"] = "YOGURT ".repeat(28).into());
+    for batch in 0..1_000 {
+        let lines: Vec<String> = (0..100).map(|n| line(&format!("{name}-{batch}-{n}"), long.clone()).to_string()).collect();
+        let answer = client.batch(lines.join("\n"));
+        if answer.status == 503 {
+            assert_disk_full(&answer.json(), answer.header("retry-after").and_then(|text| text.parse().ok()));
+            return acked;
+        }
+        for result in answer.lines() {
+            match result["status"].as_u64().unwrap() {
+                201 => acked.push(Acked { id: result["id"].as_str().unwrap().to_owned(), key: client.key.clone() }),
+                503 => assert_disk_full(&result["problem"], result["retry_after"].as_u64()),
+                _ => panic!("{result}"),
+            }
+        }
+    }
+    panic!("a full disk takes order after order");
+}
+
+/// Also for want of time: the next file of the journal may just be on its way.
+fn assert_disk_full(problem: &Value, retry_after: Option<u64>) {
+    assert_eq!(problem["status"], 503, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("full"), "{problem}");
+    assert!(retry_after.is_some_and(|seconds| seconds >= 1), "{problem}");
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_serves_again_with_room() {
+    let disk = match Tmpfs::mount(MIB) {
+        Ok(disk) => disk,
+        Err(missing) => {
+            eprintln!("\n*** SKIPPED: a_full_disk_loses_nothing_and_serves_again_with_room ***");
+            eprintln!("*** no file system can be mounted here: {missing}; run as root ***\n");
+            return;
+        }
+    };
+    let setup = Setup::new(&[GOOD]).with("checkpoint_mb = 8\n");
+    let world = World::with_data_in(setup, disk.path().join("data"));
+    let mut server = world.serve();
+    let client = world.client();
+    let first = order();
+    let mut acked = vec![Acked { id: client.order("first", &first).id(), key: client.key.clone() }];
+
+    let filler = disk.fill();
+    acked.extend(post_until_refused(&client, "filling"));
+    assert!(acked.len() > 100, "{}", acked.len());
+    let readiness = wait_for("/readyz says it", || Some(client.get("/readyz")).filter(|answer| answer.status == 503));
+    readiness.problem(503);
+    assert!(readiness.text().contains("disk is full"), "{}", readiness.text());
+    client.order("refused", &order()).problem(503);
+    assert_eq!(client.get("/healthz").status, 200);
+    // What was taken before goes all the way: the answers of carriers have room that orders don't get.
+    let classes = judge(&world, &acked);
+    assert_eq!(classes.finished, acked.len());
+    assert!(server.is_alive(), "a full disk is no reason to end: {}", server.log());
+
+    // Killed with the disk still full, it starts with the disk still full: all can be read, and nothing new is taken.
+    server.kill();
+    let mut server = world.serve();
+    assert_eq!(judge(&world, &acked), classes);
+    client.order("refused", &order()).problem(503);
+    assert!(server.is_alive(), "{}", server.log());
+
+    std::fs::remove_file(filler).unwrap();
+    wait_for("there is room again", || (client.get("/readyz").status == 200).then_some(()));
+    acked.push(Acked { id: client.order("after", &order()).id(), key: client.key.clone() });
+    server.kill();
+    let server = world.serve();
+    assert_eq!(judge(&world, &acked).finished, acked.len());
+    let receipt = server.drain();
+    assert_eq!(receipt["left_in_journal"], 0, "{receipt}");
+}
