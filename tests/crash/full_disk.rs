@@ -46,22 +46,24 @@ fn assert_disk_full(problem: &Value, retry_after: Option<u64>) {
     assert!(retry_after.is_some_and(|seconds| seconds >= 1), "{problem}");
 }
 
+/// A small disk, or what is missing for it, said loudly.
+fn mount(test: &str) -> Option<Tmpfs> {
+    match Tmpfs::mount(MIB) {
+        Ok(disk) => Some(disk),
+        Err(missing) => {
+            eprintln!("\n*** SKIPPED: {test} ***\n*** no file system can be mounted here: {missing}; run as root ***\n");
+            None
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_loses_nothing_and_serves_again_with_room() {
-    let disk = match Tmpfs::mount(MIB) {
-        Ok(disk) => disk,
-        Err(missing) => {
-            eprintln!("\n*** SKIPPED: a_full_disk_loses_nothing_and_serves_again_with_room ***");
-            eprintln!("*** no file system can be mounted here: {missing}; run as root ***\n");
-            return;
-        }
-    };
-    let setup = Setup::new(&[GOOD]).with("checkpoint_mb = 8\n");
-    let world = World::with_data_in(setup, disk.path().join("data"));
+    let Some(disk) = mount("a_full_disk_loses_nothing_and_serves_again_with_room") else { return };
+    let world = World::with_data_in(Setup::new(&[GOOD]), disk.path().join("data"));
     let mut server = world.serve();
     let client = world.client();
-    let first = order();
-    let mut acked = vec![Acked { id: client.order("first", &first).id(), key: client.key.clone() }];
+    let mut acked = vec![Acked { id: client.order("first", &order()).id(), key: client.key.clone() }];
 
     let filler = disk.fill();
     acked.extend(post_until_refused(&client, "filling"));

@@ -66,7 +66,6 @@ impl Storm {
             batch: self.batch.and_then(NonZeroUsize::new),
             connections: NonZeroUsize::new(if self.batch.is_some() { 4 } else { 48 }),
             seed: self.seed,
-            two_line: true,
             // Nobody gives up: whatever is sent has an answer in the end.
             give_up_after: Duration::from_secs(120),
             drain: Duration::from_secs(120),
@@ -108,7 +107,7 @@ impl Storm {
         let mut sending = block_on(Sending::start(self.load(world))).unwrap();
         let mut kills = 0;
         while kills < self.kills {
-            let enough = sending.snapshot().done + 1 + random.below(self.rate as u64 / 3);
+            let enough = sending.snapshot().done + 1 + random.below(self.rate as u64);
             wait_for("orders are acknowledged", || (sending.snapshot().done >= enough).then_some(()));
             // Not to wait for anything: this is the moment of the kill.
             std::thread::sleep(random.moment(50));
@@ -125,7 +124,7 @@ impl Storm {
             }
             server = world.serve();
         }
-        let enough = sending.snapshot().done + self.rate as u64 / 4;
+        let enough = sending.snapshot().done + self.rate as u64 / 2;
         wait_for("orders are acknowledged after the last kill", || (sending.snapshot().done >= enough).then_some(()));
         sending.stop();
         let sent = block_on(sending.finish()).unwrap();
@@ -177,7 +176,7 @@ fn single_orders_survive_kills() {
         seed: 1,
         kills: 8,
         carriers: &[SWIFT, STEADY],
-        rate: 1_500.0,
+        rate: 3_000.0,
         batch: None,
         partitions: &[2],
         least: 2_000,
@@ -194,7 +193,7 @@ fn batches_survive_kills() {
         seed: 2,
         kills: 8,
         carriers: &[SWIFT, STEADY],
-        rate: 5_000.0,
+        rate: 6_000.0,
         batch: Some(250),
         partitions: &[2],
         least: 6_000,
@@ -211,7 +210,7 @@ fn a_careless_carrier_is_never_asked_twice_across_kills() {
         seed: 3,
         kills: 8,
         carriers: &[SWIFT, STEADY, CARELESS],
-        rate: 1_500.0,
+        rate: 3_000.0,
         batch: None,
         partitions: &[2],
         least: 2_000,
@@ -228,7 +227,7 @@ fn owners_may_change_from_kill_to_kill() {
         seed: 4,
         kills: 6,
         carriers: &[SWIFT, CARELESS],
-        rate: 3_000.0,
+        rate: 4_000.0,
         batch: Some(100),
         partitions: &[2, 1, 3],
         least: 3_000,

@@ -77,9 +77,6 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
-        }
         // Both fail only if it is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();

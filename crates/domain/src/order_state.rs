@@ -97,7 +97,10 @@ impl<'a> OrderState<'a> {
                 keep_least(&mut self.parcel(n).dead_lettered, (at, reason));
             }
             Delta::Packed { parcel, handling, weight_g, items } => {
-                self.parcel(parcel).packed = Some((handling, weight_g, items));
+                let slot = &mut self.parcel(parcel).packed;
+                if slot.as_ref().is_none_or(|old| (handling, weight_g) < (old.0, old.1)) {
+                    *slot = Some((handling, weight_g, items));
+                }
             }
             Delta::Requested(requested) => {
                 let slot = &mut self.attempt(requested.parcel, requested.attempt).requested;
@@ -159,8 +162,10 @@ impl<'a> OrderState<'a> {
     /// The customer's status: that of the least advanced parcel, so it says no more than is true of every parcel.
     pub fn status(&self) -> Milestone {
         let own = self.own_milestones();
-        let of_parcels = self.parcels.iter().filter_map(|p| own.union(p.milestones()).status()).min();
-        of_parcels.or_else(|| own.status()).unwrap_or(Milestone::Accepted)
+        // A parcel not yet seen would pull the minimum back when it appears.
+        let all_known = self.classified.is_some_and(|(_, expected, _)| self.parcels.len() >= usize::from(expected));
+        let of_parcels = self.parcels.iter().filter(|_| all_known).filter_map(|p| own.union(p.milestones()).status());
+        of_parcels.min().or_else(|| own.status()).unwrap_or(Milestone::Accepted)
     }
 
     /// The status of one parcel.
@@ -318,7 +323,7 @@ pub fn on_outcome<'a>(row: &'a [u8], outcome: &Outcome<'_>) -> Result<OutcomeSte
     }
     Ok(match (outcome.kind, position) {
         (OutcomeKind::Accepted | OutcomeKind::Unknown, _) => OutcomeStep::Settle,
-        (OutcomeKind::Rejected, Some(order_position)) if outcome.attempt + 1 < MAX_ATTEMPTS => {
+        (OutcomeKind::Rejected, Some(order_position)) if outcome.attempt < MAX_ATTEMPTS - 1 => {
             OutcomeStep::Reroute { turned_down, next: outcome.attempt + 1, order_position }
         }
         (OutcomeKind::Rejected | OutcomeKind::GivenUp, _) => OutcomeStep::DeadLetter,

@@ -7,7 +7,10 @@ use std::{
 };
 
 use hashbrown::HashTable;
-use sluice_domain::ShipmentId;
+use sluice_domain::{
+    ShipmentId,
+    order_state::{OutcomeStep, on_outcome},
+};
 use sluice_schemas::{
     order::OrderRef,
     outcome::{OutcomeKind, peek_attempt},
@@ -211,6 +214,10 @@ impl<L: Log> Runner<L> {
         tracing::error!(order_id = %self.batch.meta(input).order, reason, "poison order");
         match self.batch.input(input) {
             Ok(Input::Outcome(o)) => {
+                // What is decided already, or was never asked, needs nobody to look at it.
+                if matches!(on_outcome(self.rows.get(input), &o), Ok(OutcomeStep::Ignore)) {
+                    return;
+                }
                 self.effects.settle(input, o.parcel, o.attempt, o.kind);
                 if o.kind != OutcomeKind::Accepted {
                     self.effects.dead_letter(reason);
