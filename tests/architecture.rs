@@ -29,7 +29,8 @@ fn real_arrows() -> BTreeMap<String, BTreeSet<String>> {
     let packages = metadata["packages"].as_array().unwrap();
     let name = |v: &Value| v["name"].as_str().unwrap().to_owned();
     let ours: BTreeSet<String> = packages.iter().map(name).collect();
-    let arrows = |p: &Value| p["dependencies"].as_array().unwrap().iter().map(name).filter(|n| ours.contains(n)).collect();
+    let arrows =
+        |p: &Value| p["dependencies"].as_array().unwrap().iter().map(name).filter(|n| ours.contains(n)).collect();
     packages.iter().map(|p| (name(p), arrows(p))).collect()
 }
 

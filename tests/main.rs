@@ -1,8 +1,15 @@
 //! The one integration binary: http, crash, simulation, architecture.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests say what must hold")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests say what must hold"
+)]
 
 mod architecture;
 mod crash;
 mod http;
+mod recovery_10m;
 mod support;

@@ -5,8 +5,8 @@ use std::path::Path;
 use crate::{
     http::operation::post_batch,
     support::{
-        judge::{Acked, judge},
         journal::{Group, HEAD, flip, groups, overwrite},
+        judge::{Acked, judge},
         setup::{GOOD, Setup},
         world::World,
     },

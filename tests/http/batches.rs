@@ -22,7 +22,8 @@ fn a_bad_line_fails_alone() {
     let first = good("k-1");
     let mut other = line("k-1", order());
     other["customer"] = "c-78".into();
-    let lines = [&first, "nonsense", &wrong.to_string(), &good("k-2"), &late.to_string(), &first, &other.to_string(), ""];
+    let lines =
+        [&first, "nonsense", &wrong.to_string(), &good("k-2"), &late.to_string(), &first, &other.to_string(), ""];
     let results = client.batch(lines.join("\n")).lines();
     let statuses: Vec<_> = results.iter().map(|result| result["status"].as_u64().unwrap()).collect();
     assert_eq!(statuses, [201, 400, 422, 201, 422, 201, 422]);

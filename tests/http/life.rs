@@ -45,20 +45,27 @@ fn an_order_goes_all_the_way_to_its_carrier() {
     // What was ordered is what was split, line by line.
     assert_eq!(parcels[0]["lines"], json!([posted["lines"][0], posted["lines"][2]]));
     assert_eq!(parcels[1]["lines"], json!([posted["lines"][1]]));
-    let steps = ["accepted", "classified", "carrier_requested", "carrier_requested", "carrier_accepted", "carrier_accepted"];
+    let steps =
+        ["accepted", "classified", "carrier_requested", "carrier_requested", "carrier_accepted", "carrier_accepted"];
     let mut seen = milestones(&view);
     seen.sort_by_key(|milestone| steps.iter().position(|step| step == milestone));
     assert_eq!(seen, steps);
 
     let receipt = server.drain();
-    assert_eq!((&receipt["accepted"], &receipt["finished"], &receipt["left_in_journal"]), (&1.into(), &1.into(), &0.into()));
+    assert_eq!(
+        (&receipt["accepted"], &receipt["finished"], &receipt["left_in_journal"]),
+        (&1.into(), &1.into(), &0.into())
+    );
     let ledger = world.ledger();
     let effects: Vec<_> = ledger.order(Ulid::from_string(&id).unwrap()).collect();
     assert_eq!(effects.len(), 2);
     for (effect, parcel) in effects.iter().zip(parcels) {
         assert_eq!((effect.accepted, effect.rejected), (1, 0));
         assert_eq!(parcel["id"], format!("{id}-{}", effect.parcel));
-        assert_eq!((&parcel["carrier"], parcel["tracking_number"].as_str()), (&"good".into(), effect.tracking_number().as_deref()));
+        assert_eq!(
+            (&parcel["carrier"], parcel["tracking_number"].as_str()),
+            (&"good".into(), effect.tracking_number().as_deref())
+        );
     }
 }
 
@@ -107,10 +114,12 @@ fn poison_is_dead_lettered_and_stops_nobody() {
         let id = result["id"].as_str().unwrap();
         let view = wait_for(&format!("order {id} is decided"), || {
             let view = client.view(id);
-            let decided = view["parcels"].as_array().unwrap().iter().all(|parcel| parcel["status"] != "carrier_requested");
+            let decided =
+                view["parcels"].as_array().unwrap().iter().all(|parcel| parcel["status"] != "carrier_requested");
             decided.then_some(view)
         });
-        let statuses: Vec<_> = view["parcels"].as_array().unwrap().iter().map(|parcel| parcel["status"].as_str().unwrap()).collect();
+        let statuses: Vec<_> =
+            view["parcels"].as_array().unwrap().iter().map(|parcel| parcel["status"].as_str().unwrap()).collect();
         if is_poison(&n) {
             assert_eq!(statuses.iter().filter(|status| **status == "dead_lettered").count(), 2, "{view}");
             assert!(view["timeline"].to_string().contains("limit 3,999 g"), "it says why: {view}");

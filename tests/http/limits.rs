@@ -143,7 +143,8 @@ fn bytes_of_an_order(client: &Client) {
 fn lines_of_a_batch(client: &Client) {
     for count in [0, 1, MAX_BATCH_LINES - 1, MAX_BATCH_LINES, MAX_BATCH_LINES + 1] {
         let fresh = order();
-        let lines: Vec<String> = (0..count).map(|n| line(&format!("lines-{count}-{n}"), fresh.clone()).to_string()).collect();
+        let lines: Vec<String> =
+            (0..count).map(|n| line(&format!("lines-{count}-{n}"), fresh.clone()).to_string()).collect();
         let answer = client.batch(lines.join("\n"));
         match count {
             0 => drop(answer.problem(400)),

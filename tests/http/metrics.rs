@@ -116,7 +116,9 @@ impl Sample {
             Some((name, rest)) => (name, rest.strip_suffix('}').unwrap_or_else(|| panic!("{line}"))),
             None => (series, ""),
         };
-        let legal = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        let legal = |name: &str| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
         assert!(legal(name), "{line}");
         let label = |text: &str| {
             let (key, value) = text.split_once("=\"").unwrap_or_else(|| panic!("{line}"));

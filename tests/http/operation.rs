@@ -41,9 +41,13 @@ fn a_drain_finishes_what_is_in_flight() {
     assert_eq!(client.view(&id)["status"], "carrier_requested");
     world.carriers.change("good", r#"{"down": false}"#);
     let receipt = server.receipt();
-    for (field, value) in
-        [("accepted", 500), ("finished", 500), ("dead_lettered", 0), ("left_in_journal", 0), ("duplicates_suppressed", 1)]
-    {
+    for (field, value) in [
+        ("accepted", 500),
+        ("finished", 500),
+        ("dead_lettered", 0),
+        ("left_in_journal", 0),
+        ("duplicates_suppressed", 1),
+    ] {
         assert_eq!(receipt[field], value, "{field} in {receipt}");
     }
     assert!(receipt["seconds"].as_f64().unwrap() > 0.0);

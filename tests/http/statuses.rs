@@ -98,7 +98,9 @@ fn refusals(seen: &mut Seen, client: &Client) {
     const KEY: &str = "idempotency-key: k-refused";
     let good = order().to_string();
     let (nobody, order_text) = (Client::new(client.address, "key-none"), good.as_bytes());
-    let post = |client: &Client, path: &str, headers: &[&str], body: &[u8]| client.send(&format!("POST {path}"), headers, body);
+    let post = |client: &Client, path: &str, headers: &[&str], body: &[u8]| {
+        client.send(&format!("POST {path}"), headers, body)
+    };
     note(seen, "post", ORDERS, 400, &post(client, ORDERS, &[JSON], order_text));
     note(seen, "post", ORDERS, 400, &post(client, ORDERS, &[JSON, KEY], b"{"));
     note(seen, "post", ORDERS, 401, &post(&nobody, ORDERS, &[JSON, KEY], order_text));

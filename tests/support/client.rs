@@ -95,11 +95,15 @@ impl Connection {
         Ok(Self { stream, input: Vec::new() })
     }
 
-    /// Sends head and body, all of it, and only then reads the answer.
+    /// Sends head and body, all of it, and only then reads the answer. A server that has no room answers before it has
+    /// read the body, and reads no further: then the answer is there although the rest could not be sent.
     pub fn exchange(&mut self, head: &str, body: &[u8]) -> io::Result<Answer> {
-        self.write(head.as_bytes())?;
-        self.write(body)?;
-        self.answer()
+        let sent = self.write(head.as_bytes()).and_then(|()| self.write(body));
+        match (self.answer(), sent) {
+            (Ok(answer), Err(_)) if answer.status < 400 => Err(io::Error::other("taken before it was sent")),
+            (Ok(answer), _) => Ok(answer),
+            (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+        }
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

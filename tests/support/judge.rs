@@ -107,7 +107,8 @@ fn settled_views(world: &World, acked: &[Acked]) -> HashMap<String, Value> {
         }
         views.extend(found);
         left = open;
-        let example = left.first().map(|ack| Client::new(world.address(), &ack.key).get(&format!("/v1/orders/{}", ack.id)));
+        let example =
+            left.first().map(|ack| Client::new(world.address(), &ack.key).get(&format!("/v1/orders/{}", ack.id)));
         assert!(progress.elapsed() < PATIENCE, "{} orders never settle, such as {example:?}", left.len());
     }
     views

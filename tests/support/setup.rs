@@ -33,11 +33,15 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Merchants m-1 and m-2 with the keys key-1 and key-2, and these carriers. The journal's files are as small as they
-    /// may be.
+    /// Merchants m-1 and m-2 with the keys key-1 and key-2, and these carriers. The journal's files are small.
     pub fn new(carriers: &[Carrier]) -> Self {
+        Self { top: "segment_mb = 40\n".to_owned(), ..Self::with_defaults(carriers) }
+    }
+
+    /// The same with every default.
+    pub fn with_defaults(carriers: &[Carrier]) -> Self {
         let merchant = |n| (format!("m-{n}"), format!("key-{n}"));
-        Self { top: "segment_mb = 40\n".to_owned(), merchants: [1, 2].map(merchant).into(), carriers: carriers.to_vec() }
+        Self { top: String::new(), merchants: [1, 2].map(merchant).into(), carriers: carriers.to_vec() }
     }
 
     /// With further lines of the top level.

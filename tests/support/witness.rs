@@ -6,7 +6,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     thread::JoinHandle,
     time::Duration,
@@ -22,7 +22,7 @@ use super::{
 /// Orders that are followed.
 const MOST: usize = 60;
 /// Readings between two new orders.
-const READS: u64 = 40;
+const READS: u64 = 8;
 /// Pause after a server that isn't there, so as not to keep its processor busy.
 const PAUSE: Duration = Duration::from_millis(2);
 /// The published statuses, lowest rank first, written down a second time.
@@ -45,6 +45,7 @@ const RANKS: [&str; 13] = [
 /// A witness at work.
 pub struct Witness {
     stop: Arc<AtomicBool>,
+    reads: Arc<AtomicU64>,
     thread: JoinHandle<Testimony>,
 }
 
@@ -61,10 +62,16 @@ pub struct Testimony {
 impl Witness {
     /// A witness who posts as `client`; `name` makes its keys its own.
     pub fn start(client: Client, name: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, name) = (Arc::clone(&stop), name.to_owned());
-        let thread = std::thread::spawn(move || Watch::new(client, name).run(&stopped));
-        Self { stop, thread }
+        let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counted, name) = (Arc::clone(&stop), Arc::clone(&reads), name.to_owned());
+        let thread = std::thread::spawn(move || Watch::new(client, name).run(&stopped, &counted));
+        Self { stop, reads, thread }
+    }
+
+    /// Readings so far; panics if it has seen something taken back.
+    pub fn reads(&self) -> u64 {
+        assert!(!self.thread.is_finished(), "the witness ended early: see its panic above");
+        self.reads.load(SeqCst)
     }
 
     /// Ends it, and gives what it saw; panics with what it saw taken back.
@@ -99,8 +106,9 @@ impl Watch {
         Self { client, name, connection, connections: 0, orders, posting, reads: 0, across_restarts: 0 }
     }
 
-    fn run(mut self, stop: &AtomicBool) -> Testimony {
+    fn run(mut self, stop: &AtomicBool, reads: &AtomicU64) -> Testimony {
         while !stop.load(SeqCst) {
+            reads.store(self.reads, SeqCst);
             // An error is a server that was killed; nobody can tell what it did last.
             if self.step().is_err() {
                 self.connection = None;

@@ -18,7 +18,7 @@ use super::{
     client::Client,
     process::{Ended, Process, program},
     setup::Setup,
-    wait_at_most, wait_for,
+    wait_at_most,
 };
 
 /// See the module.
@@ -178,13 +178,6 @@ impl Server {
     /// The value of a metric, by its whole name with labels; `None` if it isn't shown.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let text = Client::new(self.address, "").get("/metrics").text();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        value
-    }
-
-    /// Waits until a metric is what `fits` says.
-    #[track_caller]
-    pub fn wait_for_metric(&self, name: &str, fits: impl Fn(f64) -> bool) -> f64 {
-        wait_for(name, || self.metric(name).filter(|value| fits(*value)))
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 }

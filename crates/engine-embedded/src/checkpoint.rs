@@ -119,13 +119,15 @@ pub struct Checkpointer {
     /// Journal position at which the last checkpoint began.
     began_at: u64,
     outboxes: Vec<(String, u64, u64)>,
+    /// An index generation that owners are about to forget.
+    dropping: Option<u32>,
     phase: Phase,
 }
 
 impl Checkpointer {
     pub(crate) fn new(shared: Arc<Shared>, head: Head) -> Self {
         let began_at = head.group.0;
-        Self { shared, head, began_at, outboxes: Vec::new(), phase: Phase::Idle }
+        Self { shared, head, began_at, outboxes: Vec::new(), dropping: None, phase: Phase::Idle }
     }
 
     /// Does the next piece of work; false if there is none now.
@@ -279,6 +281,15 @@ impl Checkpointer {
 
     /// Drops index generations that no retry can ask for any more.
     fn expire(&mut self) -> Result<bool, LogError> {
+        if let Some(number) = self.dropping {
+            let waits = |s: &crate::shared::Shard| s.errands.lock().expire.iter().any(|e| e.0 == number);
+            if self.shared.shards.iter().any(waits) {
+                return Ok(false);
+            }
+            self.shared.store.drop_table(Table::Index(number))?;
+            self.dropping = None;
+            return Ok(true);
+        }
         let now = self.shared.clock.now_ms();
         // `placed_at` may lie a window ahead of the acceptance, and a retry may come a window after `placed_at`.
         let old = |frozen_at: u64| frozen_at + 2 * self.shared.config.window_ms < now;
@@ -291,10 +302,12 @@ impl Checkpointer {
             put(b"head", &head);
         })?;
         for shard in &self.shared.shards {
-            shard.errands.lock().expire.push(number);
+            // What is queued by now was within the window when it was taken, however long it has waited.
+            let orders = shard.queue.orders_pushed();
+            shard.errands.lock().expire.push((number, orders));
             shard.attention.store(true, Release);
         }
-        self.shared.store.drop_table(Table::Index(number))?;
+        self.dropping = Some(number);
         Ok(true)
     }
 }

@@ -186,6 +186,7 @@ impl Chunk {
 struct Queues {
     orders: VecDeque<Chunk>,
     order_bytes: usize,
+    orders_pushed: u64,
     outcomes: VecDeque<Chunk>,
     outcome_bytes: usize,
     outcomes_pushed: u64,
@@ -231,6 +232,7 @@ impl Queue {
                     continue;
                 }
                 q.order_bytes += record.len();
+                q.orders_pushed += 1;
                 let chunk = open_chunk(&mut q.orders, &mut q.spare, self.config.batch_bytes);
                 if chunk.tickets.last().is_none_or(|last| !Arc::ptr_eq(last, ticket)) {
                     chunk.tickets.push(Arc::clone(ticket));
@@ -311,6 +313,11 @@ impl Queue {
     /// Wakes the owner, so that it looks at its other duties.
     pub fn nudge(&self) {
         self.arrival.notify_one();
+    }
+
+    /// Orders ever queued.
+    pub fn orders_pushed(&self) -> u64 {
+        self.queues.lock().orders_pushed
     }
 
     /// Outcomes ever queued.

@@ -34,6 +34,7 @@ pub struct Partition {
     /// Outcomes of a refused commit, to be polled again.
     held: Vec<(OrderId, Vec<u8>)>,
     outcomes_taken: u64,
+    orders_taken: u64,
     encoder: Encoder,
     /// By input: where the live rows have the orders of the outcomes in the batch under way.
     addresses: Vec<(u32, Option<u32>)>,
@@ -52,6 +53,7 @@ impl Partition {
             chunk: Chunk::default(),
             held: Vec::new(),
             outcomes_taken: 0,
+            orders_taken: 0,
             encoder,
             addresses: Vec::new(),
             row: Vec::new(),
@@ -78,8 +80,15 @@ impl Partition {
         for (number, filter) in errands.install.drain(..) {
             self.index.spilled(number, filter);
         }
-        for number in errands.expire.drain(..) {
-            self.index.expire(number);
+        let (index, taken) = (&mut self.index, self.orders_taken);
+        errands.expire.retain(|&(number, orders)| {
+            if taken >= orders {
+                index.expire(number);
+            }
+            taken < orders
+        });
+        if !errands.expire.is_empty() {
+            shard.attention.store(true, Release);
         }
         let Some((number, outcomes)) = errands.freeze else { return };
         if self.outcomes_taken < outcomes || !self.held.is_empty() {
@@ -225,6 +234,7 @@ impl Log for Partition {
                 None => return self.idle(batch),
             }
             self.outcomes_taken += self.chunk.batch.outcomes() as u64;
+            self.orders_taken += self.chunk.askers.len() as u64;
             std::mem::swap(batch, &mut self.chunk.batch);
         } else {
             for (order, record) in self.held.drain(..) {

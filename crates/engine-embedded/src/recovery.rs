@@ -124,6 +124,9 @@ pub(crate) fn open(
         indices.iter_mut().for_each(|index| index.spilled(generation, filter.clone()));
     }
     let mut head = head.unwrap_or_else(|| Head { group: (0, 1), ..Head::default() });
+    // A head that a failed write left in doubt must not come to light after a later crash: the next checkpoint takes its
+    // number and drops the index run that it names.
+    put_meta(&*store, b"head", &head.encode())?;
     let mut scan = Scan::new(
         Arc::clone(&disk),
         deployment.segment_bytes,

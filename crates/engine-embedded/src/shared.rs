@@ -141,7 +141,8 @@ pub(crate) struct Errands {
     pub(crate) freeze: Option<(u32, u64)>,
     pub(crate) frozen: Option<Frozen>,
     pub(crate) install: Vec<(u32, Filter)>,
-    pub(crate) expire: Vec<u32>,
+    /// Forget this index generation, once so many orders have been taken from the queue.
+    pub(crate) expire: Vec<(u32, u64)>,
 }
 
 pub(crate) struct Shard {

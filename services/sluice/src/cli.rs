@@ -115,7 +115,7 @@ fn format(asked: Option<LogFormat>) -> LogFormat {
 }
 
 fn on_workers(work: impl Future<Output = u8>) -> u8 {
-    block_on(tokio::runtime::Builder::new_multi_thread().worker_threads(std::env::var("SLUICE_X_WORKERS").ok().and_then(|v| v.parse().ok()).unwrap_or(WORKERS)).enable_all().build(), work)
+    block_on(tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build(), work)
 }
 
 fn on_one_thread(work: impl Future<Output = u8>) -> u8 {

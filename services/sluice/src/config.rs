@@ -326,10 +326,13 @@ impl Config {
         toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start));
             let line = before.map(|before| before.matches('\n').count() + 1);
-            let place = line.map_or_else(|| name.to_owned(), |line| match key_of(text, line) {
-                Some(key) => format!("{name}:{line}: {key}"),
-                None => format!("{name}:{line}"),
-            });
+            let place = line.map_or_else(
+                || name.to_owned(),
+                |line| match key_of(text, line) {
+                    Some(key) => format!("{name}:{line}: {key}"),
+                    None => format!("{name}:{line}"),
+                },
+            );
             ConfigError::at(place, error.message().trim().replace('\n', " "))
         })
     }
@@ -467,7 +470,8 @@ impl CarrierConfig {
 /// that slipped to where a key belongs.
 fn key_of(text: &str, line: usize) -> Option<&str> {
     let (key, _) = text.lines().nth(line - 1)?.split_once('=')?;
-    let known = |known: &str| known.trim_start_matches(['#', ' ']).strip_prefix(key.trim())?.strip_prefix(" = ").map(drop);
+    let known =
+        |known: &str| known.trim_start_matches(['#', ' ']).strip_prefix(key.trim())?.strip_prefix(" = ").map(drop);
     EXAMPLE.lines().any(|line| known(line).is_some()).then(|| key.trim())
 }
 

@@ -100,7 +100,9 @@ fn secrets_come_from_either_place_and_are_never_shown() {
 fn mistakes_are_named_by_line_and_never_quoted() {
     let error = |text: &str| Config::parse("s.toml", text).unwrap_err().to_string();
     assert!(error("listen = \"127.0.0.1:1\"\npartition = 2").starts_with("s.toml:2: unknown field `partition`"));
-    assert!(error("partitions = \"two\"").starts_with("s.toml:1: partitions: invalid type: string \"two\", expected u16"));
+    assert!(
+        error("partitions = \"two\"").starts_with("s.toml:1: partitions: invalid type: string \"two\", expected u16")
+    );
     assert!(error("\n\nlisten = \"here\"").starts_with("s.toml:3: "));
     for text in ["[[merchant]]\nid = \"a\"\napi_keys = \"open\"", "[[merchant]]\nid = \"a\"\napi_key = 12345678"] {
         let error = error(text);
