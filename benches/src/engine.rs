@@ -20,8 +20,8 @@ use sluice_data::OrderWriter;
 use sluice_domain::{Group, SlotCount};
 use sluice_engine_embedded::{Engine, EngineConfig, FjallStore, RealDisk, Threads};
 use sluice_pipeline::{
-    Answer, BoxFuture, Clock, HealthBoard, Intake, Manifest, OutboxBatch, OutboxEntry, Outcomes, Receipt, Runner, ShipmentAnswer,
-    Stage, Submission, Submitted,
+    Answer, BoxFuture, Clock, HealthBoard, Intake, Manifest, OutboxBatch, OutboxEntry, Outcomes, Receipt, Runner,
+    ShipmentAnswer, Stage, Submission, Submitted,
 };
 
 /// What to run.
@@ -145,7 +145,8 @@ fn stages(table: &Arc<Table>) -> Result<Vec<Box<dyn Stage>>, Box<dyn std::error:
 }
 
 fn carriers() -> Result<Arc<Table>, Box<dyn std::error::Error>> {
-    let rules = ["swift", "steady", "value", "metro"].map(|id| CarrierRule::new(id, GroupSet::of(&Group::ALL))).to_vec();
+    let rules =
+        ["swift", "steady", "value", "metro"].map(|id| CarrierRule::new(id, GroupSet::of(&Group::ALL))).to_vec();
     Ok(Arc::new(Table::new(1, rules)?))
 }
 
@@ -153,7 +154,11 @@ fn carriers() -> Result<Arc<Table>, Box<dyn std::error::Error>> {
 ///
 /// # Errors
 /// Whatever goes wrong.
-pub fn run(folder: &Path, work: &Workload, progress: &(dyn Fn(u64) + Sync)) -> Result<Outcome, Box<dyn std::error::Error>> {
+pub fn run(
+    folder: &Path,
+    work: &Workload,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Outcome, Box<dyn std::error::Error>> {
     let clock = SystemClock::new();
     let table = carriers()?;
     let ids: Vec<Arc<str>> = ["swift", "steady", "value", "metro"].map(Arc::from).to_vec();

@@ -66,7 +66,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let all = args.what.is_empty();
     let wants = |what| all || args.what.contains(&what);
     let runs = Runs::new(&args)?;
-    for (what, name) in [(What::Engine, "engine"), (What::Baskets, "engine_baskets"), (What::Down, "engine_carrier_down")]
+    for (what, name) in
+        [(What::Engine, "engine"), (What::Baskets, "engine_baskets"), (What::Down, "engine_carrier_down")]
     {
         if wants(what) {
             runs.engine(&args, what, name)?;

@@ -153,28 +153,16 @@ mod tests {
     fn a_household_stays_where_it_lives() {
         assert_eq!(address(1, 77), address(1, 77));
         assert_ne!(address(1, 77), address(2, 77));
-        let distinct: HashSet<String> =
-            (1..=2_500).map(|household| address(1, household)).collect();
+        let distinct: HashSet<String> = (1..=2_500).map(|household| address(1, household)).collect();
         assert_eq!(distinct.len(), 2_500);
     }
 
     #[test]
     fn tables_need_no_escaping() {
         let towns = TOWN.iter().map(|(town, _)| town);
-        for text in GIVEN
-            .iter()
-            .chain(&SURNAME)
-            .chain(&QUARTER)
-            .chain(&STREET)
-            .chain(&SUFFIX)
-            .chain(&NOTE)
-            .chain(towns)
+        for text in GIVEN.iter().chain(&SURNAME).chain(&QUARTER).chain(&STREET).chain(&SUFFIX).chain(&NOTE).chain(towns)
         {
-            assert!(
-                text.bytes()
-                    .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\'),
-                "{text}"
-            );
+            assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\'), "{text}");
         }
     }
 

@@ -61,9 +61,7 @@ impl Baskets {
             clock: 0,
             lines: 0,
         };
-        let read: Box<[Head]> = (0..file.rows)
-            .map(|_| heads.next())
-            .collect::<Result<_, _>>()?;
+        let read: Box<[Head]> = (0..file.rows).map(|_| heads.next()).collect::<Result<_, _>>()?;
         heads.finish()?;
         let mut lines = LineColumns {
             sku: columns.next("SKU")?,
@@ -75,10 +73,7 @@ impl Baskets {
             lines.read_basket(head.line_count, &mut all)?;
         }
         lines.finish()?;
-        Ok(Self {
-            heads: read,
-            lines: all.into(),
-        })
+        Ok(Self { heads: read, lines: all.into() })
     }
 
     /// How many baskets there are.
@@ -117,10 +112,7 @@ impl Baskets {
             store: head.store,
             household: head.household,
             local_seconds: head.local_seconds,
-            lines: self
-                .lines
-                .get(from..from + head.line_count as usize)
-                .unwrap_or_default(),
+            lines: self.lines.get(from..from + head.line_count as usize).unwrap_or_default(),
         }
     }
 }
@@ -128,10 +120,7 @@ impl Baskets {
 impl std::fmt::Debug for Baskets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (baskets, lines) = (self.len(), self.line_count());
-        f.debug_struct("Baskets")
-            .field("len", &baskets)
-            .field("line_count", &lines)
-            .finish_non_exhaustive()
+        f.debug_struct("Baskets").field("len", &baskets).field("line_count", &lines).finish_non_exhaustive()
     }
 }
 
@@ -150,16 +139,14 @@ impl HeadColumns<'_> {
         let step = self.local_seconds.number()?;
         // Zigzag: even numbers go forward, odd ones back.
         self.clock += i64::from(step >> 1) ^ -i64::from(step & 1);
-        let local_seconds = u32::try_from(self.clock)
-            .map_err(|_| self.local_seconds.error("leaves the years 1970 to 2106"))?;
+        let local_seconds =
+            u32::try_from(self.clock).map_err(|_| self.local_seconds.error("leaves the years 1970 to 2106"))?;
         let line_count = self.line_count.number()?;
         if line_count == 0 {
             return Err(self.line_count.error("holds an empty basket"));
         }
         let first_line = self.lines;
-        self.lines = first_line
-            .checked_add(line_count)
-            .ok_or_else(|| self.line_count.error("adds up too high"))?;
+        self.lines = first_line.checked_add(line_count).ok_or_else(|| self.line_count.error("adds up too high"))?;
         Ok(Head {
             store: self.store.number()?,
             household: self.household.number()?,
@@ -170,14 +157,7 @@ impl HeadColumns<'_> {
     }
 
     fn finish(&self) -> Result<(), DataError> {
-        [
-            &self.store,
-            &self.household,
-            &self.local_seconds,
-            &self.line_count,
-        ]
-        .into_iter()
-        .try_for_each(Column::finish)
+        [&self.store, &self.household, &self.local_seconds, &self.line_count].into_iter().try_for_each(Column::finish)
     }
 }
 
@@ -193,26 +173,18 @@ impl LineColumns<'_> {
         let mut sku = 0u32;
         for _ in 0..lines {
             let step = self.sku.number()?;
-            sku = sku
-                .checked_add(step)
-                .ok_or_else(|| self.sku.error("adds up too high"))?;
+            sku = sku.checked_add(step).ok_or_else(|| self.sku.error("adds up too high"))?;
             let quantity = self.quantity.number()?;
             if quantity == 0 {
                 return Err(self.quantity.error("holds a zero"));
             }
-            into.push(BasketLine {
-                sku,
-                quantity,
-                unit_price_minor: self.unit_price.number()?,
-            });
+            into.push(BasketLine { sku, quantity, unit_price_minor: self.unit_price.number()? });
         }
         Ok(())
     }
 
     fn finish(&self) -> Result<(), DataError> {
-        [&self.sku, &self.quantity, &self.unit_price]
-            .into_iter()
-            .try_for_each(Column::finish)
+        [&self.sku, &self.quantity, &self.unit_price].into_iter().try_for_each(Column::finish)
     }
 }
 
@@ -225,51 +197,26 @@ mod tests {
     fn holds_the_sample() {
         let baskets = baskets().unwrap();
         assert_eq!((baskets.len(), baskets.line_count()), (40_000, 406_387));
-        assert_eq!(
-            baskets
-                .iter()
-                .map(|basket| basket.lines.len())
-                .sum::<usize>(),
-            baskets.line_count()
-        );
+        assert_eq!(baskets.iter().map(|basket| basket.lines.len()).sum::<usize>(), baskets.line_count());
         assert!(baskets.get(40_000).is_none());
         for basket in baskets.iter() {
             assert!((1..=100).contains(&basket.lines.len()));
             assert!(basket.lines.is_sorted_by(|a, b| a.sku < b.sku));
-            assert!(
-                basket
-                    .lines
-                    .iter()
-                    .all(|line| (1..=1000).contains(&line.quantity) && line.unit_price_minor > 0)
-            );
+            assert!(basket.lines.iter().all(|line| (1..=1000).contains(&line.quantity) && line.unit_price_minor > 0));
         }
     }
 
     #[test]
     fn spans_the_year_evenly_and_in_order() {
         let baskets = baskets().unwrap();
-        let times: Vec<i64> = baskets
-            .iter()
-            .map(|basket| i64::from(basket.local_seconds))
-            .collect();
+        let times: Vec<i64> = baskets.iter().map(|basket| i64::from(basket.local_seconds)).collect();
         // 2017-01-01 and 2018-01-01, both 00:00:00 by the local clock.
-        assert!(
-            times
-                .iter()
-                .all(|time| (1_483_228_800..1_514_764_800).contains(time))
-        );
+        assert!(times.iter().all(|time| (1_483_228_800..1_514_764_800).contains(time)));
         assert!(times.windows(2).all(|pair| pair[1] >= pair[0] - 3_600));
         assert!(times.windows(2).filter(|pair| pair[1] < pair[0]).count() <= 1);
         let mut weeks = [0; 53];
-        times
-            .iter()
-            .for_each(|time| weeks[(time - 1_483_228_800) as usize / 604_800] += 1);
-        assert!(
-            weeks[..52]
-                .iter()
-                .all(|baskets| (500..1_000).contains(baskets)),
-            "{weeks:?}"
-        );
+        times.iter().for_each(|time| weeks[(time - 1_483_228_800) as usize / 604_800] += 1);
+        assert!(weeks[..52].iter().all(|baskets| (500..1_000).contains(baskets)), "{weeks:?}");
     }
 
     #[test]
@@ -286,12 +233,7 @@ mod tests {
         let mut bytes = include_bytes!("../baskets.sld").to_vec();
         bytes[1_000_000] ^= 1;
         let error = Baskets::from_bytes(&bytes).err().unwrap();
-        assert!(
-            error
-                .to_string()
-                .starts_with("baskets: damaged: its header says crc32c"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("baskets: damaged: its header says crc32c"), "{error}");
         let catalogue = Baskets::from_bytes(include_bytes!("../catalogue.sld"));
         assert_eq!(catalogue.err(), Some(DataError::Magic { file: "baskets" }));
     }

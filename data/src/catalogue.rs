@@ -54,28 +54,19 @@ impl<'a> Product<'a> {
     #[must_use]
     pub fn title(&self) -> &'a str {
         let from = self.row.title_at as usize;
-        self.catalogue
-            .titles
-            .get(from..from + usize::from(self.row.title_length))
-            .unwrap_or_default()
+        self.catalogue.titles.get(from..from + usize::from(self.row.title_length)).unwrap_or_default()
     }
 
     /// The shop's department.
     #[must_use]
     pub fn department(&self) -> &'a str {
-        self.catalogue
-            .departments
-            .get(usize::from(self.row.department))
-            .map_or("", AsRef::as_ref)
+        self.catalogue.departments.get(usize::from(self.row.department)).map_or("", AsRef::as_ref)
     }
 
     /// The handling class by name.
     #[must_use]
     pub fn handling_name(&self) -> &'static str {
-        HANDLING
-            .get(usize::from(self.handling))
-            .copied()
-            .unwrap_or_default()
+        HANDLING.get(usize::from(self.handling)).copied().unwrap_or_default()
     }
 }
 
@@ -115,12 +106,7 @@ impl Catalogue {
         if !handling.text()?.split('\n').eq(HANDLING) {
             return Err(handling.error("differ from the classes of this build"));
         }
-        let departments = columns
-            .next("departments")?
-            .text()?
-            .split('\n')
-            .map(Box::from)
-            .collect();
+        let departments = columns.next("departments")?.text()?.split('\n').map(Box::from).collect();
         let title_column = columns.next("titles")?;
         let titles: Box<str> = title_column.text()?.into();
         let spans = spans(&title_column, &titles)?;
@@ -142,10 +128,7 @@ impl Catalogue {
             last_sku: 0,
         };
         catalogue.order = (0..file.rows)
-            .map(|_| {
-                rows.next(&spans, catalogue.departments.len())
-                    .map(|row| catalogue.insert(row))
-            })
+            .map(|_| rows.next(&spans, catalogue.departments.len()).map(|row| catalogue.insert(row)))
             .collect::<Result<_, _>>()?;
         rows.finish()?;
         Ok(catalogue)
@@ -184,19 +167,11 @@ impl Catalogue {
 
     /// All products by ascending SKU.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Product<'_>> {
-        self.order
-            .iter()
-            .map(|&at| self.product(&self.table[at as usize]))
+        self.order.iter().map(|&at| self.product(&self.table[at as usize]))
     }
 
     fn product<'a>(&'a self, row: &'a Row) -> Product<'a> {
-        Product {
-            sku: row.sku,
-            handling: row.handling,
-            weight_g: row.weight_g,
-            catalogue: self,
-            row,
-        }
+        Product { sku: row.sku, handling: row.handling, weight_g: row.weight_g, catalogue: self, row }
     }
 
     fn home(&self, sku: u32) -> usize {
@@ -216,10 +191,7 @@ impl Catalogue {
 
 impl std::fmt::Debug for Catalogue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Catalogue")
-            .field("version", &self.version)
-            .field("len", &self.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Catalogue").field("version", &self.version).field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -229,8 +201,7 @@ fn spans(column: &Column<'_>, titles: &str) -> Result<Vec<(u32, u8)>, DataError>
     titles
         .split('\n')
         .map(|title| {
-            let length = u8::try_from(title.len())
-                .map_err(|_| column.error("holds a title over 255 bytes"))?;
+            let length = u8::try_from(title.len()).map_err(|_| column.error("holds a title over 255 bytes"))?;
             let span = (from, length);
             from += u32::from(length) + 1;
             Ok(span)
@@ -256,9 +227,7 @@ impl Rows<'_> {
         self.last_sku = sku;
         let department = self.department.byte()?;
         if usize::from(department) >= departments {
-            return Err(self
-                .department
-                .error("names a department that isn't listed"));
+            return Err(self.department.error("names a department that isn't listed"));
         }
         let handling = self.handling.byte()?;
         if usize::from(handling) >= HANDLING.len() {
@@ -269,26 +238,13 @@ impl Rows<'_> {
             return Err(self.title.error("names a title that isn't listed"));
         };
         let weight_g = self.weight.number()?;
-        Ok(Row {
-            sku,
-            title_at,
-            weight_g,
-            title_length,
-            department,
-            handling,
-        })
+        Ok(Row { sku, title_at, weight_g, title_length, department, handling })
     }
 
     fn finish(&self) -> Result<(), DataError> {
-        [
-            &self.sku,
-            &self.department,
-            &self.handling,
-            &self.weight,
-            &self.title,
-        ]
-        .into_iter()
-        .try_for_each(Column::finish)
+        [&self.sku, &self.department, &self.handling, &self.weight, &self.title]
+            .into_iter()
+            .try_for_each(Column::finish)
     }
 }
 
@@ -311,13 +267,8 @@ mod tests {
             assert!((1..=25_000).contains(&product.weight_g), "{product:?}");
         }
         let mut classes = [0usize; HANDLING.len()];
-        catalogue
-            .iter()
-            .for_each(|product| classes[usize::from(product.handling)] += 1);
-        assert!(
-            classes.iter().all(|&products| products > 100),
-            "{classes:?}"
-        );
+        catalogue.iter().for_each(|product| classes[usize::from(product.handling)] += 1);
+        assert!(classes.iter().all(|&products| products > 100), "{classes:?}");
     }
 
     #[test]
@@ -325,10 +276,7 @@ mod tests {
         let catalogue = catalogue().unwrap();
         let milk = catalogue.get(1_029_743).unwrap();
         assert_eq!(milk.title(), "FLUID MILK WHITE ONLY | 1 GA");
-        assert_eq!(
-            (milk.department(), milk.handling_name(), milk.weight_g),
-            ("GROCERY", "chilled", 3785)
-        );
+        assert_eq!((milk.department(), milk.handling_name(), milk.weight_g), ("GROCERY", "chilled", 3785));
     }
 
     #[test]

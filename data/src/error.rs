@@ -32,9 +32,7 @@ pub enum DataError {
         computed: u32,
     },
     /// The file was written by another version of the converter.
-    #[error(
-        "{file}: format version {found}, but this build reads version {supported}; run data/convert.py again"
-    )]
+    #[error("{file}: format version {found}, but this build reads version {supported}; run data/convert.py again")]
     Version {
         /// Which file.
         file: &'static str,

@@ -31,40 +31,15 @@ pub(crate) struct File {
 }
 
 impl File {
-    pub(crate) fn open(
-        name: &'static str,
-        magic: &[u8; 8],
-        bytes: &[u8],
-    ) -> Result<Self, DataError> {
-        let (Some(head), Some(packed)) = (bytes.first_chunk::<HEADER>(), bytes.get(HEADER..))
-        else {
-            return Err(DataError::Short {
-                file: name,
-                length: bytes.len(),
-            });
+    pub(crate) fn open(name: &'static str, magic: &[u8; 8], bytes: &[u8]) -> Result<Self, DataError> {
+        let (Some(head), Some(packed)) = (bytes.first_chunk::<HEADER>(), bytes.get(HEADER..)) else {
+            return Err(DataError::Short { file: name, length: bytes.len() });
         };
         let [m0, m1, m2, m3, m4, m5, m6, m7, numbers @ ..] = *head;
         if [m0, m1, m2, m3, m4, m5, m6, m7] != *magic {
             return Err(DataError::Magic { file: name });
         }
-        let [
-            v0,
-            v1,
-            v2,
-            v3,
-            r0,
-            r1,
-            r2,
-            r3,
-            l0,
-            l1,
-            l2,
-            l3,
-            c0,
-            c1,
-            c2,
-            c3,
-        ] = numbers;
+        let [v0, v1, v2, v3, r0, r1, r2, r3, l0, l1, l2, l3, c0, c1, c2, c3] = numbers;
         let found = u32::from_le_bytes([v0, v1, v2, v3]);
         let rows = u32::from_le_bytes([r0, r1, r2, r3]) as usize;
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
@@ -72,62 +47,35 @@ impl File {
         let (checked_head, _) = head.split_at(HEADER - 4);
         let computed = crc32c::crc32c_append(crc32c::crc32c(checked_head), packed);
         if stored != computed {
-            return Err(DataError::Checksum {
-                file: name,
-                stored,
-                computed,
-            });
+            return Err(DataError::Checksum { file: name, stored, computed });
         }
         if found != FORMAT_VERSION {
-            return Err(DataError::Version {
-                file: name,
-                found,
-                supported: FORMAT_VERSION,
-            });
+            return Err(DataError::Version { file: name, found, supported: FORMAT_VERSION });
         }
         let payload = unpack(name, packed, length)?;
         // A row takes at least a byte, so what is allocated for rows stays in proportion to the file.
         if rows > payload.len() {
-            return Err(DataError::Unpack {
-                file: name,
-                reason: format!("{rows} rows don't fit in {length} bytes"),
-            });
+            return Err(DataError::Unpack { file: name, reason: format!("{rows} rows don't fit in {length} bytes") });
         }
-        Ok(Self {
-            name,
-            crc: stored,
-            rows,
-            payload,
-        })
+        Ok(Self { name, crc: stored, rows, payload })
     }
 
     pub(crate) fn columns(&self) -> Columns<'_> {
-        Columns {
-            file: self.name,
-            rest: &self.payload,
-        }
+        Columns { file: self.name, rest: &self.payload }
     }
 }
 
 fn unpack(file: &'static str, packed: &[u8], length: usize) -> Result<Vec<u8>, DataError> {
     let refuse = |reason: String| DataError::Unpack { file, reason };
     if length > LARGEST_PAYLOAD {
-        return Err(refuse(format!(
-            "{length} bytes are more than {LARGEST_PAYLOAD}"
-        )));
+        return Err(refuse(format!("{length} bytes are more than {LARGEST_PAYLOAD}")));
     }
     let decoder = StreamingDecoder::new(packed).map_err(|error| refuse(error.to_string()))?;
     let mut payload = Vec::with_capacity(length + 1);
     let limit = length as u64 + 1;
-    decoder
-        .take(limit)
-        .read_to_end(&mut payload)
-        .map_err(|error| refuse(error.to_string()))?;
+    decoder.take(limit).read_to_end(&mut payload).map_err(|error| refuse(error.to_string()))?;
     if payload.len() != length {
-        return Err(refuse(format!(
-            "{length} bytes were promised, {} or more came",
-            payload.len()
-        )));
+        return Err(refuse(format!("{length} bytes were promised, {} or more came", payload.len())));
     }
     Ok(payload)
 }
@@ -140,24 +88,15 @@ pub(crate) struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     pub(crate) fn next(&mut self, name: &'static str) -> Result<Column<'a>, DataError> {
-        let missing = DataError::Column {
-            file: self.file,
-            column: name,
-            problem: "is missing or cut short",
-        };
+        let missing = DataError::Column { file: self.file, column: name, problem: "is missing or cut short" };
         let Some((length, rest)) = self.rest.split_first_chunk::<4>() else {
             return Err(missing);
         };
-        let Some((bytes, rest)) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)
-        else {
+        let Some((bytes, rest)) = rest.split_at_checked(u32::from_le_bytes(*length) as usize) else {
             return Err(missing);
         };
         self.rest = rest;
-        Ok(Column {
-            file: self.file,
-            name,
-            rest: bytes,
-        })
+        Ok(Column { file: self.file, name, rest: bytes })
     }
 }
 
@@ -170,11 +109,7 @@ pub(crate) struct Column<'a> {
 
 impl<'a> Column<'a> {
     pub(crate) fn error(&self, problem: &'static str) -> DataError {
-        DataError::Column {
-            file: self.file,
-            column: self.name,
-            problem,
-        }
+        DataError::Column { file: self.file, column: self.name, problem }
     }
 
     pub(crate) fn bytes_left(&self) -> usize {
@@ -187,10 +122,7 @@ impl<'a> Column<'a> {
     }
 
     pub(crate) fn byte(&mut self) -> Result<u8, DataError> {
-        let (&first, rest) = self
-            .rest
-            .split_first()
-            .ok_or_else(|| self.error("ends early"))?;
+        let (&first, rest) = self.rest.split_first().ok_or_else(|| self.error("ends early"))?;
         self.rest = rest;
         Ok(first)
     }
@@ -209,11 +141,7 @@ impl<'a> Column<'a> {
 
     /// Left-over bytes mean that the columns don't line up, even if every value looked plausible.
     pub(crate) fn finish(&self) -> Result<(), DataError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(self.error("holds more values than rows"))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(self.error("holds more values than rows")) }
     }
 }
 
@@ -244,17 +172,8 @@ mod tests {
 
     #[test]
     fn a_cut_file_is_refused() {
-        assert_eq!(
-            open(&EMBEDDED[..23]).err(),
-            Some(DataError::Short {
-                file: "catalogue",
-                length: 23
-            })
-        );
-        assert!(matches!(
-            open(&EMBEDDED[..EMBEDDED.len() - 1]).err(),
-            Some(DataError::Checksum { .. })
-        ));
+        assert_eq!(open(&EMBEDDED[..23]).err(), Some(DataError::Short { file: "catalogue", length: 23 }));
+        assert!(matches!(open(&EMBEDDED[..EMBEDDED.len() - 1]).err(), Some(DataError::Checksum { .. })));
     }
 
     #[test]
@@ -263,34 +182,16 @@ mod tests {
         bytes[8] = 9;
         let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..20]), &bytes[24..]);
         bytes[20..24].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(
-            open(&bytes).err(),
-            Some(DataError::Version {
-                file: "catalogue",
-                found: 9,
-                supported: 1
-            })
-        );
+        assert_eq!(open(&bytes).err(), Some(DataError::Version { file: "catalogue", found: 9, supported: 1 }));
     }
 
     #[test]
     fn numbers_end_where_they_should() {
-        let mut column = Column {
-            file: "f",
-            name: "c",
-            rest: &[0x00, 0xac, 0x02, 0xff, 0xff, 0xff, 0xff, 0x0f],
-        };
-        assert_eq!(
-            (column.number(), column.number(), column.number()),
-            (Ok(0), Ok(300), Ok(u32::MAX))
-        );
+        let mut column = Column { file: "f", name: "c", rest: &[0x00, 0xac, 0x02, 0xff, 0xff, 0xff, 0xff, 0x0f] };
+        assert_eq!((column.number(), column.number(), column.number()), (Ok(0), Ok(300), Ok(u32::MAX)));
         assert!(column.finish().is_ok());
         assert!(column.number().is_err());
-        let mut wide = Column {
-            file: "f",
-            name: "c",
-            rest: &[0xff, 0xff, 0xff, 0xff, 0x1f],
-        };
+        let mut wide = Column { file: "f", name: "c", rest: &[0xff, 0xff, 0xff, 0xff, 0x1f] };
         assert!(wide.number().is_err());
     }
 }

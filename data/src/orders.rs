@@ -29,15 +29,8 @@ impl<'a> OrderWriter<'a> {
         let mut shared = Vec::new();
         let mut stores = Vec::new();
         for (index, basket) in baskets.iter().enumerate() {
-            if let Some(line) = basket
-                .lines
-                .iter()
-                .find(|line| catalogue.get(line.sku).is_none())
-            {
-                return Err(DataError::UnknownSku {
-                    basket: index,
-                    sku: line.sku,
-                });
+            if let Some(line) = basket.lines.iter().find(|line| catalogue.get(line.sku).is_none()) {
+                return Err(DataError::UnknownSku { basket: index, sku: line.sku });
             }
             if basket.lines.len() > 1 {
                 shared.extend(u32::try_from(index));
@@ -49,16 +42,8 @@ impl<'a> OrderWriter<'a> {
         }
         stores.sort_unstable();
         stores.dedup();
-        let merchants = stores
-            .into_iter()
-            .map(|store| (store, format!("m-{store}").into()))
-            .collect();
-        Ok(Self {
-            catalogue,
-            baskets,
-            merchants,
-            shared: shared.into(),
-        })
+        let merchants = stores.into_iter().map(|store| (store, format!("m-{store}").into())).collect();
+        Ok(Self { catalogue, baskets, merchants, shared: shared.into() })
     }
 
     /// The merchant who sold the basket at this index, `m-` and the store's number. Indices wrap around, as in
@@ -66,24 +51,13 @@ impl<'a> OrderWriter<'a> {
     #[must_use]
     pub fn merchant(&self, basket_index: usize) -> &str {
         let store = self.basket(basket_index).store;
-        let found = self
-            .merchants
-            .binary_search_by_key(&store, |(store, _)| *store)
-            .ok();
-        found
-            .and_then(|at| self.merchants.get(at))
-            .map_or("", |(_, merchant)| merchant)
+        let found = self.merchants.binary_search_by_key(&store, |(store, _)| *store).ok();
+        found.and_then(|at| self.merchants.get(at)).map_or("", |(_, merchant)| merchant)
     }
 
     /// Appends the whole basket at this index as an order. Indices wrap around, so the number of an order in a long run
     /// serves as well.
-    pub fn write_order_json(
-        &self,
-        basket_index: usize,
-        seed: u64,
-        placed_at_ms: u64,
-        out: &mut Vec<u8>,
-    ) {
+    pub fn write_order_json(&self, basket_index: usize, seed: u64, placed_at_ms: u64, out: &mut Vec<u8>) {
         let basket = self.basket(basket_index);
         self.write(&basket, basket.lines.iter(), seed, placed_at_ms, out);
     }
@@ -91,46 +65,23 @@ impl<'a> OrderWriter<'a> {
     /// Appends an order of exactly two lines and gives the index of the basket that they were drawn from. Basket and
     /// lines follow from `seed` and `sequence`. Bodies are about 450 bytes in the mean (443 at seed 42), the size
     /// of a small order.
-    pub fn write_two_line_order_json(
-        &self,
-        sequence: u64,
-        seed: u64,
-        placed_at_ms: u64,
-        out: &mut Vec<u8>,
-    ) -> usize {
+    pub fn write_two_line_order_json(&self, sequence: u64, seed: u64, placed_at_ms: u64, out: &mut Vec<u8>) -> usize {
         let mut draws = Draws::new(seed, sequence);
-        let index = self
-            .shared
-            .get(draws.below(self.shared.len()))
-            .map_or(0, |&index| index as usize);
+        let index = self.shared.get(draws.below(self.shared.len())).map_or(0, |&index| index as usize);
         let basket = self.basket(index);
         let first = draws.below(basket.lines.len());
         // Drawn from the others: those from `first` on move up by one.
         let other = draws.below(basket.lines.len() - 1);
         let second = if other < first { other } else { other + 1 };
         let lines = [first.min(second), first.max(second)];
-        self.write(
-            &basket,
-            lines.iter().filter_map(|&at| basket.lines.get(at)),
-            seed,
-            placed_at_ms,
-            out,
-        );
+        self.write(&basket, lines.iter().filter_map(|&at| basket.lines.get(at)), seed, placed_at_ms, out);
         index
     }
 
     fn basket(&self, index: usize) -> Basket<'a> {
-        let nothing = Basket {
-            store: 0,
-            household: 0,
-            local_seconds: 0,
-            lines: &[],
-        };
+        let nothing = Basket { store: 0, household: 0, local_seconds: 0, lines: &[] };
         // `new` refuses an empty set, so the remainder exists and lies inside.
-        index
-            .checked_rem(self.baskets.len())
-            .and_then(|index| self.baskets.get(index))
-            .unwrap_or(nothing)
+        index.checked_rem(self.baskets.len()).and_then(|index| self.baskets.get(index)).unwrap_or(nothing)
     }
 
     fn write<'b>(
@@ -149,19 +100,10 @@ impl<'a> OrderWriter<'a> {
         push_address(out, seed, basket.household);
         out.extend_from_slice(b",\"lines\":[");
         for (position, line) in lines.enumerate() {
-            out.extend_from_slice(if position == 0 {
-                b"{\"sku\":\""
-            } else {
-                b",{\"sku\":\""
-            });
+            out.extend_from_slice(if position == 0 { b"{\"sku\":\"" } else { b",{\"sku\":\"" });
             push_number(out, line.sku);
             out.extend_from_slice(b"\",\"title\":\"");
-            push_json(
-                out,
-                self.catalogue
-                    .get(line.sku)
-                    .map_or("", |product| product.title()),
-            );
+            push_json(out, self.catalogue.get(line.sku).map_or("", |product| product.title()));
             out.extend_from_slice(b"\",\"quantity\":");
             push_number(out, line.quantity);
             out.extend_from_slice(b",\"unit_price\":");

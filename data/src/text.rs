@@ -60,15 +60,10 @@ pub(crate) fn push_rfc3339(out: &mut Vec<u8>, unix_ms: u64) {
 fn civil(day: u64) -> (u64, u64, u64) {
     let day = day + 719_468;
     let (era, day_of_era) = (day / 146_097, day % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     (year, month, day_of_year - (153 * from_march + 2) / 5 + 1)
 }
@@ -98,11 +93,7 @@ mod tests {
         for day in 1..146_097 {
             let today = civil(day);
             let (year, month, number) = yesterday;
-            let next = [
-                (year, month, number + 1),
-                (year, month + 1, 1),
-                (year + 1, 1, 1),
-            ];
+            let next = [(year, month, number + 1), (year, month + 1, 1), (year + 1, 1, 1)];
             assert!(next.contains(&today), "{yesterday:?} then {today:?}");
             yesterday = today;
         }

@@ -308,10 +308,10 @@ pub fn on_outcome<'a>(row: &'a [u8], outcome: &Outcome<'_>) -> Result<OutcomeSte
                     requested = Some(r);
                 }
             }
-            Delta::Settled { parcel, attempt, outcome: kind, .. } if parcel == outcome.parcel => {
-                if attempt == outcome.attempt {
-                    known = known.max(Some(kind));
-                }
+            Delta::Settled { parcel, attempt, outcome: kind, .. }
+                if (parcel, attempt) == (outcome.parcel, outcome.attempt) =>
+            {
+                known = known.max(Some(kind));
             }
             Delta::DeadLettered { parcel, .. } if parcel.is_none_or(|p| p == outcome.parcel) => closed = true,
             _ => {}

@@ -116,7 +116,7 @@ impl DiskFile for RealFile {
         Ok(done)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.read.metadata()?.len())
     }
 }

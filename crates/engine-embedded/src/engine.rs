@@ -18,6 +18,7 @@ use crate::{
     journal::Journal,
     outbox::JournalOutbox,
     partition::Partition,
+    pump::HandOut,
     recovery::{self, Recovered},
     shared::{Counts, EngineConfig, Shared},
 };
@@ -64,6 +65,12 @@ impl Engine {
     /// The outbox of carrier number `carrier`; one reader at a time.
     pub fn outbox(&self, carrier: u16) -> Box<dyn Outbox> {
         Box::new(JournalOutbox::new(Arc::clone(&self.shared), usize::from(carrier)))
+    }
+
+    /// A task that hands receipts out on the runtime it is spawned on: one wake-up a group instead of one a request.
+    /// Receipts go out where they arise before it is made and after it is dropped.
+    pub fn hand_out_receipts(&self) -> HandOut {
+        HandOut::attach(Arc::clone(&self.shared.pump))
     }
 
     /// Orders by class, now.

@@ -317,7 +317,7 @@ impl Log for Partition {
         }
         let acks = self.receipts(batch, None);
         if !acks.is_empty()
-            && let Some(now) = shared.journal.after_appended(Completion::Acks(acks))
+            && let Some(now) = shared.journal.after_appended(Completion::Acks(Arc::clone(&shared.pump), acks))
         {
             now.run();
         }

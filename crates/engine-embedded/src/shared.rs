@@ -20,6 +20,7 @@ use crate::{
     hot::Hot,
     intake::{Queue, QueueConfig},
     journal::{Journal, JournalConfig},
+    pump::Pump,
 };
 
 /// Sizes and numbers of an embedded engine.
@@ -169,6 +170,7 @@ pub(crate) struct Shared {
     pub(crate) carriers: Vec<CarrierSlot>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) replayed: AtomicU64,
+    pub(crate) pump: Arc<Pump>,
     /// Log position up to which the last checkpoint holds everything.
     pub(crate) checkpointed: AtomicU64,
     /// Checkpoints finished since the start.
@@ -196,6 +198,7 @@ impl Shared {
             carriers,
             shards,
             replayed: AtomicU64::new(0),
+            pump: Arc::default(),
             checkpointed: AtomicU64::new(checkpointed),
             checkpoints: AtomicU64::new(0),
             checkpoint_wanted: AtomicBool::new(false),

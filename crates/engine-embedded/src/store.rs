@@ -50,7 +50,7 @@ impl FjallStore {
 }
 
 impl Store for FjallStore {
-    fn ingest(&self, table: Table, run: &mut dyn FnMut(&mut dyn FnMut(&[u8], &[u8]))) -> Result<(), LogError> {
+    fn ingest(&self, table: Table, run: &mut sluice_pipeline::Run<'_>) -> Result<(), LogError> {
         let keyspace = self.keyspace(table)?;
         let mut result = Ok(());
         if table == Table::Meta {

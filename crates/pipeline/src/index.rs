@@ -209,7 +209,7 @@ impl Filter {
 
     /// Reads what [`Filter::to_bytes`] wrote; `None` if the length can't be right.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        if bytes.is_empty() || bytes.len() % 64 != 0 {
+        if bytes.is_empty() || !bytes.len().is_multiple_of(64) {
             return None;
         }
         let word = |b: &[u8]| b.try_into().map(u64::from_le_bytes).unwrap_or_default();

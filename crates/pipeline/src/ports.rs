@@ -319,7 +319,7 @@ pub trait DiskFile: Send + Sync {
     ///
     /// # Errors
     /// What the system says.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 }
 
 /// Unit of writing, bytes. Buffers handed to [`DiskFile::write_at`] start at a multiple of it in memory.
@@ -360,6 +360,9 @@ pub enum Table {
     Meta,
 }
 
+/// Gives the entries of a run, in order, to its argument.
+pub type Run<'a> = dyn FnMut(&mut dyn FnMut(&[u8], &[u8])) + 'a;
+
 /// Sorted runs of key and value, atomic and durable one run at a time.
 pub trait Store: Send + Sync {
     /// Adds a run of ascending, unique keys to `table`: all of it is visible and durable on return, or none of it.
@@ -367,7 +370,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// What the store says.
-    fn ingest(&self, table: Table, run: &mut dyn FnMut(&mut dyn FnMut(&[u8], &[u8]))) -> Result<(), LogError>;
+    fn ingest(&self, table: Table, run: &mut Run<'_>) -> Result<(), LogError>;
     /// The value of `key`.
     ///
     /// # Errors

@@ -461,7 +461,7 @@ impl DiskFile for SimFile {
         Ok(len)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         self.disk.shared.power.check(self.disk.life)?;
         Ok(self.content.lock().len)
     }

@@ -156,7 +156,7 @@ impl fmt::Debug for SimStore {
 }
 
 impl Store for SimStore {
-    fn ingest(&self, table: Table, run: &mut dyn FnMut(&mut dyn FnMut(&[u8], &[u8]))) -> Result<(), LogError> {
+    fn ingest(&self, table: Table, run: &mut sluice_pipeline::Run<'_>) -> Result<(), LogError> {
         let pulse = self.pulse()?;
         let (mut entries, mut digest, mut ascending) = (Run::new(), Digest::default(), true);
         run(&mut |key, value| {

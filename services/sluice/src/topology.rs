@@ -134,6 +134,7 @@ pub struct Pipeline {
     notifiers: JoinSet<()>,
     stop_notifiers: watch::Sender<bool>,
     publisher: JoinHandle<()>,
+    receipts: JoinHandle<()>,
     failed: watch::Receiver<Option<String>>,
     recovered: Recovered,
     /// Counts when it was started.
@@ -193,6 +194,7 @@ impl Pipeline {
             }
         };
         let publisher = tokio::spawn(publish(ops));
+        let receipts = tokio::spawn(engine.hand_out_receipts());
         Ok(Self {
             engine,
             threads,
@@ -201,6 +203,7 @@ impl Pipeline {
             notifiers,
             stop_notifiers,
             publisher,
+            receipts,
             failed,
             recovered,
             before,
@@ -255,6 +258,7 @@ impl Pipeline {
         while self.notifiers.join_next().await.is_some() {}
         self.server.stop(HTTP_GRACE).await;
         self.publisher.abort();
+        self.receipts.abort();
         let threads = self.threads;
         // The engine's threads are joined on a thread that may block.
         let joined = tokio::task::spawn_blocking(move || threads.join()).await;

@@ -61,7 +61,7 @@ pub(super) fn verify(disk: &Arc<dyn Disk>, known: Option<Known>, pass: &mut Pass
     for index in 0..prepared {
         let name = segment_name(index);
         let len = match disk.open(&name) {
-            Ok(file) => file.len().map_err(LogError::io(format!("opening {name}")))?,
+            Ok(file) => file.size().map_err(LogError::io(format!("opening {name}")))?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
             Err(e) => return Err(LogError::io(format!("opening {name}"))(e)),
         };
@@ -84,7 +84,7 @@ fn guess(disk: &Arc<dyn Disk>, indices: &[u64]) -> Result<Option<Known>, LogErro
     for &index in indices {
         let name = segment_name(index);
         let mut bytes = [0; GROUP_HEAD];
-        let read = disk.open(&name).and_then(|file| Ok((file.read_at(0, &mut bytes)?, file.len()?)));
+        let read = disk.open(&name).and_then(|file| Ok((file.read_at(0, &mut bytes)?, file.size()?)));
         let (_, segment_bytes) = read.map_err(LogError::io(format!("reading {name}")))?;
         if let Some(head) = GroupHead::from_bytes(&bytes)
             && head.position == index * segment_bytes

@@ -3,6 +3,7 @@
 //! The group that is open, the one in flight and the youngest durable ones are kept in memory, so that duplicates,
 //! reads and outboxes that keep up never touch the device.
 
+mod config;
 pub mod format;
 pub mod recovery;
 mod segments;
@@ -12,59 +13,11 @@ use std::{collections::VecDeque, sync::Arc, task::Waker};
 use parking_lot::{Condvar, Mutex};
 use sluice_pipeline::{BLOCK, Disk, LogError};
 
-use crate::{buffer::AlignedBuf, intake::Acks};
+use crate::{buffer::AlignedBuf, intake::Acks, pump::Pump};
+pub use config::JournalConfig;
 use format::{GROUP_HEAD, GroupHead};
 pub(crate) use segments::segment_index;
 pub use segments::{Segments, segment_name};
-
-/// Sizes of a journal.
-#[derive(Debug, Clone)]
-pub struct JournalConfig {
-    /// Bytes of one segment file; a multiple of 4,096. Fixed when the journal is created.
-    pub segment_bytes: u64,
-    /// A group closes to further frames at this many bytes; the last frame may exceed it by its own length.
-    pub group_bytes: usize,
-    /// The longest frame taken, bytes.
-    pub frame_bytes: usize,
-    /// Durable groups kept in memory, bytes.
-    pub tail_bytes: usize,
-    /// Checksums are verified on read. Always on, except where a test shows what happens without.
-    pub verify: bool,
-}
-
-impl Default for JournalConfig {
-    fn default() -> Self {
-        Self {
-            segment_bytes: 128 << 20,
-            group_bytes: 4 << 20,
-            frame_bytes: 8 << 20,
-            tail_bytes: 64 << 20,
-            verify: true,
-        }
-    }
-}
-
-impl JournalConfig {
-    fn group_limit(&self) -> u64 {
-        (GROUP_HEAD + self.group_bytes + self.frame_bytes).next_multiple_of(BLOCK) as u64
-    }
-
-    /// # Errors
-    /// [`LogError::Io`] if no journal can work with these sizes: a group never spans two segments, and orders leave
-    /// room of two groups for outcomes.
-    pub(crate) fn validate(&self) -> Result<(), LogError> {
-        let least = 3 * self.group_limit();
-        if self.segment_bytes >= least && self.segment_bytes.is_multiple_of(BLOCK as u64) {
-            return Ok(());
-        }
-        let text = format!(
-            "segment_bytes is {}; with these group_bytes and frame_bytes it must be a multiple of {BLOCK}, at least {least}",
-            self.segment_bytes
-        );
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, text);
-        Err(LogError::Io { what: "journal settings".into(), source })
-    }
-}
 
 /// A closed group: head, payload, zeros to the end of the block.
 #[derive(Debug)]
@@ -107,7 +60,7 @@ fn group_len(payload: u32) -> u64 {
 #[derive(Debug)]
 pub enum Completion {
     /// Answer checkout.
-    Acks(Acks),
+    Acks(Arc<Pump>, Acks),
     /// A carrier's entries up to this position may be sent.
     Sending(Arc<std::sync::atomic::AtomicU64>, u64),
 }
@@ -615,8 +568,8 @@ impl Completion {
     /// Does it.
     pub fn run(self) {
         self.raise();
-        if let Completion::Acks(acks) = self {
-            acks.send();
+        if let Completion::Acks(pump, acks) = self {
+            pump.send(acks);
         }
     }
 

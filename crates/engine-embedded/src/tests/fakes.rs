@@ -136,7 +136,7 @@ impl DiskFile for MemFile {
         Ok(len)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.content.lock().seen.len() as u64)
     }
 }
@@ -161,7 +161,7 @@ impl MemStore {
 }
 
 impl Store for MemStore {
-    fn ingest(&self, table: Table, run: &mut dyn FnMut(&mut dyn FnMut(&[u8], &[u8]))) -> Result<(), LogError> {
+    fn ingest(&self, table: Table, run: &mut sluice_pipeline::Run<'_>) -> Result<(), LogError> {
         if self.faults.fail_ingest.load(SeqCst) {
             return Err(LogError::Store("ingest failed".into()));
         }

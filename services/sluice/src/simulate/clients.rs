@@ -106,11 +106,7 @@ impl Clients {
             }
             self.next_at_us = now_us + self.rng.below(self.pause_us + 1);
         }
-        if !wishes.is_empty() {
-            self.submit(engine, oracle, wishes, now_ms)
-        } else {
-            0
-        }
+        if !wishes.is_empty() { self.submit(engine, oracle, wishes, now_ms) } else { 0 }
     }
 
     fn fresh(&mut self, now_ms: u64) -> Wish {

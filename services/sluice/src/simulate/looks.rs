@@ -95,7 +95,9 @@ impl Looks {
     fn compare(&mut self, id: OrderId, floor: Option<Seen>, stored: Option<&StoredOrder>) -> Result<(), Violation> {
         let Some(stored) = stored else {
             return match floor {
-                Some(_) => broken(Invariant::DurableBeforeAck, format!("order {id} was shown to a customer and is lost")),
+                Some(_) => {
+                    broken(Invariant::DurableBeforeAck, format!("order {id} was shown to a customer and is lost"))
+                }
                 None => Ok(()),
             };
         };

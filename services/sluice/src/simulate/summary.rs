@@ -12,11 +12,7 @@ use std::{
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::{
-    Failure, Options, SeedReport,
-    report::Tally,
-    run_seed,
-};
+use super::{Failure, Options, SeedReport, report::Tally, run_seed};
 
 /// Failures that are kept in full.
 const MAX_FAILURES: usize = 20;
