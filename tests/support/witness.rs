@@ -94,6 +94,8 @@ struct Watch {
     connection: Option<Connection>,
     connections: u64,
     orders: Vec<Followed>,
+    /// Which one is read next.
+    next: usize,
     /// Key and body of the order that is being posted.
     posting: Option<(String, String)>,
     reads: u64,
@@ -103,7 +105,7 @@ struct Watch {
 impl Watch {
     fn new(client: Client, name: String) -> Self {
         let (orders, connection, posting) = (Vec::new(), None, None);
-        Self { client, name, connection, connections: 0, orders, posting, reads: 0, across_restarts: 0 }
+        Self { client, name, connection, connections: 0, orders, next: 0, posting, reads: 0, across_restarts: 0 }
     }
 
     fn run(mut self, stop: &AtomicBool, reads: &AtomicU64) -> Testimony {
@@ -123,7 +125,8 @@ impl Watch {
         if self.posting.is_some() || (self.orders.len() < MOST && self.reads >= READS * self.orders.len() as u64) {
             return self.post();
         }
-        let at = self.reads as usize % self.orders.len();
+        let at = self.next % self.orders.len();
+        self.next = at + 1;
         let path = format!("GET /v1/orders/{}", self.orders[at].id);
         let answer = self.exchange(&path, &[], "")?;
         let followed = &mut self.orders[at];

@@ -93,7 +93,9 @@ fn forgotten_once_no_retry_may_come() {
     world.clock.0.store(later, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(world.mem_store().entries(Table::Index(1)), 1);
     world.live().checkpointer.step().unwrap();
+    assert_eq!(world.mem_store().entries(Table::Index(1)), 1, "not before the owners have forgotten it");
     world.step_owners();
+    world.live().checkpointer.step().unwrap();
     assert_eq!(world.mem_store().entries(Table::Index(1)), 0);
     world.power_cycle();
     let fresh = Order { placed_at_ms: later, ..Order::new("a", &["c0"]) };
