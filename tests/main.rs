@@ -12,4 +12,5 @@ mod architecture;
 mod crash;
 mod http;
 mod recovery_10m;
+mod simulation;
 mod support;

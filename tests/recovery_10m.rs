@@ -40,8 +40,8 @@ fn load(world: &World) -> LoadConfig {
         batch: NonZeroUsize::new(1_000),
         connections: NonZeroUsize::new(8),
         two_line: true,
-        // The server doesn't come back for these.
-        give_up_after: Duration::from_secs(1),
+        // Who is refused under such load comes back.
+        give_up_after: Duration::from_secs(60),
         drain: Duration::from_secs(5),
         ..LoadConfig::new(target, merchants, RATE, Duration::from_secs(400))
     }

@@ -216,11 +216,6 @@ impl Clients {
             }
         }
     }
-
-    /// How many submissions wait for an answer.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
 }
 
 fn poll(receipts: &mut Receipts, woken: &Arc<Flag>) -> Poll<Vec<Receipt>> {

@@ -111,6 +111,7 @@ impl World {
         self.clients.cut_off(now_us);
         self.looks.cut_off();
         self.go_down(power);
+        self.rot_if_due();
         self.recover()
     }
 
@@ -136,7 +137,7 @@ impl World {
                 self.machine.cut_power_after(self.rng.below(8));
                 self.crashes.cut_by = Some(self.tally.steps + CUT_STEPS);
             }
-            if self.open()? {
+            if self.open()? || self.rot_named {
                 break;
             }
             let power = self.rng.coin();

@@ -37,8 +37,8 @@ use std::{
 
 pub use goods::{Goods, GoodsError};
 pub use planted::Planted;
-pub use report::{Failure, SeedReport};
-pub use summary::Summary;
+pub use report::{Failure, SeedReport, Tally};
+pub use summary::{Summary, run_seeds};
 
 use sluice_sim::{FaultPlan, Trace};
 use world::World;
@@ -85,9 +85,9 @@ pub fn run_seed(seed: u64, options: &Options) -> SeedReport {
     match run {
         Ok((tally, result)) => {
             report.tally = tally;
-            report.failure = result.err().map(|broken| Failure::broken(seed, &broken));
+            report.failure = result.err().map(|broken| Failure::broken(seed, options.planted, &broken));
         }
-        Err(panic) => report.failure = Some(Failure::panicked(seed, &*panic)),
+        Err(panic) => report.failure = Some(Failure::panicked(seed, options.planted, &*panic)),
     }
     report.digest = trace.digest();
     report.trace = trace.lines();

@@ -5,6 +5,8 @@ use std::any::Any;
 use serde::Serialize;
 use sluice_sim::Violation;
 
+use super::Planted;
+
 /// What a run went through, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Tally {
@@ -85,20 +87,21 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub(super) fn broken(seed: u64, violation: &Violation) -> Self {
-        let message = format!("seed {seed}: {violation}; {}", replay(seed));
+    pub(super) fn broken(seed: u64, planted: Option<Planted>, violation: &Violation) -> Self {
+        let message = format!("seed {seed}: {violation}; {}", replay(seed, planted));
         Self { invariant: Some(violation.invariant.name()), message }
     }
 
-    pub(super) fn panicked(seed: u64, panic: &(dyn Any + Send)) -> Self {
+    pub(super) fn panicked(seed: u64, planted: Option<Planted>, panic: &(dyn Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Self { invariant: None, message: format!("seed {seed}: panic: {text}; {}", replay(seed)) }
+        Self { invariant: None, message: format!("seed {seed}: panic: {text}; {}", replay(seed, planted)) }
     }
 }
 
-fn replay(seed: u64) -> String {
-    format!("replay it with: sluice simulate --seed {seed} --trace")
+fn replay(seed: u64, planted: Option<Planted>) -> String {
+    let plant = planted.map(|bug| format!(" --plant {}", bug.name())).unwrap_or_default();
+    format!("replay it with: sluice simulate --seed {seed} --trace{plant}")
 }
 
 /// What one seed showed.

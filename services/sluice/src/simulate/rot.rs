@@ -6,15 +6,39 @@ use sluice_engine_embedded::{
     journal::{format::GROUP_HEAD, recovery::Scan, segment_name},
 };
 use sluice_pipeline::LogError;
-use sluice_sim::{Violation, oracle::Rot};
+use sluice_sim::{Chance, Violation, oracle::Rot};
 
 use super::{looks::broken, world::World};
 
+/// Of the runs, so many have a group's head rot while work goes on.
+const ROTTEN_RUNS: Chance = Chance::percent(10);
+
 impl World {
+    /// Between two lives: in some runs the head of a group rots, of any but the last. Recovery may read it, or an outbox
+    /// that has fallen behind; whoever does must name it, and nobody may pass over it.
+    pub(super) fn rot_if_due(&mut self) {
+        let mut chance = self.plan.rng("rot");
+        if self.healed || self.rot.is_some() || !chance.hits(ROTTEN_RUNS) || !self.rng.coin() {
+            return;
+        }
+        // Bytes of orders are left alone: reading one order doesn't look at its group's checksum.
+        let groups = self.groups().unwrap_or_default();
+        let Some((_, groups)) = groups.split_last() else { return };
+        let Some(&(position, _)) = self.rng.pick(groups) else { return };
+        let at = position + self.rng.below(GROUP_HEAD as u64);
+        let segment_bytes = self.config.journal.segment_bytes;
+        let rot = Rot { file: segment_name(at / segment_bytes), offset: at % segment_bytes };
+        self.machine.sim_disk().corrupt(&rot.file, rot.offset);
+        self.rot = Some(rot);
+    }
+
     /// Flips one bit in a group that recovery reads, other than the last, and opens once more. What a journal holds
     /// before its last checkpoint is not read by an open, so damage there is not looked for here.
     pub(super) fn check_rot(&mut self) -> Result<(), Violation> {
         self.life = None;
+        if self.rot.is_some() {
+            return Ok(());
+        }
         self.machine.kill();
         let opened = Engine::open(self.config.clone(), self.machine.disk(), self.machine.store(), self.machine.clock());
         let replayed = match opened {

@@ -71,7 +71,7 @@ impl World {
     pub(super) fn work(&mut self) -> Result<(), Violation> {
         // Some runs are healed with work left, some after a while of peace.
         let mut peace = self.rng.below(3_000);
-        while self.tally.steps < WORK_STEPS {
+        while self.tally.steps < WORK_STEPS && !self.rot_named {
             if self.clients.are_done() && self.crashes.are_over() {
                 if peace == 0 {
                     break;
@@ -91,7 +91,7 @@ impl World {
     /// Runs without faults until nothing is left to do.
     pub(super) fn rest(&mut self) -> Result<(), Violation> {
         let end = self.tally.steps + REST_STEPS;
-        while self.step()? || self.pass_time() {
+        while !self.rot_named && (self.step()? || self.pass_time()) {
             if self.tally.steps > end {
                 let life = self.life.as_ref().map(|life| life.describe()).unwrap_or_default();
                 return broken(Invariant::Bounded, format!("it never comes to rest: {life}"));

@@ -12,7 +12,8 @@ use sluice_engine_embedded::{Engine, EngineConfig};
 use sluice_pipeline::{Answer, LogError, Manifest, Orders, OutboxBatch, StoredOrder};
 use sluice_sim::{
     Chance, DiskFaults, FaultPlan, Ledger, Machine, Oracle, Rng, SimCarrier, StoreFaults, Trace, Violation,
-    oracle::Counts, plan::START_MS,
+    oracle::{Counts, Rot},
+    plan::START_MS,
 };
 
 use super::{
@@ -53,6 +54,10 @@ pub(super) struct World {
     /// Every order sent so far.
     pub(super) ids: Vec<OrderId>,
     pub(super) healed: bool,
+    /// Damage planted while work went on.
+    pub(super) rot: Option<Rot>,
+    /// It was met and named: there is nothing more to see.
+    pub(super) rot_named: bool,
     pub(super) tally: Tally,
     /// Shipments that carriers were asked for, for the bug that needs to know.
     told: BTreeSet<ShipmentId>,
@@ -85,6 +90,8 @@ impl World {
             rng: plan.rng("scheduler"),
             ids: Vec::new(),
             healed: false,
+            rot: None,
+            rot_named: false,
             tally: Tally::default(),
             told: BTreeSet::new(),
             planted: options.planted,
@@ -111,9 +118,17 @@ impl World {
         self.work()?;
         self.heal();
         self.rest()?;
+        if self.rot_named {
+            self.tally.rot_found += 1;
+            return Ok(());
+        }
         self.judge_at_rest()?;
         // What is at rest must still be there after one more loss of power.
         self.crash(true)?;
+        if self.rot_named {
+            self.tally.rot_found += 1;
+            return Ok(());
+        }
         self.rest()?;
         self.judge_at_rest()?;
         self.check_rot()
@@ -224,18 +239,23 @@ impl World {
     fn check_call(&mut self, number: u16, manifest: &Manifest) -> Result<(), Violation> {
         let (disk, store) = (self.machine.sim_disk().durable_copy(), self.machine.sim_store().durable_copy());
         let opened = Engine::open(self.config.clone(), Arc::new(disk), Arc::new(store), self.machine.clock());
-        self.oracle.opened(opened.as_ref().map(|_| ()), None)?;
-        let Ok(opened) = opened else { return Ok(()) };
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.excuse(&error),
+        };
         let shipments: Vec<ShipmentId> = manifest.shipments.entries.iter().map(|e| e.shipment).collect();
         let carrier = self.carriers[usize::from(number)].profile().name.clone();
         self.oracle.may_call(&carrier, &shipments, &mut |id| read_now(&opened.engine, id))
     }
 
     /// Whether a fault of a device explains `error`.
-    pub(super) fn excuse(&self, error: &LogError) -> Result<(), Violation> {
+    pub(super) fn excuse(&mut self, error: &LogError) -> Result<(), Violation> {
         let text = error.to_string();
         match error {
-            LogError::Damaged { .. } => self.oracle.opened(Err(error), None),
+            LogError::Damaged { .. } => {
+                self.rot_named = self.rot.is_some();
+                self.oracle.opened(Err(error), self.rot.as_ref())
+            }
             LogError::Closed => Ok(()),
             _ if text.contains("the device failed") || text.contains("the power is off") => Ok(()),
             _ => broken(Invariant::DurableBeforeAck, format!("the engine stopped though no device failed: {text}")),
