@@ -15,7 +15,7 @@ use sluice_pipeline::{
 use crate::{
     checkpoint::Checkpointer,
     intake::{Receipts, Ticket},
-    journal::Journal,
+    journal::{Journal, Standing},
     outbox::JournalOutbox,
     partition::Partition,
     pump::HandOut,
@@ -165,10 +165,10 @@ impl Intake for Engine {
         if self.shared.shards.iter().any(|s| s.queue.is_stopping()) {
             return Err("stopping");
         }
-        match self.shared.journal.trouble() {
-            Some(why) if why.starts_with("disk full") => Err("the disk is full"),
-            Some(_) => Err("the journal has failed"),
-            None => Ok(()),
+        match self.shared.journal.standing() {
+            Standing::Sound => Ok(()),
+            Standing::Full => Err("the disk is full"),
+            Standing::Failed => Err("the journal has failed"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -203,12 +203,19 @@ pub struct Queue {
     config: QueueConfig,
     queues: Mutex<Queues>,
     arrival: Condvar,
+    /// True once it takes no further orders; readable without the lock.
+    stopping: AtomicBool,
 }
 
 impl Queue {
     /// Empty queues.
     pub fn new(config: QueueConfig) -> Self {
-        Self { config, queues: Mutex::new(Queues::default()), arrival: Condvar::new() }
+        Self {
+            config,
+            queues: Mutex::new(Queues::default()),
+            arrival: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// Queues the orders that `orders` yields: line number in `ticket`, id, fingerprint, record. Refused ones get their
@@ -332,18 +339,19 @@ impl Queue {
 
     /// True if it takes no further orders.
     pub fn is_stopping(&self) -> bool {
-        let q = self.queues.lock();
-        q.orders_closed || q.closed
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Takes no further orders.
     pub fn close_orders(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.queues.lock().orders_closed = true;
     }
 
     /// Takes nothing more.
     pub fn close(&self) {
         let mut q = self.queues.lock();
+        self.stopping.store(true, Ordering::Relaxed);
         q.closed = true;
         let wakers = std::mem::take(&mut q.wakers);
         drop(q);

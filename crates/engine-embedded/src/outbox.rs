@@ -34,6 +34,8 @@ pub(crate) struct JournalOutbox {
     /// Everything below is read.
     cursor: u64,
     group: Option<Arc<Group>>,
+    /// Number of the group read last; 0 before the first.
+    sequence: u64,
     /// Entries before it were decided by an earlier run, and may be settled.
     recovered_end: u64,
     /// Entries up to it may have been sent by an earlier run.
@@ -58,6 +60,7 @@ impl JournalOutbox {
             carrier,
             cursor,
             group: None,
+            sequence: 0,
             recovered_end,
             recovered_sending: sending,
             recovered_settled: settled,
@@ -181,7 +184,10 @@ impl Outbox for JournalOutbox {
             let group = match self.group.take() {
                 Some(group) => group,
                 None => match self.next_group(cx)? {
-                    Some(group) => group,
+                    Some(group) => {
+                        self.sequence = group.sequence();
+                        group
+                    }
                     None => return Poll::Pending,
                 },
             };
@@ -222,11 +228,11 @@ impl Outbox for JournalOutbox {
 
 impl JournalOutbox {
     fn next_group(&self, cx: &mut Context<'_>) -> Result<Option<Arc<Group>>, LogError> {
-        if let Some(group) = self.shared.journal.group_from(self.cursor)? {
+        if let Some(group) = self.shared.journal.group_from(self.cursor, self.sequence)? {
             return Ok(Some(group));
         }
         self.shared.journal.wake_on_progress(cx.waker());
         // A group may have become durable between the two calls.
-        self.shared.journal.group_from(self.cursor)
+        self.shared.journal.group_from(self.cursor, self.sequence)
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     load::{self, LoadArgs},
     output,
     serve::{self, ServeArgs},
+    simulate::cli::{self as simulate, SimulateArgs},
     telemetry,
 };
 
@@ -56,6 +57,8 @@ pub enum Command {
     Load(LoadArgs),
     /// Verify a stopped data folder, and name any damage by file and offset
     Check(CheckArgs),
+    /// Run the pipeline in a simulated world that crashes and misbehaves, and check every invariant
+    Simulate(SimulateArgs),
 }
 
 /// Runs the command line of this process.
@@ -86,6 +89,10 @@ pub fn run(cli: Cli) -> u8 {
         Command::Check(args) => {
             logs("warn");
             check::command(&args)
+        }
+        Command::Simulate(args) => {
+            logs("off");
+            simulate::command(&args)
         }
     }
 }

@@ -76,22 +76,24 @@ impl Scan {
         }
         let before = self.position - 1;
         let mut at = before - before % self.segment_bytes;
-        let mut last = None;
+        let mut last_at = None;
         while at < self.position {
             // What is left of a torn write at the end of a segment may still have a head.
             let head = self.segments.head(at, self.journal)?.filter(|head| head.sequence < self.sequence);
             let Some(head) = head else { break };
-            last = Some(head);
+            last_at = Some((at, head));
             at += super::group_len(head.payload);
         }
-        match last {
+        match last_at.map(|(_, head)| head) {
             Some(head) if head.sequence + 1 == self.sequence => {
                 self.sealed = head.payload == 0;
                 Ok(())
             }
             _ => {
+                // A length that has rotted leads nowhere; it is that group then which is damaged.
+                let astray = last_at.filter(|&(at, head)| self.segments.read_whole(at, head, true).is_err());
                 let what = format!("group {} is missing or damaged", self.sequence.saturating_sub(1));
-                Err(self.damaged(at.min(before), what))
+                Err(self.damaged(astray.map_or(at, |(at, _)| at).min(before), what))
             }
         }
     }

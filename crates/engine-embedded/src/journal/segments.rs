@@ -137,37 +137,36 @@ impl Segments {
         Ok(group)
     }
 
-    /// The group that holds `position`, or the first one after it. The caller knows that there is one.
+    /// The group that starts at `position`, or that would have if there had been room, and that has the number `expected`
+    /// where that is known. The caller knows that there is one below `end`.
     ///
     /// # Errors
     /// [`LogError`] if the device fails or the group is damaged.
     pub fn read_group(
         &self,
         position: u64,
+        expected: Option<u64>,
         end: u64,
         journal: u64,
         verify: bool,
-    ) -> Result<Option<Arc<Group>>, LogError> {
+    ) -> Result<Arc<Group>, LogError> {
         let position = position.next_multiple_of(BLOCK as u64);
-        let head = self.head(position, journal)?;
-        let here = match head {
+        let expected = |head: &GroupHead| expected.is_none_or(|number| number == head.sequence);
+        let none = |at| self.damaged(at, "no group where one was written");
+        let here = match self.head(position, journal)?.filter(expected) {
             Some(head) => self.read_whole(position, head, verify),
-            None => Err(self.damaged(position, "no group where one was written")),
+            None => Err(none(position)),
         };
-        if here.is_ok() || position.is_multiple_of(self.segment_bytes) {
-            return here.map(|group| Some(Arc::new(group)));
-        }
-        // The rest of a segment that was too short for a group. It may hold what is left of a torn write, which the
-        // group that was written instead has the number of.
         let next = (position / self.segment_bytes + 1) * self.segment_bytes;
-        if next >= end {
-            return Ok(None);
+        if here.is_ok() || position.is_multiple_of(self.segment_bytes) || next >= end {
+            return here.map(Arc::new);
         }
+        // The rest of a segment that was too short for it, whatever earlier writes have left there.
         match self.head(next, journal)? {
-            Some(other) if head.is_none_or(|head| head.sequence == other.sequence) => {
-                Ok(Some(Arc::new(self.read_whole(next, other, verify)?)))
-            }
-            _ => here.map(|group| Some(Arc::new(group))),
+            Some(head) if expected(&head) => self.read_whole(next, head, verify).map(Arc::new),
+            // A sound one that comes later: it is this segment where one is missing.
+            Some(head) if self.read_whole(next, head, verify).is_ok() => here.map(Arc::new),
+            _ => Err(none(next)),
         }
     }
 

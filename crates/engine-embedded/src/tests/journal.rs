@@ -76,9 +76,9 @@ fn frames_appended_are_frames_read() {
         let mut record = Vec::new();
         journal.order_at(second + 13, &mut record).unwrap();
         assert_eq!(record, vec![2; 5_000]);
-        let group = journal.group_from(0).unwrap().unwrap();
+        let group = journal.group_from(0, 0).unwrap().unwrap();
         assert_eq!(frames(group.payload()).map(|f| f.unwrap().partition).collect::<Vec<_>>(), [3, 3]);
-        assert!(journal.group_from(group.end()).unwrap().is_none());
+        assert!(journal.group_from(group.end(), group.sequence()).unwrap().is_none());
     }
 }
 
