@@ -1,4 +1,5 @@
 //! Whole-pipeline benchmarks: one command makes every figure that the README shows, as data.
+#![allow(clippy::print_stderr, reason = "a program for people at a terminal")]
 
 mod engine;
 mod http;

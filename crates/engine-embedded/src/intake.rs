@@ -359,6 +359,11 @@ impl Queue {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// True if nothing more is taken.
+    pub fn is_closed(&self) -> bool {
+        self.queues.lock().closed
+    }
+
     /// True once closed and empty.
     pub fn is_finished(&self) -> bool {
         let q = self.queues.lock();

@@ -231,15 +231,18 @@ impl Log for Partition {
             }
             return Ok(());
         }
-        if !self.held.is_empty() && self.shard().queue.is_finished() && self.shared.journal.trouble().is_some() {
-            // There is no room for these outcomes and nobody may wait longer. A restart finds their shipments open.
+        let queue = &self.shard().queue;
+        // There is no room for these outcomes and nobody may wait longer. A restart finds their shipments open. Whoever
+        // waits behind them still gets an answer.
+        let hopeless = !self.held.is_empty() && queue.is_closed() && self.shared.journal.trouble().is_some();
+        if hopeless && queue.is_finished() {
             return Err(LogError::Closed);
         }
         if self.shared.config.blocking && self.trickle {
             std::thread::sleep(LINGER);
         }
         let spent = std::mem::take(&mut self.chunk);
-        if self.held.is_empty() {
+        if self.held.is_empty() || hopeless {
             match self.shard().queue.pop(spent) {
                 Some(chunk) => self.chunk = chunk,
                 None => return self.idle(batch),

@@ -218,6 +218,13 @@ impl Clients {
     }
 }
 
+impl Clients {
+    /// Submissions that wait for an answer.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
 fn poll(receipts: &mut Receipts, woken: &Arc<Flag>) -> Poll<Vec<Receipt>> {
     receipts.as_mut().poll(&mut Context::from_waker(&woken.waker()))
 }

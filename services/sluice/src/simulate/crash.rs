@@ -94,6 +94,10 @@ impl World {
                 self.crashes.cut_by = Some(self.tally.steps + CUT_STEPS);
                 Ok(false)
             }
+            Some(false) if self.crashes.cut_by.is_none() && self.rng.coin() => {
+                self.drain()?;
+                Ok(true)
+            }
             Some(power) => {
                 self.crash(power)?;
                 Ok(true)

@@ -6,7 +6,7 @@
 //! seed shows it again.
 //!
 //! * [`world`]: one run from the first order to the last judgement; [`steps`] is its scheduler, [`crash`] its end of a
-//!   life and the beginning of the next.
+//!   life and the beginning of the next, [`drain`] an end in order.
 //! * [`life`]: one life of the process: an open engine and everything that works on it; [`courier`] is the part that
 //!   tells one carrier, [`writer`] the one that makes groups durable.
 //! * [`clients`] send orders, [`goods`] is what is in them, [`looks`] are customers who look their order up.
@@ -17,6 +17,7 @@ pub mod cli;
 mod clients;
 mod courier;
 mod crash;
+mod drain;
 mod flag;
 mod goods;
 mod life;

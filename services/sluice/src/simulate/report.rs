@@ -16,6 +16,8 @@ pub struct Tally {
     pub power_losses: u64,
     /// Ends of the process while the computer stayed up.
     pub kills: u64,
+    /// Of those, ends in order: everything in the queues finished, everybody answered.
+    pub drains: u64,
     /// Orders under a key of their own that clients sent.
     pub orders: u64,
     /// Orders that some client was told are accepted.
@@ -45,6 +47,7 @@ impl Tally {
             steps,
             power_losses,
             kills,
+            drains,
             orders,
             acknowledged,
             finished,
@@ -59,6 +62,7 @@ impl Tally {
         self.steps += steps;
         self.power_losses += power_losses;
         self.kills += kills;
+        self.drains += drains;
         self.orders += orders;
         self.acknowledged += acknowledged;
         self.finished += finished;

@@ -64,6 +64,11 @@ impl Schedule {
         }
         self.idle = 0;
     }
+
+    /// The part whose turn it is.
+    pub(super) fn pick(&self, rng: &mut Rng) -> Option<Part> {
+        rng.pick(&self.lots).copied()
+    }
 }
 
 impl World {
@@ -110,7 +115,7 @@ impl World {
         if self.schedule.clock_steps < MOST_CLOCK_STEPS && self.hits(self.plan.clock_steps) {
             self.step_clock();
         }
-        let Some(&part) = self.rng.pick(&self.schedule.lots) else { return Ok(false) };
+        let Some(part) = self.schedule.pick(&mut self.rng) else { return Ok(false) };
         if self.turn(part)? {
             self.schedule.idle = 0;
             return Ok(true);
@@ -169,7 +174,7 @@ impl World {
     }
 
     /// One part's turn; true if it did something.
-    fn turn(&mut self, part: Part) -> Result<bool, Violation> {
+    pub(super) fn turn(&mut self, part: Part) -> Result<bool, Violation> {
         let did = match part {
             Part::Clock => {
                 let most = self.rng.pick(&[1_000, 50_000, 1_000_000]).copied().unwrap_or(1_000);
@@ -317,7 +322,7 @@ impl World {
     }
 
     /// A part can't go on: the process ends soon.
-    fn failed(&mut self, part: std::fmt::Arguments<'_>, error: &LogError) -> Result<bool, Violation> {
+    pub(super) fn failed(&mut self, part: std::fmt::Arguments<'_>, error: &LogError) -> Result<bool, Violation> {
         self.note(true, format_args!("{part} fails: {error}"));
         if !self.machine.power_is_cut() {
             self.excuse(error)?;

@@ -65,6 +65,7 @@ impl Summary {
             ("steps", t.steps),
             ("losses of power", t.power_losses),
             ("process ends", t.kills),
+            ("  of them in order", t.drains),
             ("checkpoints", t.checkpoints),
             ("orders sent", t.orders),
             ("orders acknowledged", t.acknowledged),

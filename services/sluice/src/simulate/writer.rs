@@ -32,6 +32,8 @@ pub(super) struct Writer {
     /// When the last group was closed, µs on the monotonic clock.
     last_us: u64,
     sealed: bool,
+    /// The journal is closed and everything is written.
+    done: bool,
     /// The bug: groups count as durable before they are synced.
     hasty: bool,
 }
@@ -39,7 +41,7 @@ pub(super) struct Writer {
 impl Writer {
     /// A writer with nothing under way.
     pub(super) fn new(now_us: u64, hasty: bool) -> Self {
-        Self { state: State::Idle, last_us: now_us, sealed: true, hasty }
+        Self { state: State::Idle, last_us: now_us, sealed: true, done: false, hasty }
     }
 
     /// Does the next operation; says what, if anything.
@@ -96,13 +98,22 @@ impl Writer {
                 self.last_us = now_us;
                 (State::Begun(group, completions), Some(if self.sealed { "seals" } else { "closes a group" }))
             }
-            WriterStep::Idle | WriterStep::Done => (State::Idle, None),
+            WriterStep::Done => {
+                self.done = true;
+                (State::Idle, None)
+            }
+            WriterStep::Idle => (State::Idle, None),
         }
     }
 
     /// When it will have something to do though nothing is appended, µs.
     pub(super) fn wakes_at_us(&self) -> Option<u64> {
         (!self.sealed).then_some(self.last_us + SEAL_AFTER_US)
+    }
+
+    /// True once the journal was closed and everything in it is written.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
     }
 
     /// True if no group is under way.
