@@ -127,7 +127,9 @@ impl Partition {
         if over {
             self.shared.want_checkpoint();
         }
-        over && young.frozen.is_some()
+        // Once the queue is closed, other owners may have ended, and no checkpoint ends without them; what is still queued
+        // is bounded.
+        over && young.frozen.is_some() && !self.shard().queue.is_closed()
     }
 
     fn idle(&self, batch: &mut Batch) -> Result<(), LogError> {

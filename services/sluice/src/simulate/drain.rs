@@ -16,12 +16,13 @@ impl World {
     /// Ends this life as a shutdown does, and begins the next. A device that fails on the way makes it a crash.
     pub(super) fn drain(&mut self) -> Result<(), Violation> {
         self.trace.line(format_args!("the process is asked to end"));
+        let lives = self.tally.crashes();
         if let Some(life) = &self.life {
             life.engine.stop_orders();
         }
         for _ in 0..self.rng.below(GRACE) {
-            if self.is_failing() {
-                return self.crash(false);
+            if self.is_failing(lives) {
+                return self.give_up(lives);
             }
             let part = self.schedule.pick(&mut self.rng);
             if part.is_some_and(|part| part != Part::Clock) {
@@ -32,21 +33,26 @@ impl World {
             life.couriers.clear();
             life.engine.close();
         }
-        if self.finish_queues()? && !self.is_failing() {
-            self.finish_journal()?;
-            if !self.is_failing() {
-                self.hear_all()?;
-            }
+        if self.finish_queues(lives)? && self.finish_journal(lives)? {
+            self.hear_all()?;
         }
-        self.crash(false)
+        self.give_up(lives)
     }
 
-    fn is_failing(&self) -> bool {
-        self.machine.power_is_cut() || self.life.as_ref().is_none_or(|life| life.steps_left.is_some())
+    /// Ends this life, unless it has ended meanwhile.
+    fn give_up(&mut self, lives: u64) -> Result<(), Violation> {
+        if self.tally.crashes() == lives { self.crash(false) } else { Ok(()) }
+    }
+
+    /// True if this life, which began after so many crashes, is ending or has ended.
+    fn is_failing(&self, lives: u64) -> bool {
+        self.machine.power_is_cut()
+            || self.tally.crashes() != lives
+            || self.life.as_ref().is_none_or(|life| life.steps_left.is_some())
     }
 
     /// Owners and the writer in turn, until every owner has ended; false if a device failed meanwhile.
-    fn finish_queues(&mut self) -> Result<bool, Violation> {
+    fn finish_queues(&mut self, lives: u64) -> Result<bool, Violation> {
         for _ in 0..TURNS {
             let Some(life) = &mut self.life else { return Ok(false) };
             if life.owners.iter().all(Option::is_none) {
@@ -65,26 +71,25 @@ impl World {
             for part in [Part::Writer, Part::Checkpointer] {
                 self.turn(part)?;
             }
-            if self.is_failing() {
+            if self.is_failing(lives) {
                 return Ok(false);
             }
         }
-        broken(Invariant::Bounded, "an owner never ends though its queue was closed".to_owned())
+        let life = self.life.as_ref().map(|life| life.describe()).unwrap_or_default();
+        broken(Invariant::Bounded, format!("an owner never ends though its queue was closed: {life}"))
     }
 
-    fn finish_journal(&mut self) -> Result<(), Violation> {
-        let Some(life) = &self.life else { return Ok(()) };
+    /// The journal writes what is left and seals itself; false if a device failed meanwhile.
+    fn finish_journal(&mut self, lives: u64) -> Result<bool, Violation> {
+        let Some(life) = &self.life else { return Ok(false) };
         life.engine.journal().close();
         for _ in 0..TURNS {
-            if self.is_failing() {
-                return Ok(());
+            if self.is_failing(lives) {
+                return Ok(false);
             }
-            let idle = |world: &Self| {
-                let writer = world.life.as_ref().and_then(|life| life.writer.as_ref());
-                writer.is_none_or(|writer| writer.is_done())
-            };
-            if idle(self) {
-                return Ok(());
+            let writer = self.life.as_ref().and_then(|life| life.writer.as_ref());
+            if writer.is_some_and(|writer| writer.is_done()) {
+                return Ok(true);
             }
             self.turn(Part::Writer)?;
         }
