@@ -21,7 +21,7 @@ fn filled(byte: u8, blocks: usize) -> Vec<u8> {
 }
 
 fn read(file: &Arc<dyn DiskFile>) -> Vec<u8> {
-    let mut bytes = vec![0xee; file.len().unwrap() as usize];
+    let mut bytes = vec![0xee; file.size().unwrap() as usize];
     let len = bytes.len();
     assert_eq!(file.read_at(0, &mut bytes).unwrap(), len);
     bytes
@@ -83,7 +83,7 @@ fn a_kill_loses_nothing_and_makes_nothing_durable() {
     file.write_at(0, &filled(5, 1)).unwrap();
     b.power.restart();
     b.disk.kill();
-    assert!(file.sync().is_err() && file.write_at(0, &filled(6, 1)).is_err() && file.len().is_err());
+    assert!(file.sync().is_err() && file.write_at(0, &filled(6, 1)).is_err() && file.size().is_err());
     let file = b.disk.open("a").unwrap();
     assert_eq!((read(&file), b.disk.unsynced_blocks()), (filled(5, 1), 1));
     assert_eq!(read(&b.disk.durable_copy().open("a").unwrap()), filled(0, 1));
@@ -193,7 +193,7 @@ fn a_power_cut_stops_everything_in_the_middle_of_a_write() {
         b.power.restart();
         b.disk.crash(&mut Rng::new(9));
         assert_eq!(b.disk.list().unwrap(), ["a"]);
-        assert!(file.len().is_err());
+        assert!(file.size().is_err());
     }
 }
 

@@ -159,7 +159,7 @@ impl World {
 
     /// Tries to open the engine; false if a device failed or the power went.
     fn open(&mut self) -> Result<bool, Violation> {
-        self.config.partitions = 1 + self.rng.below(3) as u16;
+        self.config = super::sizes::vary(&self.first_config, &mut self.rng);
         let (disk, store, clock) = (self.machine.disk(), self.machine.store(), self.machine.clock());
         let opened = Engine::open(self.config.clone(), disk, store, clock);
         match opened {

@@ -17,7 +17,7 @@ fn one_of<T: Copy>(rng: &mut Rng, choices: &[T], default: T) -> T {
     rng.pick(choices).copied().unwrap_or(default)
 }
 
-/// The engine's sizes. How many partitions there are is drawn anew for each life.
+/// The engine's sizes in the first life.
 pub(super) fn engine(plan: &FaultPlan) -> EngineConfig {
     let mut rng = plan.rng("engine");
     let batch_bytes = one_of(&mut rng, &[512, 1_024, 2_048], 1_024);
@@ -49,6 +49,26 @@ pub(super) fn engine(plan: &FaultPlan) -> EngineConfig {
         blocking: false,
         journal_id: Some(rng.bits()),
         ..EngineConfig::new(plan.carriers.iter().map(|c| Arc::from(c.name.as_str())).collect())
+    }
+}
+
+/// What an operator may change from one start to the next, drawn anew. `first` is what the run began with: its segments
+/// have no room for larger groups.
+pub(super) fn vary(first: &EngineConfig, rng: &mut Rng) -> EngineConfig {
+    let smaller = |rng: &mut Rng, most: usize| most >> rng.below(3);
+    let batch_bytes = smaller(rng, first.queue.batch_bytes);
+    EngineConfig {
+        partitions: 1 + rng.below(3) as u16,
+        journal: JournalConfig {
+            group_bytes: smaller(rng, first.journal.group_bytes),
+            frame_bytes: 8 * batch_bytes,
+            tail_bytes: smaller(rng, first.journal.tail_bytes),
+            ..first.journal.clone()
+        },
+        queue: QueueConfig { batch_bytes, ..first.queue.clone() },
+        checkpoint_bytes: smaller(rng, first.checkpoint_bytes as usize) as u64,
+        hot_bytes: smaller(rng, first.hot_bytes),
+        ..first.clone()
     }
 }
 

@@ -43,7 +43,9 @@ pub(super) struct World {
     pub(super) carriers: Vec<SimCarrier>,
     pub(super) table: Arc<Table>,
     pub(super) notifiers: Vec<NotifierConfig>,
+    /// In this life, and in the first.
     pub(super) config: EngineConfig,
+    pub(super) first_config: EngineConfig,
     pub(super) oracle: Oracle,
     pub(super) clients: Clients,
     pub(super) looks: Looks,
@@ -99,6 +101,7 @@ impl World {
             goods,
             trace,
             machine,
+            first_config: config.clone(),
             config,
         }
     }
