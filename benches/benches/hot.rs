@@ -1,4 +1,5 @@
 //! The hot functions, each on its own: what an order costs between the socket and the journal.
+#![allow(missing_docs, clippy::unwrap_used, clippy::type_complexity, reason = "a benchmark ends at its first surprise")]
 
 use std::{hint::black_box, sync::Arc};
 
