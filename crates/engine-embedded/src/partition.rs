@@ -22,8 +22,8 @@ use crate::{
     shared::{BORN, Frozen, Shard, Shared, Young, class_of, read_older},
 };
 
-/// After a batch smaller than [`TRICKLE_BYTES`] an owner lets the next one gather for this long. One order a commit costs
-/// two context switches and a group of its own each, which at 40,000 single orders/s was a quarter of all CPU.
+/// After a batch smaller than [`TRICKLE_BYTES`] an owner lets the next one gather for this long: one order a commit costs
+/// two context switches and a group of its own each.
 const LINGER: Duration = Duration::from_micros(500);
 /// See [`LINGER`].
 const TRICKLE_BYTES: usize = 32 << 10;
