@@ -27,7 +27,7 @@ struct Args {
     /// What to run; everything if none is named
     #[arg(value_enum)]
     what: Vec<What>,
-    /// Orders of the engine runs; real baskets are a tenth of it
+    /// Orders of the engine runs; real baskets are a quarter of it
     #[arg(long, default_value_t = 20_000_000)]
     orders: u64,
     /// Owners in the engine runs
@@ -110,7 +110,7 @@ impl Runs {
     }
 
     fn engine(&self, args: &Args, what: What, name: &str) -> Result<(), Box<dyn Error>> {
-        let orders = if what == What::Baskets { args.orders / 10 } else { args.orders };
+        let orders = if what == What::Baskets { args.orders / 4 } else { args.orders };
         let work = engine::Workload {
             orders,
             two_lines: what != What::Baskets,

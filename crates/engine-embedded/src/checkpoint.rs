@@ -9,10 +9,7 @@ use std::sync::{
 };
 
 use sluice_domain::OrderId;
-use sluice_pipeline::{
-    LogError, Table,
-    index::{Entry, Filter},
-};
+use sluice_pipeline::{Filter, LogError, Table, index::Entry};
 use sluice_schemas::{
     CodecError,
     wire::{Reader, put_bytes, put_varint},
@@ -102,6 +99,12 @@ pub(crate) fn put_meta(shared_store: &dyn sluice_pipeline::Store, key: &[u8], va
     shared_store.ingest(Table::Meta, &mut |put| put(key, value))
 }
 
+/// Index generations that share a summary filter, if they are of a size. More would make an owner's look-ups fewer and
+/// the first one's memory larger.
+const RUNS_IN_SUMMARY: usize = 16;
+/// Bits an entry of the summary: 0.15 % false hits, which then go to the generations' own filters.
+const BITS_IN_SUMMARY: usize = 16;
+
 #[derive(Debug)]
 enum Phase {
     Idle,
@@ -119,6 +122,8 @@ pub struct Checkpointer {
     /// Journal position at which the last checkpoint began.
     began_at: u64,
     outboxes: Vec<(String, u64, u64)>,
+    /// The filter over the latest index generations, and how many entries it still has room for.
+    summary: (Filter, usize),
     /// An index generation that owners are about to forget.
     dropping: Option<u32>,
     phase: Phase,
@@ -127,7 +132,15 @@ pub struct Checkpointer {
 impl Checkpointer {
     pub(crate) fn new(shared: Arc<Shared>, head: Head) -> Self {
         let began_at = head.group.0;
-        Self { shared, head, began_at, outboxes: Vec::new(), dropping: None, phase: Phase::Idle }
+        Self {
+            shared,
+            head,
+            began_at,
+            outboxes: Vec::new(),
+            summary: (Filter::with_room(0, 1), 0),
+            dropping: None,
+            phase: Phase::Idle,
+        }
     }
 
     /// Does the next piece of work; false if there is none now.
@@ -231,6 +244,7 @@ impl Checkpointer {
         }
         entries.sort_unstable();
         let filter = Filter::build(entries.len(), entries.iter().map(Entry::fingerprint));
+        self.summarise(&entries);
         // A checkpoint that failed half-way may have left a run of this number.
         self.shared.store.drop_table(Table::Index(number))?;
         if !entries.is_empty() {
@@ -243,6 +257,16 @@ impl Checkpointer {
         put_meta(&*self.shared.store, &filter_key(number), &filter.to_bytes())?;
         self.phase = Phase::Head(frozen, filter);
         Ok(true)
+    }
+
+    /// Adds `entries` to the summary; to a new one if it is full.
+    fn summarise(&mut self, entries: &[Entry]) {
+        if self.summary.1 < entries.len() {
+            let room = entries.len() * RUNS_IN_SUMMARY;
+            self.summary = (Filter::with_room(room, BITS_IN_SUMMARY), room);
+        }
+        self.summary.1 -= entries.len();
+        entries.iter().for_each(|e| self.summary.0.add(e.fingerprint()));
     }
 
     fn write_head(&mut self, frozen: Vec<Frozen>, filter: &Filter) -> Result<bool, LogError> {
@@ -260,7 +284,7 @@ impl Checkpointer {
         }
         put_meta(&*self.shared.store, b"head", &head.encode())?;
         for (shard, frozen) in self.shared.shards.iter().zip(frozen) {
-            shard.errands.lock().install.push((head.number, filter.clone()));
+            shard.errands.lock().install.push((head.number, filter.clone(), self.summary.0.clone()));
             let mut young = shard.young.write();
             young.frozen = None;
             young.spare = Arc::into_inner(frozen.rows).map(|mut rows| {

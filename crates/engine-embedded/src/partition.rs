@@ -85,8 +85,8 @@ impl Partition {
             return;
         }
         let mut errands = shard.errands.lock();
-        for (number, filter) in errands.install.drain(..) {
-            self.index.spilled(number, filter);
+        for (number, filter, summary) in errands.install.drain(..) {
+            self.index.spilled(number, filter, Some(summary));
         }
         let (index, taken) = (&mut self.index, self.orders_taken);
         errands.expire.retain(|&(number, orders)| {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use sluice_domain::{Fingerprint, OrderId};
-use sluice_pipeline::{Clock, Disk, Index, LogError, Store, Table, index::Filter};
+use sluice_pipeline::{Clock, Disk, Filter, Index, LogError, Store, Table};
 use sluice_schemas::{
     CodecError,
     delta::Delta,
@@ -121,7 +121,7 @@ pub(crate) fn open(
         let bytes = store.get(Table::Meta, &filter_key(generation))?.unwrap_or_default();
         let filter = Filter::from_bytes(&bytes)
             .ok_or_else(|| LogError::Store(format!("the filter of index generation {generation} is damaged")))?;
-        indices.iter_mut().for_each(|index| index.spilled(generation, filter.clone()));
+        indices.iter_mut().for_each(|index| index.spilled(generation, filter.clone(), None));
     }
     let mut head = head.unwrap_or_else(|| Head { group: (0, 1), ..Head::default() });
     // A head that a failed write left in doubt must not come to light after a later crash: the next checkpoint takes its

@@ -10,10 +10,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use sluice_domain::{Class, OrderId, SlotCount, order_state::class_of_row};
-use sluice_pipeline::{
-    Clock, LogError, Store, Table,
-    index::{Filter, Generation},
-};
+use sluice_pipeline::{Clock, Filter, LogError, Store, Table, index::Generation};
 use sluice_schemas::delta::Delta;
 
 use crate::{
@@ -141,7 +138,8 @@ pub(crate) struct Errands {
     /// Freeze as this checkpoint, once so many outcomes have been taken from the queue.
     pub(crate) freeze: Option<(u32, u64)>,
     pub(crate) frozen: Option<Frozen>,
-    pub(crate) install: Vec<(u32, Filter)>,
+    /// Generations that are in the store now, each with its filter and the summary that it is in.
+    pub(crate) install: Vec<(u32, Filter, Filter)>,
     /// Forget this index generation, once so many orders have been taken from the queue.
     pub(crate) expire: Vec<(u32, u64)>,
 }

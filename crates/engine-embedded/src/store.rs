@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, path::Path};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::CompressionPolicy};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, PersistMode,
+    config::{CompressionPolicy, FilterPolicy},
+};
 use parking_lot::Mutex;
 use sluice_pipeline::{LogError, Store, Table};
 
@@ -41,8 +44,13 @@ impl FjallStore {
         if let Some(keyspace) = self.open.lock().get(&table) {
             return Ok(keyspace.clone());
         }
-        // Rows and index entries are mostly hashes and numbers: compressing them costs time and saves little.
-        let options = || KeyspaceCreateOptions::default().data_block_compression_policy(CompressionPolicy::disabled());
+        // Rows and index entries are mostly hashes and numbers: compressing them costs time and saves little. fjall's
+        // own filters are never asked: rows are read by prefix, and index runs have ours.
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .data_block_compression_policy(CompressionPolicy::disabled())
+                .filter_policy(FilterPolicy::disabled())
+        };
         let keyspace = self.database.keyspace(&name(table), options).map_err(failed)?;
         self.open.lock().insert(table, keyspace.clone());
         Ok(keyspace)

@@ -1,12 +1,15 @@
 //! The duplicate index of one partition: fingerprint → first position, for as long as a retry may come.
 //!
-//! Young entries live in a hash table; older generations move to sorted runs in the store, and only a filter (12 bits an
-//! entry) stays in memory. What a batch adds counts only once the batch is committed; an abort forgets it.
+//! Young entries live in a hash table; older generations move to sorted runs in the store, and only filters stay in
+//! memory (12 bits an entry, and 16 more for a summary of many runs, so that a look-up doesn't ask each run). What a
+//! batch adds counts only once the batch is committed; an abort forgets it.
 
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use sluice_domain::Fingerprint;
+
+use crate::filter::Filter;
 
 /// Fingerprint and first position. Three words: a `u128` would pad the entry to four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,13 +64,27 @@ struct Run {
     filter: Filter,
 }
 
+/// Runs that one summary stands for. Runs of an earlier process have none: it is not stored.
+#[derive(Debug)]
+struct Group {
+    summary: Option<Filter>,
+    runs: Vec<Run>,
+}
+
+impl Group {
+    fn may_contain(&self, fingerprint: Fingerprint) -> bool {
+        self.summary.as_ref().is_none_or(|s| s.may_contain(fingerprint))
+            && self.runs.iter().any(|r| r.filter.may_contain(fingerprint))
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Index {
     live: HashTable<Entry>,
     pending: HashTable<(Fingerprint, u32)>,
     frozen: Option<Arc<Generation>>,
-    runs: Vec<Run>,
+    groups: Vec<Group>,
 }
 
 fn hash(fingerprint: Fingerprint) -> u64 {
@@ -88,7 +105,7 @@ impl Index {
         if let Some(&(_, first)) = self.pending.find(hash(fingerprint), |e| e.0 == fingerprint) {
             return Probe::InBatch(first);
         }
-        if self.runs.iter().any(|r| r.filter.may_contain(fingerprint)) {
+        if self.groups.iter().any(|g| g.may_contain(fingerprint)) {
             return Probe::MaybeSpilled;
         }
         self.note(fingerprint, input);
@@ -143,78 +160,35 @@ impl Index {
         generation
     }
 
-    /// Says that generation `number` is in the store and `filter` stands for it from now on.
-    pub fn spilled(&mut self, number: u32, filter: Filter) {
+    /// Says that generation `number` is in the store; from now on `filter` stands for it, and `summary` for it and those
+    /// before it that came with the same one.
+    pub fn spilled(&mut self, number: u32, filter: Filter, summary: Option<Filter>) {
         self.frozen = None;
-        self.runs.push(Run { number, filter });
+        let run = Run { number, filter };
+        match self.groups.last_mut() {
+            Some(group) if same(group.summary.as_ref(), summary.as_ref()) => group.runs.push(run),
+            _ => self.groups.push(Group { summary, runs: vec![run] }),
+        }
     }
 
     /// Numbers of the runs that may hold `fingerprint`, newest first.
     pub fn candidates(&self, fingerprint: Fingerprint) -> impl Iterator<Item = u32> + '_ {
-        self.runs.iter().rev().filter(move |r| r.filter.may_contain(fingerprint)).map(|r| r.number)
+        let runs = self.groups.iter().rev().flat_map(|g| g.runs.iter().rev());
+        runs.filter(move |r| r.filter.may_contain(fingerprint)).map(|r| r.number)
     }
 
     /// Forgets a run whose entries no retry can ask for any more.
     pub fn expire(&mut self, number: u32) {
-        self.runs.retain(|r| r.number != number);
+        self.groups.iter_mut().for_each(|g| g.runs.retain(|r| r.number != number));
+        self.groups.retain(|g| !g.runs.is_empty());
     }
 }
 
-/// A blocked Bloom filter: one cache line a look-up, six bits an entry, about 0.5 % false hits at 12 bits an entry
-/// (Putze, Sanders, Singler: Cache-, Hash- and Space-Efficient Bloom Filters, 2007).
-#[derive(Debug, Clone)]
-pub struct Filter {
-    blocks: Arc<[[u64; 8]]>,
-}
-
-impl Filter {
-    /// Bits an entry.
-    pub const BITS_PER_ENTRY: usize = 12;
-
-    /// A filter over `entries`.
-    pub fn build(count: usize, entries: impl Iterator<Item = Fingerprint>) -> Self {
-        let mut blocks = vec![[0u64; 8]; (count * Self::BITS_PER_ENTRY).div_ceil(512).max(1)];
-        for fingerprint in entries {
-            let at = Self::block(blocks.len(), fingerprint);
-            for (word, bit) in Self::bits(fingerprint) {
-                blocks[at][word] |= bit;
-            }
-        }
-        Self { blocks: blocks.into() }
-    }
-
-    /// False only if `fingerprint` was never added.
-    pub fn may_contain(&self, fingerprint: Fingerprint) -> bool {
-        let block = &self.blocks[Self::block(self.blocks.len(), fingerprint)];
-        Self::bits(fingerprint).all(|(word, bit)| block[word] & bit != 0)
-    }
-
-    fn block(blocks: usize, fingerprint: Fingerprint) -> usize {
-        ((u128::from(fingerprint.low()) * blocks as u128) >> 64) as usize
-    }
-
-    fn bits(fingerprint: Fingerprint) -> impl Iterator<Item = (usize, u64)> {
-        // The low 10 bits of the high half choose the slot; the six 9-bit fields come from above them.
-        let high = fingerprint.high() >> 10;
-        (0..6).map(move |i| {
-            let field = (high >> (9 * i)) & 511;
-            ((field >> 6) as usize, 1u64 << (field & 63))
-        })
-    }
-
-    /// The filter as bytes, little endian.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.blocks.iter().flatten().flat_map(|w| w.to_le_bytes()).collect()
-    }
-
-    /// Reads what [`Filter::to_bytes`] wrote; `None` if the length can't be right.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        if bytes.is_empty() || !bytes.len().is_multiple_of(64) {
-            return None;
-        }
-        let word = |b: &[u8]| b.try_into().map(u64::from_le_bytes).unwrap_or_default();
-        let block = |b: &[u8]| std::array::from_fn(|i| word(&b[i * 8..i * 8 + 8]));
-        Some(Self { blocks: bytes.chunks_exact(64).map(block).collect() })
+fn same(a: Option<&Filter>, b: Option<&Filter>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.is(b),
+        (None, None) => true,
+        _ => false,
     }
 }
 
@@ -256,7 +230,7 @@ mod tests {
         let generation = index.freeze(3);
         assert_eq!(index.probe(fp(7), 0), Probe::First(7));
         let filter = Filter::build(generation.entries.len(), generation.entries.iter().map(Entry::fingerprint));
-        index.spilled(3, filter);
+        index.spilled(3, filter, None);
         assert_eq!(index.probe(fp(7), 0), Probe::MaybeSpilled);
         assert_eq!(index.candidates(fp(7)).collect::<Vec<_>>(), [3]);
         index.expire(3);
@@ -264,11 +238,24 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_misses_nothing_and_rarely_errs() {
-        let filter = Filter::build(100_000, (0..100_000).map(fp));
-        let filter = Filter::from_bytes(&filter.to_bytes()).unwrap();
-        assert!((0..100_000).all(|i| filter.may_contain(fp(i))));
-        let wrong = (100_000..300_000).filter(|&i| filter.may_contain(fp(i))).count();
-        assert!(wrong < 4_000, "{wrong} of 200,000");
+    fn a_summary_hides_nothing() {
+        let mut index = Index::default();
+        let run = |range: std::ops::Range<u64>| Filter::build(1_000, range.map(fp));
+        index.spilled(1, run(0..1_000), None);
+        let summary = Filter::with_room(2_000, 16);
+        for (number, range) in [(2, 1_000..2_000), (3, 2_000..3_000)] {
+            range.clone().for_each(|i| summary.add(fp(i)));
+            index.spilled(number, run(range), Some(summary.clone()));
+        }
+        index.spilled(4, run(3_000..4_000), Some(Filter::build(1_000, (3_000..4_000).map(fp))));
+        assert_eq!(index.groups.len(), 3);
+        for i in 0..4_000 {
+            assert_eq!(index.probe(fp(i), 0), Probe::MaybeSpilled, "{i}");
+            assert!(index.candidates(fp(i)).any(|n| u64::from(n) == i / 1_000 + 1), "{i}");
+        }
+        index.expire(2);
+        index.expire(4);
+        assert_eq!(index.groups.len(), 2);
+        assert!((0..1_000).chain(2_000..3_000).all(|i| index.probe(fp(i), 0) == Probe::MaybeSpilled));
     }
 }

@@ -7,6 +7,7 @@ pub mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod effects;
+pub mod filter;
 pub mod health;
 pub mod index;
 pub mod ports;
@@ -15,6 +16,7 @@ pub mod stage;
 
 pub use batch::{Batch, BatchView, Input, Rows, Verdict};
 pub use effects::Effects;
+pub use filter::Filter;
 pub use health::{CarrierHealth, HealthBoard};
 pub use index::Index;
 pub use ports::*;

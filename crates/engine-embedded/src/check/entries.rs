@@ -6,7 +6,7 @@ use std::{
 };
 
 use sluice_domain::{Fingerprint, OrderId};
-use sluice_pipeline::{LogError, Store, Table, index::Filter};
+use sluice_pipeline::{Filter, LogError, Store, Table};
 use sluice_schemas::{
     delta::{Delta, row_deltas},
     order::peek_id,
