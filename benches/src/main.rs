@@ -123,10 +123,14 @@ impl Runs {
         let folder = tempfile::tempdir_in(&args.folder)?;
         let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} {per_sec} {eta}")?;
         let bar = ProgressBar::new(orders).with_style(style);
+        measure::reset_peak_rss();
         let run = engine::run(folder.path(), &work, &|done| bar.set_position(done))?;
         bar.finish_and_clear();
         let ceiling = measure::bare_appends(folder.path(), run.written_bytes)?;
-        let command = format!("cargo run --release -p sluice-benches -- {}", name.replace("engine_", ""));
+        let command = format!(
+            "cargo run --release -p sluice-benches -- {}",
+            what.to_possible_value().map_or(name.into(), |v| v.get_name().to_owned())
+        );
         let origin = Origin::find(&args.folder, &command);
         let report = EngineReport::new(orders, work.carriers_down, &run, ceiling.as_secs_f64(), origin);
         eprintln!(

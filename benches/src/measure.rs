@@ -23,7 +23,12 @@ pub fn rss_bytes() -> u64 {
     field("/proc/self/status", "VmRSS:") * 1024
 }
 
-/// Highest resident memory so far, bytes.
+/// Begins to watch for the highest resident memory anew (`man 5 proc`, `clear_refs`).
+pub fn reset_peak_rss() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Highest resident memory since [`reset_peak_rss`], bytes.
 pub fn peak_rss_bytes() -> u64 {
     field("/proc/self/status", "VmHWM:") * 1024
 }

@@ -31,7 +31,8 @@ fn said(program: &str, args: &[&str]) -> String {
 }
 
 fn commit() -> String {
-    let dirty = !said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
+    let dirty =
+        !said("git", &["status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benches/runs"]).is_empty();
     format!("{}{}", said("git", &["rev-parse", "--short=12", "HEAD"]), if dirty { "+" } else { "" })
 }
 
