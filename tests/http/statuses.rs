@@ -1,6 +1,6 @@
 //! Every status that the API's description promises is seen, and carries what the description says.
 
-use std::collections::BTreeSet;
+use std::{cell::Cell, collections::BTreeSet};
 
 use serde_json::Value;
 use sluice_domain::limits::{MAX_BATCH_BYTES, MAX_ORDER_BYTES};
@@ -145,8 +145,10 @@ fn overload(seen: &mut Seen, world: &World) {
         connection.write(head.as_bytes()).unwrap();
         connection
     };
+    // A key of its own for every order: placed_at differs, and some are taken before the overload shows.
+    let keys = Cell::new(0);
     let post = |client: &Client, path: &str| match path {
-        ORDERS => client.order("k-overload", &order()),
+        ORDERS => client.order(&format!("k-overload-{}", keys.replace(keys.get() + 1)), &order()),
         _ => client.batch(order().to_string()),
     };
     // The announcement takes a moment to be read, and may itself be refused for want of room while an earlier request

@@ -311,7 +311,9 @@ impl Config {
     /// [`ConfigError`] naming the file and line, the variable or the key, and what is expected.
     pub fn load(path: &Path, environment: Environment<'_>) -> Result<(Self, Vec<String>), ConfigError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::at(&name, error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError::at(&name, format!("{error}; `sluice serve --example` prints a file to start from"))
+        })?;
         let mut config = Self::parse(&name, &text)?;
         config.apply(environment)?;
         let warnings = config.check()?;

@@ -102,6 +102,14 @@ pub enum BehaviourError {
     /// Neither `key=value` nor a whole description.
     #[error("{0:?} is not of the form id:key=value,key=value")]
     Form(String),
+    /// A pair on the command line whose key does not exist or whose value is of the wrong kind.
+    #[error("{pair}: {source}")]
+    Pair {
+        /// As it was written.
+        pair: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
 }
 
 /// What happens to one manifest as a whole.
@@ -224,7 +232,13 @@ impl FromStr for CarrierSpec {
         let mut patch = Map::new();
         for pair in keys.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(form)?;
-            patch.insert(key.to_owned(), serde_json::from_str(value).map_err(|_| form())?);
+            // What isn't JSON is a string, which no key takes: the error then says what the key takes.
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+            let alone = Map::from_iter([(key.to_owned(), value)]);
+            if let Err(BehaviourError::Key(source)) = Behaviour::default().patched(&alone) {
+                return Err(BehaviourError::Pair { pair: pair.to_owned(), source });
+            }
+            patch.extend(alone);
         }
         Ok(Self { id: id.to_owned(), behaviour: Behaviour::default().patched(&patch)? })
     }
@@ -262,7 +276,8 @@ mod tests {
             ("", "form"),
             (":down=true", "form"),
             ("swift:down", "form"),
-            ("swift:down=yes", "form"),
+            ("swift:down=yes", "down=yes: invalid type: string \"yes\", expected a boolean"),
+            ("swift:latency_ms=x", "latency_ms=x: invalid type: string \"x\", expected u32"),
             ("swift:downn=true", "downn"),
             ("swift:latency_ms=-1", "-1"),
             ("swift:reject=1.1", "reject"),

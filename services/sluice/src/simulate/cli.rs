@@ -28,7 +28,7 @@ Exit codes: 0 every promise was kept; 1 a seed broke one; 2 wrong usage; 3 no ru
 #[command(after_help = EXAMPLES)]
 pub struct SimulateArgs {
     /// How many seeds
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// The first of them
     #[arg(long, value_name = "S", default_value_t = 0)]
