@@ -35,7 +35,7 @@ struct AnyDelta {
 
 prop_compose! {
     fn delta()(
-        tag in 1u8..=6,
+        tag in 1u8..=8,
         small in any::<(u8, u8, u8)>(),
         large in (any::<u32>(), 0..u64::MAX),
         kind in kind(),
@@ -67,6 +67,8 @@ impl AnyDelta {
             }),
             4 => Delta::Settled { parcel, attempt, outcome: self.kind, text },
             5 => Delta::DeadLettered { parcel: (attempt % 2 == 0).then_some(parcel), rules: number, reason: text },
+            7 => Delta::Conflicted { order: u128::from(position) << 64 | u128::from(number) },
+            8 => Delta::Merchant { id: text },
             _ => Delta::Packed { parcel, handling, weight_g: number, items },
         })
     }

@@ -10,6 +10,8 @@
 //! 4 settled        parcel u8, attempt u8, outcome u8, text str (tracking number, or the reason)
 //! 5 dead-lettered  parcel u8 + 1, or 0 for the whole order; rules varint; reason str
 //! 6 packed         parcel u8, handling u8, weight_g varint, items; only for a parcel that no carrier was asked for
+//! 7 conflicted     order id 16 bytes BE: a later request under the same key that is no order of its own
+//! 8 merchant       merchant str; where a decision is made without the order record at hand
 //! ```
 
 use crate::{
@@ -131,6 +133,16 @@ pub enum Delta<'a> {
         /// What is in the parcel.
         items: Items<'a>,
     },
+    /// A later request under the same key, which was answered before its owner could refuse it.
+    Conflicted {
+        /// The id it was given; that of the order itself if only the body differs.
+        order: u128,
+    },
+    /// Whose order it is.
+    Merchant {
+        /// Merchant id.
+        id: &'a str,
+    },
     /// No stage could decide; somebody must look.
     DeadLettered {
         /// The parcel, or `None` for the whole order.
@@ -198,6 +210,16 @@ impl<'a> Delta<'a> {
                 put_varint(out, u64::from(weight_g));
                 items.encode_again(out);
             }
+            Delta::Conflicted { order } => {
+                out.push(7);
+                put_signed(out, late_ms);
+                out.extend_from_slice(&order.to_be_bytes());
+            }
+            Delta::Merchant { id } => {
+                out.push(8);
+                put_signed(out, late_ms);
+                put_bytes(out, id.as_bytes());
+            }
             Delta::DeadLettered { parcel, rules, reason } => {
                 out.push(5);
                 put_signed(out, late_ms);
@@ -248,6 +270,8 @@ impl<'a> Delta<'a> {
                 weight_g: r.number("weight")?,
                 items: Items::read(r)?,
             },
+            7 => Delta::Conflicted { order: u128::from_be_bytes(r.array("conflicting order")?) },
+            8 => Delta::Merchant { id: r.str("merchant")? },
             _ => return Err(CodecError { what: "delta tag" }),
         };
         Ok((late, delta))

@@ -90,6 +90,8 @@ fn with_deltas(each: &mut dyn FnMut(&str, i64, Delta<'_>)) {
     each("settled", -5, Delta::Settled { parcel: 0, attempt: 0, outcome: OutcomeKind::Accepted, text });
     each("dead-lettered-parcel", 99, Delta::DeadLettered { parcel: Some(0), rules: 7, reason: "nobody takes it" });
     each("dead-lettered-order", 99, Delta::DeadLettered { parcel: None, rules: 7, reason: "" });
+    each("conflicted", 777, Delta::Conflicted { order: ID + 1 });
+    each("merchant", 333, Delta::Merchant { id: "m-1" });
     each("packed", 340, Delta::Packed { parcel: 2, handling: 4, weight_g: 60_000, items: read(&parts) });
 }
 

@@ -3,14 +3,18 @@
 //!
 //! * [`order`]: the order record, written once to the log and never rewritten.
 //! * [`delta`]: what later stages add to an order; a row is the concatenation of an order's deltas.
+//! * [`frame`]: what one Kafka record of an internal topic holds.
 //! * [`outcome`]: a carrier's answer about one shipment, an input of the order's partition.
+//! * [`event`]: what other systems are told about an order, one Kafka record per decision.
 //! * [`milestone`]: the rank table behind a status that only moves forward.
 
 #[cfg(test)]
 mod codec_tests;
 pub mod delta;
+pub mod event;
 #[cfg(test)]
 mod fixtures_tests;
+pub mod frame;
 pub mod milestone;
 pub mod order;
 pub mod outcome;

@@ -1,1 +1,278 @@
 //! Brings up a Kafka broker and a store that speaks CQL, for tests, benchmarks and the demo.
+//!
+//! Each of the two is found on its own, in this order: an address from the environment ([`KAFKA`], [`STORE`]); a
+//! container, when a container engine answers; a JVM process, fetched once with Maven. The store is ScyllaDB in a
+//! container and Apache Cassandra, which speaks the same CQL, as a JVM process; [`Brokers::describe`] says which.
+
+mod containers;
+mod error;
+mod jars;
+mod jvm;
+mod ports;
+mod probe;
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::containers::{Container, Engine};
+use crate::error::io;
+use crate::jvm::{Jvm, Kind};
+
+pub use crate::error::Missing;
+
+/// Environment variable with the bootstrap servers of a running Kafka (a list of `host:port`).
+pub const KAFKA: &str = "SLUICE_TEST_KAFKA";
+/// Environment variable with the address of a running store (`host:port`).
+pub const STORE: &str = "SLUICE_TEST_STORE";
+
+/// How long an address from the environment may take to answer.
+const GIVEN: Duration = Duration::from_secs(20);
+
+/// What to start and with how much memory.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Heap of a Kafka that is started here, in MiB (at least 256).
+    pub kafka_heap_mb: u32,
+    /// Heap of a store that is started here, in MiB (at least 512).
+    pub store_heap_mb: u32,
+    /// Whether a store is wanted at all.
+    pub with_store: bool,
+    /// Where JVM processes keep their data and logs, across runs; without it, in a temporary folder that is removed
+    /// on drop. Containers keep nothing after drop.
+    pub folder: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { kafka_heap_mb: 1024, store_heap_mb: 2048, with_store: true, folder: None }
+    }
+}
+
+/// Where one of the two servers runs.
+enum Server {
+    /// Somebody else's, by address.
+    Given { kind: Kind, address: String },
+    /// In a container of ours.
+    Container(Box<Container>),
+    /// A process of ours.
+    Jvm(Box<Jvm>),
+}
+
+/// One Kafka broker and one store that accept requests.
+///
+/// Dropping it stops what it started (in order first, by force after 20 s) and removes its temporary folder. What it
+/// started also ends when this process is killed: see the watchdog in `process.rs`. Containers are the exception:
+/// nothing removes them then.
+pub struct Brokers {
+    kafka: Server,
+    store: Option<Server>,
+    /// After the servers: fields are dropped in this order, and they write into it until they end.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Brokers {
+    /// Starts or finds both servers and returns once both accept requests; seconds, or minutes at the first fetch.
+    ///
+    /// # Errors
+    /// [`Missing`] says what there is to install or to set.
+    pub fn start(options: &Options) -> Result<Self, Missing> {
+        let (folder, temporary) = match &options.folder {
+            Some(folder) => (folder.clone(), None),
+            None => {
+                let folder = tempfile::Builder::new().prefix("sluice-brokers-").tempdir();
+                let folder = folder.map_err(io("creating a temporary folder"))?;
+                (folder.path().to_owned(), Some(folder))
+            }
+        };
+        let given = |name: &str| std::env::var(name).ok().filter(|address| !address.trim().is_empty());
+        let (kafka, store) = (given(KAFKA), given(STORE));
+        // Asked only when it is needed.
+        let engine = if kafka.is_none() || options.with_store && store.is_none() { Engine::answering() } else { None };
+        let (kafka, store) = std::thread::scope(|scope| {
+            let store = options.with_store.then(|| {
+                let (engine, folder) = (engine.clone(), &folder);
+                scope.spawn(move || {
+                    Server::start(Kind::Cassandra, store, engine, folder, options.store_heap_mb.max(512))
+                })
+            });
+            let kafka = Server::start(Kind::Kafka, kafka, engine.clone(), &folder, options.kafka_heap_mb.max(256));
+            let store = store.map(|store| match store.join() {
+                Ok(store) => store,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            (kafka, store)
+        });
+        Ok(Self { kafka: kafka?, store: store.transpose()?, _temporary: temporary })
+    }
+
+    /// Bootstrap servers of Kafka: a list of `host:port`, separated by commas.
+    pub fn kafka(&self) -> &str {
+        self.kafka.address()
+    }
+
+    /// Address of the store, `host:port`; empty without a store.
+    pub fn store(&self) -> &str {
+        self.store.as_ref().map_or("", Server::address)
+    }
+
+    /// What runs and where, for the heading of a measurement.
+    pub fn describe(&self) -> String {
+        let store = self.store.as_ref().map(Server::describe);
+        std::iter::once(self.kafka.describe()).chain(store).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether both servers (one, without a store) can be killed and started again from here.
+    pub fn can_kill(&self) -> bool {
+        let ours = |server: &Server| !matches!(server, Server::Given { .. });
+        ours(&self.kafka) && self.store.as_ref().is_none_or(ours)
+    }
+
+    /// Kills Kafka (SIGKILL) and returns once it is gone; does nothing to one that was given by address.
+    pub fn kill_kafka(&mut self) {
+        self.kafka.kill();
+    }
+
+    /// Starts a killed Kafka on the same port with the same data; returns once it accepts requests.
+    ///
+    /// Takes 4 s and more after a kill: the broker's old session has to run out first.
+    ///
+    /// # Errors
+    /// [`Missing::NotOurs`] for one that was given by address; else why it didn't start.
+    pub fn start_kafka(&mut self) -> Result<(), Missing> {
+        self.kafka.restart()
+    }
+
+    /// Kills the store (SIGKILL) and returns once it is gone; does nothing to one that was given by address.
+    ///
+    /// Its commit log is synced periodically, as is usual for such stores: the last moments' writes (some 100 ms)
+    /// may be lost although they were acknowledged.
+    pub fn kill_store(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.kill();
+        }
+    }
+
+    /// Starts a killed store on the same port with the same data; returns once it accepts requests.
+    ///
+    /// # Errors
+    /// [`Missing::NotOurs`] for one that was given by address; else why it didn't start.
+    pub fn start_store(&mut self) -> Result<(), Missing> {
+        self.store.as_mut().map_or(Ok(()), Server::restart)
+    }
+
+    /// Process ids of the JVM processes that run now, Kafka's first; none for addresses and containers.
+    pub fn pids(&self) -> Vec<u32> {
+        let pid = |server: &Server| match server {
+            Server::Jvm(jvm) => jvm.pid(),
+            _ => None,
+        };
+        pid(&self.kafka).into_iter().chain(self.store.as_ref().and_then(pid)).collect()
+    }
+}
+
+impl Drop for Brokers {
+    fn drop(&mut self) {
+        // Both are asked before either is waited for.
+        for server in std::iter::once(&mut self.kafka).chain(self.store.as_mut()) {
+            if let Server::Jvm(jvm) = server {
+                jvm.ask_to_end();
+            }
+        }
+    }
+}
+
+impl Server {
+    fn start(
+        kind: Kind,
+        given: Option<String>,
+        engine: Option<Engine>,
+        folder: &Path,
+        heap_mb: u32,
+    ) -> Result<Self, Missing> {
+        if let Some(address) = given {
+            await_given(kind, &address)?;
+            return Ok(Self::Given { kind, address });
+        }
+        if let Some(engine) = engine {
+            match Container::start(kind, engine, heap_mb) {
+                Ok(container) => return Ok(Self::Container(Box::new(container))),
+                Err(error) => tracing::warn!(%error, "a container could not be used; trying a JVM process"),
+            }
+        }
+        Jvm::start(kind, folder, heap_mb).map(Box::new).map(Self::Jvm)
+    }
+
+    fn address(&self) -> &str {
+        match self {
+            Self::Given { address, .. } => address,
+            Self::Container(container) => container.address(),
+            Self::Jvm(jvm) => jvm.address(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Given { kind: Kind::Kafka, address } => format!("Kafka at {address} ({KAFKA})"),
+            Self::Given { kind: Kind::Cassandra, address } => format!("store at {address} ({STORE})"),
+            Self::Container(container) => format!("{} (container)", container.describe()),
+            Self::Jvm(jvm) => format!("{} (JVM process)", jvm.describe()),
+        }
+    }
+
+    fn kill(&mut self) {
+        match self {
+            Self::Given { address, .. } => tracing::warn!(%address, "not killed: given by address"),
+            Self::Container(container) => container.kill(),
+            Self::Jvm(jvm) => jvm.kill(),
+        }
+    }
+
+    fn restart(&mut self) -> Result<(), Missing> {
+        match self {
+            Self::Given { kind, .. } => Err(Missing::NotOurs { server: role(*kind) }),
+            Self::Container(container) => container.restart(),
+            Self::Jvm(jvm) => jvm.run(),
+        }
+    }
+}
+
+fn await_given(kind: Kind, address: &str) -> Result<(), Missing> {
+    match kind {
+        Kind::Kafka => poll(role(kind), address, GIVEN, probe::kafka),
+        Kind::Cassandra => poll(role(kind), address, GIVEN, probe::cql),
+    }
+}
+
+/// What a server is to us, when we don't know which program it is.
+const fn role(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Kafka => "Kafka",
+        Kind::Cassandra => "the store",
+    }
+}
+
+/// Asks a server that no process of ours is known for, until it answers.
+fn poll(
+    server: &'static str,
+    address: &str,
+    bound: Duration,
+    ask: impl Fn(&str) -> Result<(), std::io::Error>,
+) -> Result<(), Missing> {
+    let start = Instant::now();
+    loop {
+        match ask(address) {
+            Ok(()) => return Ok(()),
+            Err(last) if start.elapsed() > bound => {
+                return Err(Missing::NotReady {
+                    server,
+                    address: address.to_owned(),
+                    after: bound,
+                    last: last.to_string(),
+                    tail: String::new(),
+                });
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}

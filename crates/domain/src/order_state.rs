@@ -69,6 +69,8 @@ pub struct OrderState<'a> {
     pub classified: Option<(u64, u8, u32)>,
     /// When and why the whole order was dead-lettered.
     pub dead_lettered: Option<(u64, &'a str)>,
+    /// Later requests under the same key that were answered before they were refused: id and when, ascending, once each.
+    pub conflicts: Vec<(OrderId, u64)>,
     /// Parcels by number.
     pub parcels: Vec<Parcel<'a>>,
 }
@@ -79,7 +81,7 @@ impl<'a> OrderState<'a> {
     /// # Errors
     /// [`CodecError`] if a delta can't be read.
     pub fn fold(id: OrderId, row: &'a [u8]) -> Result<Self, CodecError> {
-        let mut state = Self { id, accepted: None, classified: None, dead_lettered: None, parcels: Vec::new() };
+        let mut state = Self { id, accepted: None, classified: None, dead_lettered: None, conflicts: Vec::new(), parcels: Vec::new() };
         for delta in row_deltas(id.placed_at_ms(), row) {
             let (at, delta) = delta?;
             state.merge(at, delta);
@@ -96,6 +98,8 @@ impl<'a> OrderState<'a> {
             Delta::DeadLettered { parcel: Some(n), reason, .. } => {
                 keep_least(&mut self.parcel(n).dead_lettered, (at, reason));
             }
+            Delta::Conflicted { order } => self.conflict(OrderId(order), at),
+            Delta::Merchant { .. } => {}
             Delta::Packed { parcel, handling, weight_g, items } => {
                 let slot = &mut self.parcel(parcel).packed;
                 if slot.as_ref().is_none_or(|old| (handling, weight_g) < (old.0, old.1)) {
@@ -117,6 +121,13 @@ impl<'a> OrderState<'a> {
                     *slot = Some(new);
                 }
             }
+        }
+    }
+
+    fn conflict(&mut self, order: OrderId, at: u64) {
+        match self.conflicts.binary_search_by_key(&order, |c| c.0) {
+            Ok(known) => self.conflicts[known].1 = self.conflicts[known].1.min(at),
+            Err(place) => self.conflicts.insert(place, (order, at)),
         }
     }
 
@@ -253,7 +264,7 @@ pub fn class_of_row(row: &[u8]) -> Result<Class, CodecError> {
             }
             Delta::DeadLettered { parcel: None, .. } => return Ok(Class::DeadLettered),
             Delta::DeadLettered { parcel: Some(n), .. } => mark(&mut dead, n),
-            Delta::Accepted { .. } | Delta::Packed { .. } => {}
+            Delta::Accepted { .. } | Delta::Packed { .. } | Delta::Conflicted { .. } | Delta::Merchant { .. } => {}
         }
     }
     let Some(expected) = expected else { return Ok(Class::InFlight) };

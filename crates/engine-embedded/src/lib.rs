@@ -14,7 +14,6 @@ mod checkpoint;
 mod disk;
 mod encode;
 mod engine;
-mod hot;
 mod intake;
 pub mod journal;
 mod lock;

@@ -10,13 +10,13 @@ use std::{
 
 use sluice_domain::{Fingerprint, OrderId};
 use sluice_pipeline::{
-    Batch, BatchView, CommitError, Effects, Index, Log, LogError, Receipt, Rows, Table, Verdict, batch::InputKind,
+    Batch, BatchView, CommitError, Effects, Index, Log, LogError, Receipt, Rows, Table, Verdict, additions::Settles,
+    batch::InputKind, hot::Hot,
 };
 use sluice_schemas::delta::Delta;
 
 use crate::{
-    encode::{Encoder, ORDERS_AT, Settles},
-    hot::Hot,
+    encode::{Encoder, ORDERS_AT},
     intake::{Acks, Busy, Chunk, busy},
     journal::{AppendError, Completion},
     shared::{BORN, Frozen, Shard, Shared, Young, class_of, read_older},
@@ -145,8 +145,8 @@ impl Partition {
 
     /// Adds what was committed at `base` to the rows.
     fn extend_rows(&mut self, base: u64, young: &mut Young, positions: &mut Vec<u64>) -> Result<(), LogError> {
-        for addition in self.encoder.additions() {
-            let deltas = self.encoder.deltas(addition);
+        for addition in self.encoder.additions().all() {
+            let deltas = self.encoder.additions().deltas(addition);
             let address = match addition.born {
                 Some((offset, late)) => {
                     let position = base + (ORDERS_AT + offset) as u64;

@@ -10,11 +10,10 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use sluice_domain::{Class, OrderId, SlotCount, order_state::class_of_row};
-use sluice_pipeline::{Clock, Filter, LogError, Store, Table, index::Generation};
+use sluice_pipeline::{Clock, Filter, LogError, Store, Table, hot::Hot, index::Generation};
 use sluice_schemas::delta::Delta;
 
 use crate::{
-    hot::Hot,
     intake::{Queue, QueueConfig},
     journal::{Journal, JournalConfig},
     pump::Pump,

@@ -1,1 +1,35 @@
 //! The engine that outgrows one machine: Kafka is the log, ScyllaDB holds the rows.
+//!
+//! * [`topics`]: names, the deployment record, and how both come to be.
+//! * [`writer`]: orders and outcomes into the orders topic.
+//! * [`store`]: rows in ScyllaDB.
+//! * [`owner`]: decides; one round is one Kafka transaction.
+//! * [`outbox`]: what a carrier is to be told.
+//! * [`presence`]: which checkout nodes there are.
+//! * [`fold`]: decisions into rows.
+//! * [`progress`]: how far owners and folds are.
+//! * [`reader`]: orders by id.
+
+mod config;
+mod context;
+pub mod fold;
+pub mod outbox;
+pub mod owner;
+pub mod presence;
+pub mod progress;
+pub mod reader;
+pub mod store;
+#[cfg(test)]
+mod testing;
+pub mod topics;
+pub mod writer;
+
+pub use config::{KafkaSecurity, LogConfig, Secret};
+pub use fold::Fold;
+pub use owner::{Owners, OwnersConfig};
+pub use presence::Presence;
+pub use progress::Progress;
+pub use rdkafka::error::KafkaError;
+pub use reader::ClusterOrders;
+pub use topics::Deployment;
+pub use writer::{OutcomeWriter, Writer};

@@ -94,6 +94,15 @@ fn hash(fingerprint: Fingerprint) -> u64 {
 impl Index {
     /// Looks `fingerprint` up, and if it is new notes it as first seen with `input` of the batch under way.
     pub fn probe(&mut self, fingerprint: Fingerprint, input: u32) -> Probe {
+        let found = self.find(fingerprint);
+        if found == Probe::New {
+            self.note(fingerprint, input);
+        }
+        found
+    }
+
+    /// Looks `fingerprint` up.
+    pub fn find(&self, fingerprint: Fingerprint) -> Probe {
         let same = |e: &Entry| e.is(fingerprint);
         if let Some(entry) = self.live.find(hash(fingerprint), same) {
             return Probe::First(entry.position);
@@ -108,7 +117,6 @@ impl Index {
         if self.groups.iter().any(|g| g.may_contain(fingerprint)) {
             return Probe::MaybeSpilled;
         }
-        self.note(fingerprint, input);
         Probe::New
     }
 
@@ -137,6 +145,14 @@ impl Index {
             hashbrown::hash_table::Entry::Vacant(slot) => {
                 slot.insert(Entry::new(fingerprint, position));
             }
+        }
+    }
+
+    /// Takes back an entry that was inserted since the last [`Index::freeze`], if it stands at `position`.
+    pub fn remove(&mut self, fingerprint: Fingerprint, position: u64) {
+        let same = |e: &Entry| e.is(fingerprint) && e.position == position;
+        if let Ok(entry) = self.live.find_entry(hash(fingerprint), same) {
+            entry.remove();
         }
     }
 

@@ -3,12 +3,14 @@
 //! The Runner does poll → read rows → apply → commit. Stages are pure and see only this crate and the domain, so the
 //! same stage code runs fused in one process, spread over many, or under the simulator.
 
+pub mod additions;
 pub mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod effects;
 pub mod filter;
 pub mod health;
+pub mod hot;
 pub mod index;
 pub mod ports;
 pub mod runner;

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     carrier_sim::{self, CarrierSimArgs},
     check::{self, CheckArgs},
+    cluster::{self, MigrateArgs, WorkerArgs},
     config::{Config, LogFormat},
     demo::{self, DemoArgs},
     exit,
@@ -51,6 +52,10 @@ pub enum Command {
     Demo(DemoArgs),
     /// Run the pipeline for good
     Serve(ServeArgs),
+    /// Run one node of a cluster
+    Worker(WorkerArgs),
+    /// Create or upgrade the topics and tables of a cluster
+    Migrate(MigrateArgs),
     /// Run simulated carriers
     CarrierSim(CarrierSimArgs),
     /// Send orders at a fixed schedule, measure, and judge what became of them
@@ -78,6 +83,14 @@ pub fn run(cli: Cli) -> u8 {
             on_workers(demo::command(args))
         }
         Command::Serve(args) => serve(cli.log_format, args),
+        Command::Worker(args) => {
+            let Some(path) = args.config.clone().filter(|_| !args.example) else { return cluster::example() };
+            with_config(cli.log_format, &path, |config, warnings| on_workers(cluster::worker(args, config, warnings)))
+        }
+        Command::Migrate(args) => {
+            let path = args.config.clone();
+            with_config(cli.log_format, &path, |config, _| on_workers(cluster::migrate(args, config)))
+        }
         Command::CarrierSim(args) => {
             logs("warn");
             on_one_thread(carrier_sim::command(args))
@@ -98,12 +111,17 @@ pub fn run(cli: Cli) -> u8 {
 }
 
 fn serve(log_format: Option<LogFormat>, args: ServeArgs) -> u8 {
-    let Some(path) = args.config.as_deref().filter(|_| !args.example) else { return serve::example() };
+    let Some(path) = args.config.clone().filter(|_| !args.example) else { return serve::example() };
+    with_config(log_format, &path, |config, warnings| on_workers(serve::command(args, config, warnings)))
+}
+
+/// Reads the configuration, starts the logs that it asks for, and runs `work`.
+fn with_config(log_format: Option<LogFormat>, path: &Path, work: impl FnOnce(Config, Vec<String>) -> u8) -> u8 {
     let environment = |name: &str| std::env::var(name).ok();
-    match Config::load(Path::new(path), &environment) {
+    match Config::load(path, &environment) {
         Ok((config, warnings)) => {
             telemetry::start_logs(log_format.unwrap_or(config.log_format), &config.log_level);
-            on_workers(serve::command(args, config, warnings))
+            work(config, warnings)
         }
         Err(error) => {
             output::fault(error);

@@ -14,6 +14,8 @@ use sluice_carrier::{
 };
 use sluice_domain::{Group, Merchants};
 
+use crate::cluster::ClusterConfig;
+
 /// The example, with every key and its default.
 pub const EXAMPLE: &str = include_str!("../sluice.example.toml");
 
@@ -226,6 +228,8 @@ pub struct Config {
     /// Who takes parcels.
     #[serde(rename = "carrier")]
     pub carriers: Vec<CarrierConfig>,
+    /// Where Kafka and ScyllaDB are; only workers of a cluster need it.
+    pub cluster: Option<ClusterConfig>,
 }
 
 impl Default for Config {
@@ -247,6 +251,7 @@ impl Default for Config {
             rules: None,
             merchants: Vec::new(),
             carriers: Vec::new(),
+            cluster: None,
         }
     }
 }
@@ -262,7 +267,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn at(place: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn at(place: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { place: place.into(), problem: problem.into() }
     }
 }
@@ -357,7 +362,7 @@ impl Config {
             let who = format!("carrier {:?}", carrier.id);
             resolve(&who, "secret", &mut carrier.secret, carrier.secret_env.as_deref(), environment)?;
         }
-        Ok(())
+        self.cluster.as_mut().map_or(Ok(()), |cluster| cluster.apply(environment))
     }
 
     /// Checks what types can't say, and gives warnings.
@@ -388,6 +393,9 @@ impl Config {
         for carrier in &self.carriers {
             carrier.endpoint()?;
             carrier.check()?;
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.check()?;
         }
         Ok(self.warnings())
     }

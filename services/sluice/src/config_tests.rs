@@ -49,7 +49,7 @@ fn the_example_names_every_key() {
             shown[table].insert(key.to_owned());
         }
     }
-    shown[0].extend(["merchant".to_owned(), "carrier".to_owned()]);
+    shown[0].extend(["merchant", "carrier", "cluster"].map(str::to_owned));
     assert_eq!(shown[0], keys("nonsense = 1"));
     assert_eq!(shown[1], keys("[[merchant]]\nid = \"a\"\nnonsense = 1"));
     assert_eq!(shown[2], keys("[[carrier]]\nid = \"a\"\nnonsense = 1"));
@@ -58,7 +58,7 @@ fn the_example_names_every_key() {
 #[test]
 fn every_top_level_key_has_its_variable() {
     let mut expected: BTreeSet<String> = keys("nonsense = 1");
-    expected.retain(|key| key != "merchant" && key != "carrier");
+    expected.retain(|key| !matches!(key.as_str(), "merchant" | "carrier" | "cluster"));
     let variables: BTreeSet<String> =
         OVERRIDES.iter().map(|(name, _)| name.trim_start_matches("SLUICE_").to_ascii_lowercase()).collect();
     assert_eq!(variables, expected);

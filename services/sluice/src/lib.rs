@@ -8,6 +8,7 @@ pub mod carrier_sim;
 pub mod check;
 pub mod cli;
 mod clock;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod exit;

@@ -10,18 +10,27 @@ use axum::{
     routing::get,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use sluice_engine_embedded::Engine;
 use sluice_http::Problem;
-use sluice_pipeline::Intake;
 use utoipa::OpenApi;
 
 use crate::telemetry;
+
+/// What an engine tells operators.
+pub trait Watched: Send + Sync {
+    /// `Err` with the reason while no orders are taken.
+    ///
+    /// # Errors
+    /// The reason, for `/readyz`.
+    fn ready(&self) -> Result<(), &'static str>;
+    /// Publishes what is measured by looking rather than by counting.
+    fn publish_metrics(&self);
+}
 
 /// What these routes need.
 #[derive(Clone)]
 pub struct Ops {
     /// Whose readiness and gauges are shown.
-    pub engine: Engine,
+    pub engine: Arc<dyn Watched>,
     /// The recorder; `None` shows no metrics.
     pub metrics: Option<PrometheusHandle>,
 }

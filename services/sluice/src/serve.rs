@@ -82,12 +82,17 @@ pub async fn command(args: ServeArgs, config: Config, warnings: Vec<String>) -> 
             return code;
         }
     };
-    if args.json {
-        output::json(&receipt);
-    } else {
-        output::result(table(&receipt));
-    }
+    show(&receipt, args.json);
     exit::OK
+}
+
+/// Prints a receipt, for people or machines.
+pub(crate) fn show(receipt: &DrainReceipt, json: bool) {
+    if json {
+        output::json(receipt);
+    } else {
+        output::result(table(receipt));
+    }
 }
 
 /// Prints the example configuration.

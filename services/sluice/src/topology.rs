@@ -29,7 +29,7 @@ use sluice_engine_embedded::{
     Counts, DataLock, Engine, EngineConfig, FjallStore, Opened, RealDisk, Recovered, Threads,
 };
 use sluice_http::Problem;
-use sluice_pipeline::{Clock, HealthBoard, LogError, Runner, Stage};
+use sluice_pipeline::{Clock, HealthBoard, Intake, LogError, Runner, Stage};
 use sluice_status::Status;
 use tokio::{
     sync::watch,
@@ -38,9 +38,10 @@ use tokio::{
 
 use crate::{
     clock::SystemClock,
+    cluster::ClusterError,
     config::{CarrierConfig, Config, ConfigError},
     exit,
-    ops::{self, Ops},
+    ops::{self, Ops, Watched},
     server::Server,
     telemetry,
 };
@@ -89,6 +90,9 @@ pub enum StartError {
     /// Threads can't be started.
     #[error("can't start a thread: {0}")]
     Threads(std::io::Error),
+    /// Kafka or ScyllaDB can't be used.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
 }
 
 impl StartError {
@@ -104,6 +108,7 @@ impl StartError {
                 exit::IN_USE
             }
             Self::Engine { .. } => exit::IO,
+            Self::Cluster(_) => exit::NO_SERVER,
         }
     }
 }
@@ -182,7 +187,7 @@ impl Pipeline {
         let world = World { engine: &engine, clock: &clock, health: &health };
         let notifiers = notifiers(&config.carriers, &world, &stop, &fail)?;
 
-        let ops = Ops { engine: engine.clone(), metrics };
+        let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
         let app = app(&config, &engine, &merchants, &clock, ops.clone());
         let server = match Server::start(reserved, app, config.max_connections) {
             Ok(server) => server,
@@ -288,8 +293,21 @@ impl Pipeline {
     }
 }
 
+/// The embedded engine as operators see it.
+struct Embedded(Engine);
+
+impl Watched for Embedded {
+    fn ready(&self) -> Result<(), &'static str> {
+        self.0.ready()
+    }
+
+    fn publish_metrics(&self) {
+        self.0.publish_metrics();
+    }
+}
+
 /// The classifiers in order of trust.
-fn chain(config: &Config) -> Result<Chain, StartError> {
+pub(crate) fn chain(config: &Config) -> Result<Chain, StartError> {
     let rules = match &config.rules {
         Some(path) => Rules::load(path)?,
         None => Rules::embedded()?,
@@ -362,7 +380,7 @@ fn notifiers(
     Ok(tasks)
 }
 
-fn notifier_config(carrier: &CarrierConfig) -> NotifierConfig {
+pub(crate) fn notifier_config(carrier: &CarrierConfig) -> NotifierConfig {
     let mut config = NotifierConfig::new(carrier.id.as_str(), carrier.idempotent);
     config.calls_in_flight = usize::from(carrier.concurrency);
     config.call_timeout = Duration::from_secs(carrier.timeout_s.into());

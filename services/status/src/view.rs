@@ -84,7 +84,7 @@ pub struct LineView<'a> {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = TimelineEntry)]
 pub struct TimelineEntry<'a> {
-    /// A milestone of the life cycle, or `on_hold`: a remark, never a status.
+    /// A milestone of the life cycle, or `on_hold` or `conflict`: a remark, never a status.
     #[schema(value_type = String, pattern = "^[a-z_]+$", example = "carrier_requested")]
     pub milestone: &'static str,
     /// When.
@@ -174,6 +174,8 @@ struct Timeline<'a> {
     entries: Vec<(Rank, TimelineEntry<'a>)>,
 }
 
+/// Sorts right after the acceptance.
+const CONFLICT: u8 = 2 * Milestone::Accepted as u8 + 1;
 /// Remarks sort right after the request they are about.
 const REMARK: u8 = 2 * Milestone::CarrierRequested as u8 + 1;
 
@@ -248,6 +250,13 @@ fn timeline<'a>(record: &OrderRef<'a>, state: &OrderState<'a>) -> Vec<TimelineEn
     }
     if let Some((at, reason)) = state.dead_lettered {
         timeline.add(at, step(Milestone::DeadLettered), None, Some(reason.into()));
+    }
+    for &(other, at) in &state.conflicts {
+        let detail = match other == state.id {
+            true => "another request came under this order's key; it is no order".to_owned(),
+            false => format!("another request came under this order's key, as {other}; it is no order"),
+        };
+        timeline.add(at, (CONFLICT, "conflict"), None, Some(detail.into()));
     }
     for parcel in &state.parcels {
         let before = std::iter::once(None).chain(parcel.attempts.iter().map(Some));

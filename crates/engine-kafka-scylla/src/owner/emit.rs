@@ -1,0 +1,220 @@
+//! What a transaction writes: decisions in frames, shipments in frames for each carrier, one record a public event, and
+//! dead letters. Buffers are reused; a frame goes out when it is full or its batch is over.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord},
+};
+use sluice_schemas::{
+    event::{ContentType, Encoded, EventId, Headers, read::encode_json},
+    frame::{self, Decision, Place, Shipment},
+};
+
+use crate::{config::LogConfig, context::Quiet, topics::Names};
+
+/// Bytes at which a frame goes out.
+const FRAME_BYTES: usize = 256 << 10;
+
+/// See the module.
+pub(crate) struct Emitter {
+    producer: BaseProducer<Quiet>,
+    topics: Topics,
+    epoch: u16,
+    source: String,
+    json: bool,
+    decisions: Vec<u8>,
+    shipments: Vec<Vec<u8>>,
+    /// The first thing that went wrong in the transaction under way.
+    failed: Option<KafkaError>,
+}
+
+struct Topics {
+    decisions: String,
+    events: String,
+    dead_letters: String,
+    orders: String,
+    shipments: Vec<String>,
+}
+
+impl Emitter {
+    /// Writes through `producer`.
+    pub(crate) fn new(config: &LogConfig, epoch: u16, producer: BaseProducer<Quiet>) -> Self {
+        let names = Names::new(&config.prefix);
+        Self {
+            producer,
+            topics: Topics {
+                decisions: names.decisions(),
+                events: names.events(),
+                dead_letters: names.dead_letters(),
+                orders: names.orders(),
+                shipments: config.carriers.iter().map(|c: &Arc<str>| names.shipments(c)).collect(),
+            },
+            epoch,
+            source: config.event_source.clone(),
+            json: config.json_events,
+            decisions: Vec::new(),
+            shipments: vec![Vec::new(); config.carriers.len()],
+            failed: None,
+        }
+    }
+
+    /// The producer, for its transaction.
+    pub(crate) fn producer(&self) -> &BaseProducer<Quiet> {
+        &self.producer
+    }
+
+    /// Goes on with another producer.
+    pub(crate) fn replace(&mut self, producer: BaseProducer<Quiet>) {
+        self.producer = producer;
+        self.forget();
+    }
+
+    /// What went wrong in the transaction under way, if anything; asked once.
+    pub(crate) fn failure(&mut self) -> Option<KafkaError> {
+        self.failed.take()
+    }
+
+    /// Forgets what is gathered: the transaction is over or aborted.
+    pub(crate) fn forget(&mut self) {
+        self.decisions.clear();
+        self.shipments.iter_mut().for_each(Vec::clear);
+        self.failed = None;
+    }
+
+    /// Adds a decision of `partition`.
+    pub(crate) fn decision(&mut self, partition: u16, decision: &Decision<'_>) {
+        if self.decisions.is_empty() {
+            frame::start(&mut self.decisions, self.epoch);
+        }
+        decision.put(&mut self.decisions);
+        if self.decisions.len() >= FRAME_BYTES {
+            self.flush_decisions(partition);
+        }
+    }
+
+    /// Adds a shipment for carrier number `carrier`.
+    pub(crate) fn shipment(&mut self, partition: u16, carrier: usize, shipment: &Shipment<'_>) {
+        let frame = &mut self.shipments[carrier];
+        if frame.is_empty() {
+            frame::start(frame, self.epoch);
+        }
+        shipment.put(frame);
+        if frame.len() >= FRAME_BYTES {
+            self.flush_shipments(partition, carrier);
+        }
+    }
+
+    /// Writes the frames that `partition` has begun.
+    pub(crate) fn flush(&mut self, partition: u16) {
+        self.flush_decisions(partition);
+        for carrier in 0..self.shipments.len() {
+            self.flush_shipments(partition, carrier);
+        }
+    }
+
+    fn flush_decisions(&mut self, partition: u16) {
+        if !self.decisions.is_empty() {
+            let sent = send(&self.producer, &record(&self.topics.decisions, partition, &self.decisions));
+            self.note(sent);
+            self.decisions.clear();
+        }
+    }
+
+    fn flush_shipments(&mut self, partition: u16, carrier: usize) {
+        if !self.shipments[carrier].is_empty() {
+            let sent =
+                send(&self.producer, &record(&self.topics.shipments[carrier], partition, &self.shipments[carrier]));
+            self.note(sent);
+            self.shipments[carrier].clear();
+        }
+    }
+
+    /// Writes a public event that follows from the input at `place`.
+    pub(crate) fn event(&mut self, partition: u16, place: Place, event: &Encoded, payload: &[u8]) {
+        let id = EventId {
+            epoch: self.epoch,
+            partition: place.partition(),
+            position: place.offset(),
+            index: place.entry() as u32,
+        };
+        let kind = if self.json { ContentType::Json } else { ContentType::Protobuf };
+        let headers = Headers::new(event, id, &self.source, kind);
+        let list = headers.list();
+        let mut owned = OwnedHeaders::new_with_capacity(list.len());
+        for (key, value) in &list {
+            owned = owned.insert(Header { key, value: Some(*value) });
+        }
+        let json = if self.json { encode_json(payload).ok() } else { None };
+        let payload = json.as_ref().map_or(payload, String::as_bytes);
+        let record =
+            Record { topic: &self.topics.events, partition, key: headers.key(), payload, headers: Some(owned) };
+        let sent = send(&self.producer, &record);
+        self.note(sent);
+    }
+
+    /// Writes what no stage could decide, with its bytes.
+    pub(crate) fn dead_letter(&mut self, partition: u16, order_id: &str, rules: u32, reason: &str, bytes: &[u8]) {
+        let rules = rules.to_string();
+        let headers = [("order_id", order_id), ("rules_version", &rules), ("reason", reason)];
+        let headers = headers
+            .into_iter()
+            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value.as_bytes()) }));
+        let record = Record {
+            topic: &self.topics.dead_letters,
+            partition,
+            key: order_id.as_bytes(),
+            payload: bytes,
+            headers: Some(headers),
+        };
+        let sent = send(&self.producer, &record);
+        self.note(sent);
+    }
+
+    /// Hands inputs of an older epoch on to the partition that decides about them now.
+    pub(crate) fn forward(&mut self, partition: u16, frame: &[u8]) {
+        let sent = send(&self.producer, &record(&self.topics.orders, partition, frame));
+        self.note(sent);
+    }
+
+    fn note(&mut self, sent: Result<(), KafkaError>) {
+        if let Err(error) = sent {
+            self.failed.get_or_insert(error);
+        }
+    }
+}
+
+struct Record<'a> {
+    topic: &'a str,
+    partition: u16,
+    key: &'a [u8],
+    payload: &'a [u8],
+    headers: Option<OwnedHeaders>,
+}
+
+fn record<'a>(topic: &'a str, partition: u16, payload: &'a [u8]) -> Record<'a> {
+    Record { topic, partition, key: &[], payload, headers: None }
+}
+
+fn send(producer: &BaseProducer<Quiet>, record: &Record<'_>) -> Result<(), KafkaError> {
+    let mut next: BaseRecord<'_, [u8], [u8]> =
+        BaseRecord::to(record.topic).partition(i32::from(record.partition)).payload(record.payload);
+    if !record.key.is_empty() {
+        next = next.key(record.key);
+    }
+    if let Some(headers) = &record.headers {
+        next = next.headers(headers.clone());
+    }
+    loop {
+        match producer.send(next) {
+            Ok(()) => return Ok(()),
+            Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                producer.poll(Duration::from_millis(5));
+                next = back;
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
+}

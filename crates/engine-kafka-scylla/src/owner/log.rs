@@ -1,0 +1,550 @@
+//! One partition of the orders topic as the Runner drives it, within the transaction of its thread.
+//!
+//! Nothing that the Runner commits counts before that transaction does: rows are staged, index entries can be taken back,
+//! and the inputs stay here until then, so that an abort only puts them back in front.
+
+use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc, sync::Arc};
+
+use sluice_domain::{Class, Fingerprint, OrderId, order_state::class_of_row};
+use sluice_pipeline::{
+    Batch, BatchView, Clock, CommitError, Effects, Index, Log, LogError, Rows, Verdict,
+    additions::{Addition, Additions, Settles, Sink, Subject},
+    batch::InputKind,
+};
+use sluice_schemas::{
+    delta::{Delta, row_deltas},
+    event::encode,
+    frame::{self, Decision, Input, Place, Shipment},
+    order::{OrderRef, peek_id, placed_at_ms},
+    outcome::Outcome,
+    wire::Reader,
+};
+
+use super::{
+    Counts,
+    emit::Emitter,
+    fetch::{Fetcher, copy_order},
+    overlay::Overlay,
+    runs::Runs,
+};
+use crate::{config::LogConfig, store::Store, topics::Deployment};
+
+/// Bytes of frames already decided that are kept for retries, each partition.
+const RECENT_BYTES: usize = 16 << 20;
+
+/// A frame of the orders topic.
+pub(crate) struct Frame {
+    pub(crate) offset: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What the partitions of one thread share.
+pub(crate) struct World {
+    pub(crate) config: LogConfig,
+    pub(crate) deployment: Deployment,
+    pub(crate) emitter: RefCell<Emitter>,
+    pub(crate) fetcher: RefCell<Fetcher>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// See the module.
+pub(crate) struct KafkaLog {
+    partition: u16,
+    world: Rc<World>,
+    pub(crate) index: Index,
+    pub(crate) runs: Runs,
+    pub(crate) overlay: Overlay,
+    /// Polled, not yet in the transaction.
+    inbox: VecDeque<Frame>,
+    /// In the transaction.
+    taken: VecDeque<Frame>,
+    /// Decided and committed, oldest first.
+    recent: VecDeque<Frame>,
+    recent_bytes: usize,
+    /// Entries that the transaction added to the index.
+    noted: Vec<(Fingerprint, u64)>,
+    counts: Counts,
+    /// Where the log has each input of the batch under way.
+    places: Vec<Place>,
+    /// Rows of the batch's outcomes by input, in `row_bytes`.
+    rows: Vec<(u32, Range<usize>)>,
+    row_bytes: Vec<u8>,
+    additions: Additions,
+    requests: Requests,
+    scratch: Vec<u8>,
+    event: Vec<u8>,
+}
+
+/// The requests of one commit, as the encoder hands them over.
+#[derive(Default)]
+struct Requests {
+    placed: usize,
+    bytes: Vec<u8>,
+    all: Vec<(u16, Subject, Range<usize>)>,
+}
+
+impl Sink for Requests {
+    fn place(&mut self, _: &[u8]) -> usize {
+        self.placed += 1;
+        self.placed - 1
+    }
+
+    fn delta(&mut self, _: Subject, _: &[u8]) {}
+
+    fn request(&mut self, carrier: u16, subject: Subject, delta: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(delta);
+        self.all.push((carrier, subject, start..self.bytes.len()));
+    }
+}
+
+impl KafkaLog {
+    pub(crate) fn new(partition: u16, world: Rc<World>) -> Self {
+        let overlay = Overlay::new(world.config.overlay_bytes);
+        Self {
+            partition,
+            world,
+            index: Index::default(),
+            runs: Runs::default(),
+            overlay,
+            inbox: VecDeque::new(),
+            taken: VecDeque::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            noted: Vec::new(),
+            counts: Counts::default(),
+            places: Vec::new(),
+            rows: Vec::new(),
+            row_bytes: Vec::new(),
+            additions: Additions::default(),
+            requests: Requests::default(),
+            scratch: Vec::new(),
+            event: Vec::new(),
+        }
+    }
+
+    /// Takes a polled frame.
+    pub(crate) fn push(&mut self, frame: Frame) {
+        self.inbox.push_back(frame);
+    }
+
+    /// True if nothing polled waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inbox.is_empty()
+    }
+
+    /// The offset that a commit of the transaction leads to, if it has inputs of this partition.
+    pub(crate) fn next_offset(&self) -> Option<u64> {
+        self.taken.back().map(|frame| frame.offset + 1)
+    }
+
+    /// The transaction was committed; gives what it decided.
+    pub(crate) fn committed(&mut self) -> Counts {
+        self.overlay.commit();
+        self.noted.clear();
+        for frame in self.taken.drain(..) {
+            self.recent_bytes += frame.bytes.len();
+            self.recent.push_back(frame);
+        }
+        while self.recent_bytes > RECENT_BYTES {
+            let Some(oldest) = self.recent.pop_front() else { break };
+            self.recent_bytes -= oldest.bytes.len();
+        }
+        std::mem::take(&mut self.counts)
+    }
+
+    /// The transaction was aborted: its inputs come again.
+    pub(crate) fn aborted(&mut self) {
+        self.overlay.abort();
+        // A step that ended early has left what its batch had noted.
+        self.index.abort();
+        for (fingerprint, position) in self.noted.drain(..) {
+            self.index.remove(fingerprint, position);
+        }
+        self.counts = Counts::default();
+        while let Some(frame) = self.taken.pop_back() {
+            self.inbox.push_front(frame);
+        }
+    }
+
+    /// Lets go of everything that was polled; what was learnt stays, in case the partition comes back soon.
+    pub(crate) fn park(&mut self) {
+        self.aborted();
+        self.inbox.clear();
+    }
+
+    /// Moves the index's entries to a run on disk, and forgets runs that no retry can ask for.
+    ///
+    /// # Errors
+    /// [`LogError`] if the disk has no room; the entries stay in memory then.
+    pub(crate) fn spill(&mut self, now_ms: u64) -> Result<(), LogError> {
+        let generation = self.index.freeze(self.runs.next());
+        match self.runs.write(&self.world.config.scratch, &generation, now_ms) {
+            Ok(filter) => self.index.spilled(generation.number, filter, None),
+            Err(error) => {
+                generation.entries.iter().for_each(|e| self.index.insert(e.fingerprint(), e.position));
+                return Err(error);
+            }
+        }
+        self.expire(now_ms);
+        Ok(())
+    }
+
+    /// Forgets runs that no retry can ask for.
+    pub(crate) fn expire(&mut self, now_ms: u64) {
+        // An order may be placed W ahead of its acceptance, and its retries come until W after that.
+        let kept = 2 * self.world.config.window_ms + 60_000;
+        for number in self.runs.expire(now_ms.saturating_sub(kept)) {
+            self.index.expire(number);
+        }
+    }
+
+    /// Decodes `frame` into `batch`; inputs of another partition's slots are handed on.
+    fn take(&mut self, frame: &Frame, batch: &mut Batch) {
+        let unreadable = |what: &str| {
+            tracing::error!(partition = self.partition, offset = frame.offset, what, "a record of orders is skipped");
+            metrics::counter!("sluice_log_damaged_records_total").increment(1);
+        };
+        let (epoch, inputs) = match frame::inputs(&frame.bytes) {
+            Ok(read) => read,
+            Err(error) => {
+                let mut emitter = self.world.emitter.borrow_mut();
+                emitter.dead_letter(self.partition, "", 0, &error.to_string(), &frame.bytes);
+                return unreadable(&error.to_string());
+            }
+        };
+        for (entry, input) in inputs.enumerate() {
+            let place = Place::new(self.partition, frame.offset, entry);
+            let read = input.and_then(|input| match input {
+                Input::Placed(record) => peek_id(record).map(|id| (OrderId(id), input)),
+                Input::Outcome(bytes) => Outcome::decode(bytes).map(|o| (OrderId(o.order), input)),
+            });
+            let (id, input) = match read {
+                Ok(read) => read,
+                Err(error) => {
+                    let mut emitter = self.world.emitter.borrow_mut();
+                    emitter.dead_letter(self.partition, "", 0, &error.to_string(), &frame.bytes);
+                    unreadable(&error.to_string());
+                    continue;
+                }
+            };
+            let owner = self.world.deployment.partition(id);
+            if owner != self.partition {
+                self.hand_on(owner, epoch, input);
+                continue;
+            }
+            match input {
+                Input::Placed(record) => {
+                    // Its low half is the id's hash, see the record's format.
+                    let mut high = [0; 8];
+                    high.copy_from_slice(record.get(17..25).unwrap_or(&[0; 8]));
+                    let fingerprint = u128::from(u64::from_be_bytes(high)) << 64 | u128::from(id.hash64());
+                    batch.push_placed(id, Fingerprint(fingerprint), record);
+                }
+                Input::Outcome(bytes) => batch.push_outcome(id, bytes),
+            }
+            self.places.push(place);
+        }
+    }
+
+    fn hand_on(&self, owner: u16, epoch: u16, input: Input<'_>) {
+        tracing::info!(from = self.partition, to = owner, epoch, "an input of an older epoch is handed on");
+        let mut frame = Vec::new();
+        frame::start(&mut frame, self.world.deployment.epoch);
+        match input {
+            Input::Placed(record) => frame::put_placed(&mut frame, record),
+            Input::Outcome(outcome) => frame::put_outcome(&mut frame, outcome),
+        }
+        self.world.emitter.borrow_mut().forward(owner, &frame);
+    }
+
+    /// The row of an outcome's order as it was before the batch.
+    fn row(&self, input: u32) -> &[u8] {
+        match self.rows.binary_search_by_key(&input, |r| r.0) {
+            Ok(at) => &self.row_bytes[self.rows[at].1.clone()],
+            Err(_) => &[],
+        }
+    }
+
+    /// Writes decision, event and dead letter of one addition, and stages its row.
+    fn add(&mut self, at: usize, additions: &Additions, view: &BatchView<'_>, rules: u32) -> Option<u64> {
+        let addition = &additions.all()[at];
+        let (input, place) = (addition.input as usize, self.places[addition.input as usize]);
+        let deltas = additions.deltas(addition);
+        let world = Rc::clone(&self.world);
+        let mut emitter = world.emitter.borrow_mut();
+        let mut bytes = std::mem::take(&mut self.event);
+        bytes.clear();
+        let event = match addition.born {
+            Some((_, late)) => {
+                let record = view.record(input);
+                self.scratch.clear();
+                Delta::Accepted { position: place.0 }.encode(late, &mut self.scratch);
+                let order = OrderRef::decode(record);
+                if let Ok(order) = &order {
+                    Delta::Merchant { id: order.merchant }.encode(late, &mut self.scratch);
+                }
+                self.scratch.extend_from_slice(deltas);
+                emitter.decision(self.partition, &Decision::New { source: place, record, deltas: &self.scratch });
+                self.overlay.stage(addition.id, &self.scratch);
+                order.and_then(|order| encode::encode_accepted(&mut bytes, &order, deltas))
+            }
+            None => {
+                let decision = Decision::Added { source: place, order: addition.id.0, deltas };
+                emitter.decision(self.partition, &decision);
+                self.overlay.stage(addition.id, deltas);
+                let merchant = merchant_of(self.row(addition.input));
+                let settles = matches!(row_deltas(0, deltas).next(), Some(Ok((_, Delta::Settled { .. }))));
+                match Outcome::decode(view.record(input)) {
+                    Ok(o) if settles => {
+                        encode::encode_settled(&mut bytes, addition.id.0, merchant, o.carrier, deltas)
+                    }
+                    // A carrier's answer that no stage could take.
+                    _ => encode::encode_dead_lettered(&mut bytes, addition.id.0, merchant, deltas),
+                }
+            }
+        };
+        match event {
+            Ok(event) => emitter.event(self.partition, place, &event, &bytes),
+            Err(error) => tracing::error!(order_id = %addition.id, %error, "an event could not be written"),
+        }
+        self.event = bytes;
+        if addition.settles != Settles::No {
+            self.dead_letters(addition, deltas, view, rules, &mut emitter);
+        }
+        drop(emitter);
+        self.count(addition);
+        addition.born.map(|_| place.0)
+    }
+
+    fn dead_letters(
+        &self,
+        addition: &Addition,
+        deltas: &[u8],
+        view: &BatchView<'_>,
+        rules: u32,
+        emitter: &mut Emitter,
+    ) {
+        for delta in row_deltas(0, deltas) {
+            if let Ok((_, Delta::DeadLettered { reason, .. })) = delta {
+                let id = addition.id.to_string();
+                emitter.dead_letter(self.partition, &id, rules, reason, view.record(addition.input as usize));
+            }
+        }
+    }
+
+    fn count(&mut self, addition: &Addition) {
+        self.counts.accepted += u64::from(addition.born.is_some());
+        let class = match addition.settles {
+            Settles::No => return,
+            Settles::As(class) => class,
+            Settles::Perhaps => {
+                let mut row = std::mem::take(&mut self.scratch);
+                row.clear();
+                row.extend_from_slice(self.row(addition.input));
+                let before = class_of_row(&row).unwrap_or(Class::InFlight);
+                self.overlay.staged(addition.id, &mut row);
+                let after = class_of_row(&row).unwrap_or(Class::InFlight);
+                self.scratch = row;
+                // A parcel that was dead-lettered and is accepted late stays counted where it was.
+                if before != Class::InFlight { return } else { after }
+            }
+        };
+        match class {
+            Class::InFlight => {}
+            Class::Finished | Class::Cancelled => self.counts.finished += 1,
+            Class::DeadLettered => self.counts.dead_lettered += 1,
+        }
+    }
+
+    /// A later request under a key that is taken: shown on the time line of the first.
+    fn conflict(&mut self, input: usize, view: &BatchView<'_>) -> Result<(), LogError> {
+        let (meta, place) = (view.meta(input), self.places[input]);
+        let mut record = Vec::new();
+        let in_batch = view.placed_metas().find(|(i, m)| *i < input && m.fingerprint == meta.fingerprint);
+        match in_batch {
+            Some((first, _)) => record.extend_from_slice(view.record(first)),
+            None => {
+                let Some(position) = self.position_of(meta.fingerprint)? else { return Ok(()) };
+                self.order_at(position, &mut record)?;
+            }
+        }
+        let damaged = |e: sluice_schemas::CodecError| LogError::Store(format!("the first order under a key: {e}"));
+        let first = OrderRef::decode(&record).map_err(damaged)?;
+        let late = view.now_ms() as i64 - placed_at_ms(first.id) as i64;
+        self.scratch.clear();
+        Delta::Conflicted { order: meta.order.0 }.encode(late, &mut self.scratch);
+        self.event.clear();
+        let event = encode::encode_conflict(&mut self.event, first.id, first.merchant, meta.order.0, view.now_ms());
+        let mut emitter = self.world.emitter.borrow_mut();
+        let decision = Decision::Added { source: place, order: first.id, deltas: &self.scratch };
+        emitter.decision(self.partition, &decision);
+        emitter.event(self.partition, place, &event, &self.event);
+        self.overlay.stage(OrderId(first.id), &self.scratch);
+        self.counts.conflicts += 1;
+        Ok(())
+    }
+
+    fn position_of(&mut self, fingerprint: Fingerprint) -> Result<Option<u64>, LogError> {
+        use sluice_pipeline::index::Probe;
+        Ok(match self.index.find(fingerprint) {
+            Probe::First(position) => Some(position),
+            Probe::MaybeSpilled => self.spilled(fingerprint)?,
+            Probe::New | Probe::InBatch(_) => None,
+        })
+    }
+
+    /// Writes the shipments that were decided.
+    fn ship(&mut self, view: &BatchView<'_>) -> Result<(), LogError> {
+        let requests = std::mem::take(&mut self.requests);
+        let inputs: Vec<usize> = view.placed_metas().map(|(i, _)| i).collect();
+        let mut record = Vec::new();
+        for (carrier, subject, range) in &requests.all {
+            let delta = Delta::read(&mut Reader::new(&requests.bytes[range.clone()]));
+            let Ok((_, Delta::Requested(requested))) = delta else { continue };
+            let bytes = match *subject {
+                Subject::New(number) => view.record(inputs[number]),
+                Subject::Known(_) => {
+                    let missing = || LogError::Store("a request without its order's position".into());
+                    record.clear();
+                    self.order_at(requested.order_position.ok_or_else(missing)?, &mut record)?;
+                    &record
+                }
+            };
+            let shipment = Shipment {
+                parcel: requested.parcel,
+                attempt: requested.attempt,
+                handling: requested.handling,
+                weight_g: requested.weight_g,
+                items: requested.items,
+                record: bytes,
+            };
+            self.world.emitter.borrow_mut().shipment(self.partition, usize::from(*carrier), &shipment);
+        }
+        self.requests = requests;
+        Ok(())
+    }
+}
+
+fn merchant_of(row: &[u8]) -> &str {
+    let merchant = row_deltas(0, row).find_map(|delta| match delta {
+        Ok((_, Delta::Merchant { id })) => Some(id),
+        _ => None,
+    });
+    merchant.unwrap_or_default()
+}
+
+impl Log for KafkaLog {
+    fn poll(&mut self, batch: &mut Batch) -> Result<(), LogError> {
+        self.places.clear();
+        while batch.byte_len() < Batch::MAX_BYTES / 2 && batch.len() < self.world.config.orders_per_commit {
+            let Some(frame) = self.inbox.pop_front() else { break };
+            self.take(&frame, batch);
+            self.taken.push_back(frame);
+        }
+        batch.now_ms = self.world.clock.now_ms();
+        Ok(())
+    }
+
+    fn index(&mut self) -> &mut Index {
+        &mut self.index
+    }
+
+    fn spilled(&mut self, fingerprint: Fingerprint) -> Result<Option<u64>, LogError> {
+        for number in self.index.candidates(fingerprint) {
+            if let Some(position) = self.runs.find(number, fingerprint)? {
+                return Ok(Some(position));
+            }
+        }
+        Ok(None)
+    }
+
+    fn order_at(&mut self, position: u64, out: &mut Vec<u8>) -> Result<(), LogError> {
+        let place = Place(position);
+        if place.partition() == self.partition {
+            for frames in [&self.taken, &self.recent] {
+                if let Ok(at) = frames.binary_search_by_key(&place.offset(), |f| f.offset) {
+                    return copy_order(&frames[at].bytes, place.entry(), out);
+                }
+            }
+        }
+        self.world.fetcher.borrow_mut().order_at(place, out)
+    }
+
+    fn rows(&mut self, batch: &BatchView<'_>, rows: &mut Rows) -> Result<(), LogError> {
+        self.rows.clear();
+        self.row_bytes.clear();
+        let outcomes = || batch.range().filter(|&i| batch.meta(i).kind == InputKind::Outcome);
+        let mut asked = Vec::new();
+        for input in outcomes() {
+            let (id, start) = (batch.meta(input).order, self.row_bytes.len());
+            if !self.overlay.read(id, &mut self.row_bytes) {
+                asked.push((input as u32, id));
+            }
+            self.rows.push((input as u32, start..self.row_bytes.len()));
+        }
+        if !asked.is_empty() {
+            metrics::counter!("sluice_owner_store_reads_total").increment(asked.len() as u64);
+            let ids: Vec<OrderId> = asked.iter().map(|a| a.1).collect();
+            let read = self.world.runtime.block_on(self.world.store.read_many(&ids));
+            let read = read.map_err(|e| LogError::Store(e.to_string()))?;
+            for ((input, _), stored) in asked.iter().zip(read) {
+                let Ok(at) = self.rows.binary_search_by_key(input, |r| r.0) else { continue };
+                let Some(stored) = stored else {
+                    let id = batch.meta(*input as usize).order;
+                    if !self.rows[at].1.is_empty() {
+                        return Err(LogError::Store(format!("the store doesn't have the beginning of order {id} yet")));
+                    }
+                    tracing::warn!(order_id = %id, "an outcome of an order that nobody knows is ignored");
+                    continue;
+                };
+                let start = self.row_bytes.len();
+                let young = self.rows[at].1.clone();
+                self.row_bytes.extend_from_slice(&stored.deltas);
+                self.row_bytes.extend_from_within(young);
+                self.rows[at].1 = start..self.row_bytes.len();
+            }
+        }
+        for (input, range) in &self.rows {
+            let row = &self.row_bytes[range.clone()];
+            rows.push_with(*input as usize, |out| {
+                out.extend_from_slice(row);
+                Ok::<_, LogError>(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        batch: &BatchView<'_>,
+        effects: &Effects,
+        positions: &mut Vec<u64>,
+    ) -> Result<(), CommitError> {
+        self.requests.placed = 0;
+        self.requests.bytes.clear();
+        self.requests.all.clear();
+        let mut additions = std::mem::take(&mut self.additions);
+        let world = Rc::clone(&self.world);
+        additions.encode(&world.config.carriers, batch, effects, &mut self.requests);
+        for at in 0..additions.all().len() {
+            if let Some(position) = self.add(at, &additions, batch, effects.rules) {
+                positions.push(position);
+                self.noted.push((batch.meta(additions.all()[at].input as usize).fingerprint, position));
+            }
+        }
+        self.additions = additions;
+        self.ship(batch)?;
+        for input in batch.range().filter(|&i| batch.meta(i).kind == InputKind::Placed) {
+            match batch.verdict(input) {
+                Verdict::New => {}
+                Verdict::Replayed => self.counts.replayed += 1,
+                Verdict::Conflict => self.conflict(input, batch)?,
+            }
+        }
+        self.world.emitter.borrow_mut().flush(self.partition);
+        Ok(())
+    }
+}

@@ -1,0 +1,551 @@
+//! The owners: threads that decide on orders, each with its share of the partitions.
+//!
+//! One round of a thread is one Kafka transaction: what was polled from all its partitions goes through the Runner, and
+//! decisions, shipments, events and the offsets of what was consumed are committed together or not at all. Whoever has
+//! lost a partition to another worker is fenced by its consumer group's generation, which the offsets carry.
+//!
+//! On assignment a thread first writes a barrier into the partition's decisions and reads them up to it: the barrier can
+//! be read only once every older transaction is resolved, so nothing that was committed is missed (see `rebuild`).
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientContext, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseProducer, Producer},
+};
+use sluice_pipeline::{Clock, HealthBoard, LogError, Runner, Stage};
+
+use crate::{
+    config::LogConfig,
+    context::Quiet,
+    progress::Progress,
+    store::Store,
+    topics::{Deployment, Names, PATIENCE},
+};
+
+mod emit;
+mod fetch;
+mod log;
+mod overlay;
+mod rebuild;
+mod runs;
+
+use emit::Emitter;
+use fetch::Fetcher;
+use log::{Frame, KafkaLog, World};
+
+/// How long a thread waits for records before it looks at its other duties.
+const IDLE: Duration = Duration::from_millis(100);
+/// Pause after a transaction that failed, so that an outage isn't met with a flood of attempts.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How often overlays and indexes are looked after.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// What was learnt of a partition that was taken away is kept for so long.
+const PARKED: Duration = Duration::from_secs(60);
+
+/// Makes the stages of one thread.
+pub type MakeStages = Arc<dyn Fn() -> Vec<Box<dyn Stage>> + Send + Sync>;
+
+/// What owners decided.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Orders that became part of the log's truth: acknowledged, and no repetition.
+    pub accepted: u64,
+    /// Orders that were finished.
+    pub finished: u64,
+    /// Orders that were dead-lettered.
+    pub dead_lettered: u64,
+    /// Requests that repeated an earlier one.
+    pub replayed: u64,
+    /// Requests under a key that another request had taken.
+    pub conflicts: u64,
+}
+
+/// Counts of all owners of a process.
+#[derive(Debug, Default)]
+struct Totals {
+    accepted: AtomicU64,
+    finished: AtomicU64,
+    dead_lettered: AtomicU64,
+    replayed: AtomicU64,
+    conflicts: AtomicU64,
+}
+
+impl Totals {
+    fn add(&self, counts: Counts) {
+        self.accepted.fetch_add(counts.accepted, Relaxed);
+        self.finished.fetch_add(counts.finished, Relaxed);
+        self.dead_lettered.fetch_add(counts.dead_lettered, Relaxed);
+        self.replayed.fetch_add(counts.replayed, Relaxed);
+        self.conflicts.fetch_add(counts.conflicts, Relaxed);
+        metrics::counter!("sluice_orders_accepted_total").increment(counts.accepted);
+        metrics::counter!("sluice_orders_replayed_total").increment(counts.replayed);
+        metrics::counter!("sluice_orders_conflicted_total").increment(counts.conflicts);
+    }
+}
+
+/// What every owner needs.
+#[derive(Clone)]
+pub struct OwnersConfig {
+    /// The log.
+    pub log: LogConfig,
+    /// The map of slots.
+    pub deployment: Deployment,
+    /// Threads, each with a consumer and a transaction of its own: one decides while another waits for its commit.
+    pub threads: usize,
+    /// Rows of older orders.
+    pub store: Arc<Store>,
+    /// How far the fold is.
+    pub progress: Arc<Progress>,
+    /// Where the store's futures run.
+    pub runtime: tokio::runtime::Handle,
+    /// What was measured of carriers.
+    pub health: Arc<HealthBoard>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Owners at work.
+pub struct Owners {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    totals: Arc<Totals>,
+}
+
+impl Owners {
+    /// Starts the threads; they join the group on their own.
+    ///
+    /// # Errors
+    /// [`KafkaError`] if a thread or a client can't be made.
+    pub fn start(config: &OwnersConfig, stages: &MakeStages) -> Result<Self, KafkaError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let totals = Arc::new(Totals::default());
+        let mut threads = Vec::new();
+        for number in 0..config.threads.max(1) {
+            let (config, stages) = (config.clone(), Arc::clone(stages));
+            let (stop, totals) = (Arc::clone(&stop), Arc::clone(&totals));
+            let consumer = consumer(&config.log)?;
+            let thread = std::thread::Builder::new().name(format!("owner-{number}")).spawn(move || {
+                let mut worker = Worker::new(config, stages, consumer, totals);
+                while !stop.load(Relaxed) {
+                    worker.round();
+                }
+                worker.leave();
+            });
+            threads.push(thread.map_err(|e| KafkaError::ClientCreation(e.to_string()))?);
+        }
+        Ok(Self { stop, threads, totals })
+    }
+
+    /// What was decided since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let t = &self.totals;
+        Counts {
+            accepted: t.accepted.load(Relaxed),
+            finished: t.finished.load(Relaxed),
+            dead_lettered: t.dead_lettered.load(Relaxed),
+            replayed: t.replayed.load(Relaxed),
+            conflicts: t.conflicts.load(Relaxed),
+        }
+    }
+
+    /// Ends the transactions under way, leaves the group and waits for the threads. May block for some seconds.
+    pub fn stop(self) -> Counts {
+        self.stop.store(true, Relaxed);
+        let Self { threads, totals, .. } = self;
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("an owner panicked; what it had not committed is decided by another");
+            }
+        }
+        Self { stop: Arc::default(), threads: Vec::new(), totals }.counts()
+    }
+}
+
+/// A change of the assignment, as the callback saw it.
+enum Change {
+    Assigned(Vec<u16>),
+    Revoked(Vec<u16>),
+}
+
+/// Notes rebalances; the thread acts on them when its poll returns.
+#[derive(Default)]
+struct Rebalances(Mutex<Vec<Change>>);
+
+impl ClientContext for Rebalances {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
+        Quiet.log(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Rebalances {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let numbers = |list: &TopicPartitionList| list.elements().iter().map(|e| e.partition() as u16).collect();
+        let change = match rebalance {
+            Rebalance::Assign(list) => Change::Assigned(numbers(list)),
+            Rebalance::Revoke(list) => Change::Revoked(numbers(list)),
+            Rebalance::Error(_) => return,
+        };
+        self.0.lock().push(change);
+    }
+}
+
+fn consumer(config: &LogConfig) -> Result<BaseConsumer<Rebalances>, KafkaError> {
+    let names = Names::new(&config.prefix);
+    let consumer: BaseConsumer<Rebalances> =
+        config.consumer(&names.owners()).create_with_context(Rebalances::default())?;
+    consumer.subscribe(&[&names.orders()])?;
+    Ok(consumer)
+}
+
+fn producer(config: &LogConfig) -> Result<BaseProducer<Quiet>, KafkaError> {
+    // A name of its own: which partitions a thread has changes, and fencing goes by the group's generation.
+    let id = format!("{}-owner-{:032x}", config.prefix, token());
+    let timeout = config.session_timeout.as_millis().max(1_000).to_string();
+    let mut client = config.producer();
+    client
+        .set("transactional.id", id)
+        .set("transaction.timeout.ms", &timeout)
+        .set("delivery.timeout.ms", &timeout)
+        .set("delivery.report.only.error", "true")
+        .set("linger.ms", "5");
+    let producer: BaseProducer<Quiet> = client.create_with_context(Quiet)?;
+    producer.init_transactions(PATIENCE)?;
+    Ok(producer)
+}
+
+/// 128 bits that nobody else has drawn.
+fn token() -> u128 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let draw = || u128::from(RandomState::new().build_hasher().finish());
+    draw() << 64 | draw()
+}
+
+/// A partition that this thread decides for.
+struct Part {
+    runner: Runner<KafkaLog>,
+    /// Everything committed below this offset of the decisions is in overlay and index.
+    known: u64,
+    /// The overlay is full of what the store doesn't have.
+    waits: bool,
+}
+
+struct Worker {
+    config: OwnersConfig,
+    stages: MakeStages,
+    consumer: BaseConsumer<Rebalances>,
+    world: Option<Rc<World>>,
+    parts: BTreeMap<u16, Part>,
+    parked: HashMap<u16, (Part, Instant)>,
+    totals: Arc<Totals>,
+    looked_after: Instant,
+    /// An outage is logged when it begins and when it ends.
+    troubled: bool,
+}
+
+/// Why a round came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error("{0}")]
+    Kafka(#[from] KafkaError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl Worker {
+    fn new(config: OwnersConfig, stages: MakeStages, consumer: BaseConsumer<Rebalances>, totals: Arc<Totals>) -> Self {
+        Self {
+            config,
+            stages,
+            consumer,
+            world: None,
+            parts: BTreeMap::new(),
+            parked: HashMap::new(),
+            totals,
+            looked_after: Instant::now(),
+            troubled: false,
+        }
+    }
+
+    /// Polls, decides and commits once. An error is handled here: nothing is lost by it, the inputs come again.
+    fn round(&mut self) {
+        if let Err(error) = self.try_round() {
+            if !std::mem::replace(&mut self.troubled, true) {
+                tracing::warn!(%error, "an owner can't commit; it goes on trying");
+            }
+            metrics::counter!("sluice_owner_aborts_total").increment(1);
+            self.abort();
+            // The consumer must be heard meanwhile, or the group would think that this worker is gone.
+            let until = Instant::now() + PAUSE;
+            while Instant::now() < until {
+                self.poll(until.saturating_duration_since(Instant::now()));
+            }
+        } else if std::mem::take(&mut self.troubled) {
+            tracing::info!("the owner commits again");
+        }
+    }
+
+    fn try_round(&mut self) -> Result<(), RoundError> {
+        self.gather();
+        self.rebalance()?;
+        if self.looked_after.elapsed() >= HOUSEKEEPING {
+            self.looked_after = Instant::now();
+            self.look_after()?;
+        }
+        if self.parts.values_mut().all(|p| p.waits || p.runner.log().is_idle()) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let world = self.world()?;
+        world.emitter.borrow().producer().begin_transaction()?;
+        for part in self.parts.values_mut().filter(|p| !p.waits) {
+            while !part.runner.log().is_idle() {
+                part.runner.step()?;
+            }
+        }
+        if let Some(error) = world.emitter.borrow_mut().failure() {
+            return Err(error.into());
+        }
+        self.commit(&world)?;
+        metrics::histogram!("sluice_owner_commit_seconds").record(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn commit(&mut self, world: &World) -> Result<(), RoundError> {
+        let topic = Names::new(&self.config.log.prefix).orders();
+        let mut offsets = TopicPartitionList::new();
+        for (&number, part) in &mut self.parts {
+            if let Some(next) = part.runner.log().next_offset() {
+                offsets.add_partition_offset(&topic, i32::from(number), Offset::Offset(next as i64))?;
+            }
+        }
+        let emitter = world.emitter.borrow();
+        let producer = emitter.producer();
+        let group = self.consumer.group_metadata();
+        let group = group.ok_or(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId))?;
+        retried(|| producer.send_offsets_to_transaction(&offsets, &group, PATIENCE))?;
+        // Once this was begun only the brokers know how it ends: it is asked for until they say.
+        retried(|| producer.commit_transaction(PATIENCE))?;
+        drop(emitter);
+        for part in self.parts.values_mut() {
+            self.totals.add(part.runner.log().committed());
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        for part in self.parts.values_mut() {
+            part.runner.log().aborted();
+        }
+        let Some(world) = &self.world else { return };
+        let aborted = {
+            let emitter = world.emitter.borrow();
+            let producer = emitter.producer();
+            let fatal = producer.client().fatal_error().is_some();
+            if fatal { None } else { Some(retried(|| producer.abort_transaction(PATIENCE))) }
+        };
+        world.emitter.borrow_mut().forget();
+        match aborted {
+            Some(Ok(())) => {}
+            // No transaction was open.
+            Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {}
+            _ => match producer(&self.config.log) {
+                Ok(fresh) => world.emitter.borrow_mut().replace(fresh),
+                Err(error) => tracing::debug!(%error, "no new producer yet"),
+            },
+        }
+    }
+
+    /// Polls until enough is there for a transaction, or the first has waited long enough.
+    fn gather(&mut self) {
+        let held = self.parts.values_mut().any(|p| !p.waits && !p.runner.log().is_idle());
+        let mut bytes = self.poll(if held { Duration::ZERO } else { IDLE });
+        if bytes == 0 {
+            return;
+        }
+        let until = Instant::now() + self.config.log.commit_interval;
+        let enough = self.config.log.orders_per_commit * 200;
+        while bytes < enough {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.poll(left) {
+                0 if left.is_zero() => return,
+                more => bytes += more,
+            }
+        }
+    }
+
+    /// Polls once; gives the bytes that came.
+    fn poll(&mut self, wait: Duration) -> usize {
+        let Some(polled) = self.consumer.poll(wait) else { return 0 };
+        match polled {
+            Ok(message) => {
+                let (number, bytes) = (message.partition() as u16, message.payload().unwrap_or_default().to_vec());
+                let frame = Frame { offset: message.offset() as u64, bytes };
+                let len = frame.bytes.len();
+                drop(message);
+                // A partition that was just assigned is not built up yet.
+                if !self.parts.contains_key(&number) && self.rebalance().is_err() {
+                    self.again(number, frame.offset);
+                    return 0;
+                }
+                match self.parts.get_mut(&number) {
+                    Some(part) => part.runner.log().push(frame),
+                    None => self.again(number, frame.offset),
+                }
+                len
+            }
+            Err(error) => {
+                tracing::debug!(%error, "poll");
+                0
+            }
+        }
+    }
+
+    /// A record that can't be taken now is to be polled again.
+    fn again(&self, number: u16, offset: u64) {
+        let topic = Names::new(&self.config.log.prefix).orders();
+        let sought = self.consumer.seek(&topic, i32::from(number), Offset::Offset(offset as i64), PATIENCE);
+        if let Err(error) = sought {
+            tracing::debug!(%error, number, "the partition is gone");
+        }
+    }
+
+    /// Acts on what the group decided since the last poll.
+    fn rebalance(&mut self) -> Result<(), RoundError> {
+        loop {
+            let change = {
+                let mut changes = self.consumer.context().0.lock();
+                if changes.is_empty() {
+                    return Ok(());
+                }
+                changes.remove(0)
+            };
+            match change {
+                Change::Revoked(numbers) => {
+                    tracing::info!(?numbers, "partitions revoked");
+                    for number in numbers {
+                        if let Some(mut part) = self.parts.remove(&number) {
+                            part.runner.log().park();
+                            self.parked.insert(number, (part, Instant::now()));
+                        }
+                    }
+                }
+                Change::Assigned(numbers) => {
+                    tracing::info!(?numbers, "partitions assigned");
+                    if let Err(error) = self.assigned(&numbers) {
+                        self.consumer.context().0.lock().insert(0, Change::Assigned(numbers));
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn assigned(&mut self, numbers: &[u16]) -> Result<(), RoundError> {
+        let world = self.world()?;
+        let new: Vec<u16> = numbers.iter().copied().filter(|n| !self.parts.contains_key(n)).collect();
+        let token = rebuild::barrier(&world, &new)?;
+        for number in new {
+            let started = Instant::now();
+            let mut part = match self.parked.remove(&number) {
+                Some((part, at)) if at.elapsed() < PARKED => part,
+                _ => self.fresh(number, &world),
+            };
+            let folded = self.config.progress.fold_offset(number);
+            part.known = rebuild::catch_up(&world, number, part.known, folded, token, part.runner.log())?;
+            tracing::info!(number, seconds = started.elapsed().as_secs_f64(), "partition ready");
+            self.parts.insert(number, part);
+        }
+        Ok(())
+    }
+
+    fn fresh(&self, number: u16, world: &Rc<World>) -> Part {
+        let log = KafkaLog::new(number, Rc::clone(world));
+        let (health, clock) = (Arc::clone(&self.config.health), Arc::clone(&self.config.clock));
+        Part { runner: Runner::new(log, (self.stages)(), health, clock), known: 0, waits: false }
+    }
+
+    /// What the partitions share; made when it is first needed, because the brokers may be away at the start.
+    fn world(&mut self) -> Result<Rc<World>, RoundError> {
+        if let Some(world) = &self.world {
+            return Ok(Rc::clone(world));
+        }
+        let config = &self.config;
+        let producer = producer(&config.log)?;
+        let world = Rc::new(World {
+            emitter: RefCell::new(Emitter::new(&config.log, config.deployment.epoch, producer)),
+            fetcher: RefCell::new(Fetcher::new(&config.log)),
+            config: config.log.clone(),
+            deployment: config.deployment,
+            store: Arc::clone(&config.store),
+            runtime: config.runtime.clone(),
+            clock: Arc::clone(&config.clock),
+        });
+        self.world = Some(Rc::clone(&world));
+        Ok(world)
+    }
+
+    /// Bounds memory: overlays are trimmed to what the store doesn't have, indexes spill to disk and expire.
+    fn look_after(&mut self) -> Result<(), RoundError> {
+        let now_ms = self.config.clock.now_ms();
+        self.parked.retain(|_, (_, at)| at.elapsed() < PARKED);
+        let topic = Names::new(&self.config.log.prefix).decisions();
+        for (&number, part) in &mut self.parts {
+            let log = part.runner.log();
+            // Everything this thread has committed stands below the end of the partition.
+            if log.overlay.wants_freeze() {
+                let (_, end) = self.consumer.fetch_watermarks(&topic, i32::from(number), PATIENCE)?;
+                log.overlay.freeze(end as u64);
+                part.known = end as u64;
+            }
+            part.waits = log.overlay.trim(self.config.progress.fold_offset(number));
+            if log.index.len() >= self.config.log.index_entries {
+                log.spill(now_ms)?;
+            }
+            log.expire(now_ms);
+        }
+        let waits = self.parts.values().filter(|p| p.waits).count();
+        metrics::gauge!("sluice_owner_partitions_waiting").set(waits as f64);
+        let memory: usize = self.parts.values_mut().map(|p| p.runner.log().overlay.memory()).sum();
+        metrics::gauge!("sluice_owner_overlay_bytes").set(memory as f64);
+        Ok(())
+    }
+
+    /// Leaves the group, so that others take over at once.
+    fn leave(mut self) {
+        self.abort();
+        self.consumer.unsubscribe();
+        self.consumer.poll(Duration::ZERO);
+    }
+}
+
+/// Repeats a request of a transaction for as long as the brokers say that it may be.
+fn retried(mut request: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    loop {
+        match request() {
+            Err(KafkaError::Transaction(error)) if error.is_retriable() => {
+                tracing::debug!(%error, "a request of a transaction is repeated");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+}

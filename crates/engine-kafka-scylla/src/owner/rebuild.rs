@@ -1,0 +1,161 @@
+//! Builds up a partition that was just assigned: duplicate index and overlay from its committed decisions.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseRecord, Producer},
+};
+use sluice_domain::{Fingerprint, OrderId};
+use sluice_pipeline::LogError;
+use sluice_schemas::{
+    frame::{self, Decision},
+    order::OrderRef,
+};
+
+use super::{
+    RoundError,
+    log::{KafkaLog, World},
+    retried,
+};
+use crate::topics::{Names, PATIENCE, reader};
+
+/// A partition's decisions must come within this time of each other.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Writes a barrier into the decisions of `partitions`, in one transaction, and gives its token.
+pub(super) fn barrier(world: &World, partitions: &[u16]) -> Result<[u8; 16], RoundError> {
+    let token = super::token().to_be_bytes();
+    let topic = Names::new(&world.config.prefix).decisions();
+    let mut bytes = Vec::new();
+    frame::start(&mut bytes, world.deployment.epoch);
+    Decision::Barrier { token }.put(&mut bytes);
+    let emitter = world.emitter.borrow();
+    let producer = emitter.producer();
+    producer.begin_transaction()?;
+    for &partition in partitions {
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&topic).partition(i32::from(partition)).payload(&bytes);
+        producer.send(record).map_err(|(error, _)| error)?;
+    }
+    retried(|| producer.commit_transaction(PATIENCE))?;
+    Ok(token)
+}
+
+/// Reads the decisions of `partition` up to the barrier into `log`, from where they matter; gives the offset behind it.
+///
+/// They matter from `known` on if that is above 0 (what came before is in `log`), else from the fold's offset and as far
+/// back as a retry may ask. If the slots were dealt out anew since then, all partitions are asked for their index entries.
+pub(super) fn catch_up(
+    world: &World,
+    partition: u16,
+    known: u64,
+    folded: Option<u64>,
+    token: [u8; 16],
+    log: &mut KafkaLog,
+) -> Result<u64, RoundError> {
+    let now_ms = world.clock.now_ms();
+    let window_from = now_ms.saturating_sub(2 * world.config.window_ms + 60_000);
+    let consumer: BaseConsumer = reader(&world.config).create()?;
+    if known == 0 && world.deployment.epoch > 1 && world.deployment.since_ms > window_from {
+        for other in (0..world.deployment.partitions).filter(|&p| p != partition) {
+            let from = first_since(world, &consumer, other, window_from)?;
+            read(world, &consumer, other, from, None, &mut |_, decision| index(log, world, partition, decision))?;
+        }
+    }
+    let from = match known {
+        0 => first_since(world, &consumer, partition, window_from)?.min(folded.unwrap_or(0)),
+        known => known,
+    };
+    read(world, &consumer, partition, from, Some(token), &mut |offset, decision| {
+        index(log, world, partition, decision);
+        let below_fold = folded.is_some_and(|folded| offset < folded);
+        match decision {
+            _ if below_fold => {}
+            Decision::New { record, deltas, .. } => {
+                if let Ok(id) = sluice_schemas::order::peek_id(record) {
+                    log.overlay.add(OrderId(id), deltas);
+                }
+            }
+            Decision::Added { order, deltas, .. } => log.overlay.add(OrderId(order), deltas),
+            Decision::Barrier { .. } => {}
+        }
+        if log.overlay.wants_freeze() {
+            log.overlay.freeze(offset + 1);
+            log.overlay.trim(folded);
+        }
+    })
+    .and_then(|end| {
+        while log.index.len() >= world.config.index_entries {
+            log.spill(now_ms)?;
+        }
+        Ok(end)
+    })
+}
+
+/// Adds a new order to the index, if this partition decides for it now.
+fn index(log: &mut KafkaLog, world: &World, partition: u16, decision: Decision<'_>) {
+    let Decision::New { source, record, .. } = decision else { return };
+    if let Ok(order) = OrderRef::decode(record)
+        && world.deployment.partition(OrderId(order.id)) == partition
+    {
+        log.index.insert(Fingerprint(order.fingerprint()), source.0);
+    }
+}
+
+/// Offset of the first decision written at or after `from_ms`; the end if there is none.
+fn first_since(world: &World, consumer: &BaseConsumer, partition: u16, from_ms: u64) -> Result<u64, KafkaError> {
+    let topic = Names::new(&world.config.prefix).decisions();
+    let mut times = TopicPartitionList::new();
+    times.add_partition_offset(&topic, i32::from(partition), Offset::Offset(from_ms as i64))?;
+    let found = consumer.offsets_for_times(times, PATIENCE)?;
+    match found.elements().first().map(|e| e.offset()) {
+        Some(Offset::Offset(offset)) => Ok(offset as u64),
+        _ => Ok(consumer.fetch_watermarks(&topic, i32::from(partition), PATIENCE)?.1 as u64),
+    }
+}
+
+/// Gives every committed decision from `from` to the barrier with `token`, or to the present end without one. Gives the
+/// offset behind the last.
+fn read(
+    world: &World,
+    consumer: &BaseConsumer,
+    partition: u16,
+    from: u64,
+    token: Option<[u8; 16]>,
+    each: &mut dyn FnMut(u64, Decision<'_>),
+) -> Result<u64, RoundError> {
+    let topic = Names::new(&world.config.prefix).decisions();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&topic, i32::from(partition), Offset::Offset(from as i64))?;
+    consumer.assign(&list)?;
+    let (mut end, mut heard) = (from, Instant::now());
+    while heard.elapsed() < STALL {
+        let message = match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) if message.partition() == i32::from(partition) => message,
+            Some(Err(KafkaError::PartitionEOF(p))) if p == i32::from(partition) && token.is_none() => return Ok(end),
+            Some(Ok(_) | Err(_)) | None => continue,
+        };
+        heard = Instant::now();
+        end = message.offset() as u64 + 1;
+        let decisions = match frame::decisions(message.payload().unwrap_or_default()) {
+            Ok((_, decisions)) => decisions,
+            Err(error) => {
+                tracing::error!(partition, offset = message.offset(), %error, "a record of decisions is skipped");
+                continue;
+            }
+        };
+        for decision in decisions {
+            match decision {
+                Ok(Decision::Barrier { token: found }) if Some(found) == token => return Ok(end),
+                Ok(decision) => each(message.offset() as u64, decision),
+                Err(error) => {
+                    tracing::error!(partition, offset = message.offset(), %error, "the rest of a record is skipped");
+                }
+            }
+        }
+    }
+    let timeout = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
+    Err(LogError::Store(format!("reading back the decisions of partition {partition}: {timeout}")).into())
+}

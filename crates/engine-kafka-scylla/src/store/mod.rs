@@ -1,0 +1,176 @@
+//! The row store: what the fold of committed events has made of each order, in ScyllaDB or Cassandra.
+//!
+//! An order's row is a set of deltas (`sluice_schemas::delta`) plus the order's record. Each committed event adds one
+//! CQL row that is inserted and never updated or deleted, so a replay writes what is there already and neither order
+//! nor repetition of writes matters. Nothing is read before it is written, and no answer depends on write timestamps.
+//! The partition is a page, one second of `placed_at` in one slot, so a fold of many orders becomes few
+//! single-partition batches. The log is the truth: [`Store::drop_rows`] and a replay rebuild everything.
+
+mod config;
+mod error;
+mod read;
+mod retry;
+mod schema;
+mod session;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::sync::OnceLock;
+
+use metrics::{Counter, Histogram};
+use scylla::{
+    client::session::Session,
+    statement::{Statement, batch::Batch, prepared::PreparedStatement},
+};
+use sluice_domain::OrderId;
+use tokio::sync::Semaphore;
+
+pub use self::{
+    config::{MAX_BATCHES_IN_FLIGHT, MAX_BYTES_PER_BATCH, MAX_RETENTION, MAX_ROWS_PER_BATCH, StoreConfig, StoreTls},
+    error::StoreError,
+    schema::{Migrated, SCHEMA_VERSION},
+};
+
+/// Most read requests under way from one [`Store`].
+const READS_IN_FLIGHT: usize = 64;
+
+/// One event's share of an order's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// The order.
+    pub order: OrderId,
+    /// The event that decided this, unique within the order and the same in every replay.
+    pub event: [u8; 16],
+    /// Concatenated deltas.
+    pub deltas: &'a [u8],
+    /// The order record, in the event that accepted the order.
+    pub record: Option<&'a [u8]>,
+}
+
+/// An order's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRow {
+    /// The deltas of every event, by event id.
+    pub deltas: Vec<u8>,
+    /// The order record.
+    pub record: Vec<u8>,
+}
+
+/// The partition of an order: one second of `placed_at` in one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Page {
+    second: i64,
+    slot: i32,
+}
+
+impl Page {
+    fn of(order: OrderId) -> Self {
+        // 48 bits of milliseconds: always within an i64.
+        Self { second: (order.placed_at_ms() / 1000) as i64, slot: i32::from(order.slot()) }
+    }
+}
+
+/// A connection to the rows. One per process is enough: it may be used from any number of tasks at once.
+pub struct Store {
+    session: Session,
+    keyspace: String,
+    insert: PreparedStatement,
+    select: PreparedStatement,
+    /// `batches[n]` is the insert repeated n times.
+    batches: Vec<OnceLock<Batch>>,
+    limits: Limits,
+    writes: Semaphore,
+    reads: Semaphore,
+    outage: retry::Outage,
+    meter: Meter,
+}
+
+struct Limits {
+    in_flight: usize,
+    rows: usize,
+    bytes: usize,
+}
+
+struct Meter {
+    batches: Counter,
+    retries: Counter,
+    seconds: Histogram,
+}
+
+impl Meter {
+    fn new() -> Self {
+        metrics::describe_counter!("sluice_store_write_batches_total", "Batches that the row store has taken");
+        metrics::describe_counter!(
+            "sluice_store_retries_total",
+            "Attempts to write a batch that failed and were repeated"
+        );
+        metrics::describe_histogram!(
+            "sluice_store_write_seconds",
+            metrics::Unit::Seconds,
+            "Time until the row store had a batch, retries included"
+        );
+        Self {
+            batches: metrics::counter!("sluice_store_write_batches_total"),
+            retries: metrics::counter!("sluice_store_retries_total"),
+            seconds: metrics::histogram!("sluice_store_write_seconds"),
+        }
+    }
+}
+
+impl Store {
+    /// Connects, checks the schema and prepares the statements. Install the metrics recorder before.
+    ///
+    /// # Errors
+    /// [`StoreError::SchemaOld`] if `sluice migrate` hasn't been run (or not by this version),
+    /// [`StoreError::SchemaNewer`] if it was run by a newer one; [`StoreError::Config`], [`StoreError::Tls`],
+    /// [`StoreError::Connect`], [`StoreError::Datacenter`] for settings that lead nowhere; [`StoreError::Request`].
+    pub async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
+        let session = session::connect(config).await?.session;
+        schema::check(&session, config).await?;
+        let keyspace = config.keyspace.clone();
+        let insert = format!(
+            "INSERT INTO {keyspace}.order_rows (placed_second, slot, order_id, event_id, deltas, record) \
+             VALUES (?, ?, ?, ?, ?, ?)"
+        );
+        let select = format!(
+            "SELECT order_id, deltas, record FROM {keyspace}.order_rows \
+             WHERE placed_second = ? AND slot = ? AND order_id IN ?"
+        );
+        Ok(Self {
+            insert: prepare(&session, insert).await?,
+            select: prepare(&session, select).await?,
+            session,
+            keyspace,
+            batches: (0..=config.rows_per_batch).map(|_| OnceLock::new()).collect(),
+            limits: Limits {
+                in_flight: config.batches_in_flight,
+                rows: config.rows_per_batch,
+                bytes: config.bytes_per_batch,
+            },
+            writes: Semaphore::new(config.batches_in_flight),
+            reads: Semaphore::new(READS_IN_FLIGHT),
+            outage: retry::Outage::default(),
+            meter: Meter::new(),
+        })
+    }
+
+    /// Drops every row of every order, for a rebuild by replay. Nobody may be writing. All nodes must be up.
+    ///
+    /// # Errors
+    /// [`StoreError::Request`], for example while a node is down; rows may be gone on some nodes then, so repeat it.
+    pub async fn drop_rows(&self) -> Result<(), StoreError> {
+        let mut truncate = Statement::new(format!("TRUNCATE TABLE {}.order_rows", self.keyspace));
+        truncate.set_is_idempotent(true);
+        truncate.set_request_timeout(Some(schema::SCHEMA_TIMEOUT));
+        self.session.query_unpaged(truncate, ()).await.map(drop).map_err(StoreError::request("drop all rows"))
+    }
+}
+
+async fn prepare(session: &Session, text: String) -> Result<PreparedStatement, StoreError> {
+    let mut statement =
+        session.prepare(text).await.map_err(|e| StoreError::request("prepare a statement")(e.into()))?;
+    // Repeating either changes nothing, so the driver may turn to another replica after any failure.
+    statement.set_is_idempotent(true);
+    Ok(statement)
+}

@@ -1,0 +1,442 @@
+//! Names of topics and groups, and how they are made. The deployment itself (slots, partitions, epoch) is a record of a
+//! compacted topic of its own, so that every node goes by the same map or refuses to start.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use serde::{Deserialize, Serialize};
+use sluice_domain::{OrderId, SlotCount};
+
+use crate::config::LogConfig;
+
+/// Longest time for one request to the brokers.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Names of a deployment's topics and consumer groups.
+#[derive(Debug, Clone)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    /// The names under `prefix`.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// Orders, outcomes and commands on their way to their owner.
+    #[must_use]
+    pub fn orders(&self) -> String {
+        format!("{}.orders", self.prefix)
+    }
+
+    /// What the owners decided; rows are its fold.
+    #[must_use]
+    pub fn decisions(&self) -> String {
+        format!("{}.decisions", self.prefix)
+    }
+
+    /// Public events, one a record.
+    #[must_use]
+    pub fn events(&self) -> String {
+        format!("{}.order-events", self.prefix)
+    }
+
+    /// Orders that no stage could decide, with their bytes.
+    #[must_use]
+    pub fn dead_letters(&self) -> String {
+        format!("{}.dead-letters", self.prefix)
+    }
+
+    /// One carrier's outbox.
+    #[must_use]
+    pub fn shipments(&self, carrier: &str) -> String {
+        format!("{}.shipments.{carrier}", self.prefix)
+    }
+
+    /// The deployment record.
+    #[must_use]
+    pub fn deployment(&self) -> String {
+        format!("{}.deployment", self.prefix)
+    }
+
+    /// Group of the owners.
+    #[must_use]
+    pub fn owners(&self) -> String {
+        format!("{}.classify", self.prefix)
+    }
+
+    /// Group of the folds.
+    #[must_use]
+    pub fn status(&self) -> String {
+        format!("{}.status", self.prefix)
+    }
+
+    /// Group of a carrier's notifiers.
+    #[must_use]
+    pub fn notifiers(&self, carrier: &str) -> String {
+        format!("{}.carrier.{carrier}", self.prefix)
+    }
+
+    /// Group that every checkout node is a member of, so that it can be seen who is running.
+    #[must_use]
+    pub fn checkouts(&self) -> String {
+        format!("{}.checkout", self.prefix)
+    }
+}
+
+/// Which partition decides for which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Version of this record.
+    pub version: u16,
+    /// Rises with every change of the map.
+    pub epoch: u16,
+    /// Partitions of orders, decisions, events and shipments.
+    pub partitions: u16,
+    /// Slots; fixed for good.
+    pub slots: u16,
+    /// When this epoch began, ms since the Unix epoch.
+    pub since_ms: u64,
+}
+
+impl Deployment {
+    /// Version of the record that this code writes, and the highest that it reads.
+    pub const VERSION: u16 = 1;
+
+    /// The partition that decides for `order`: each has a range of slots.
+    #[must_use]
+    pub fn partition(&self, order: OrderId) -> u16 {
+        (u32::from(order.slot()) * u32::from(self.partitions) / u32::from(self.slots)) as u16
+    }
+
+    /// The slots as a type.
+    ///
+    /// # Errors
+    /// [`DeploymentError::Malformed`] for a number that no deployment has.
+    pub fn slot_count(&self) -> Result<SlotCount, DeploymentError> {
+        SlotCount::new(self.slots).ok_or_else(|| DeploymentError::Malformed(format!("{} slots", self.slots)))
+    }
+}
+
+/// The deployment can't be read or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeploymentError {
+    /// The brokers did not do what was asked.
+    #[error("{what}: {source}")]
+    Kafka {
+        /// What was asked.
+        what: String,
+        /// What they said.
+        source: KafkaError,
+    },
+    /// There is no deployment under this prefix.
+    #[error("there is no deployment {0:?} at these brokers; `sluice migrate --config FILE` creates it")]
+    Missing(String),
+    /// It was written by a newer version.
+    #[error("the deployment has version {0}, this program knows {known}: use the newer program", known = Deployment::VERSION)]
+    Newer(u16),
+    /// It isn't what this program writes.
+    #[error("the deployment record can't be read: {0}")]
+    Malformed(String),
+    /// The partition count can't be changed now.
+    #[error("the partition count can't change now: {0}")]
+    Busy(String),
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(KafkaError) -> DeploymentError {
+    let what = what.into();
+    |source| DeploymentError::Kafka { what, source }
+}
+
+/// What [`migrate`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MigratedTopics {
+    /// Topics that were created.
+    pub created: Vec<String>,
+    /// Topics that got more partitions.
+    pub widened: Vec<String>,
+    /// The deployment as it is now.
+    pub deployment: Deployment,
+}
+
+/// Creates what is missing. Safe to repeat, and to run on two nodes at once.
+///
+/// # Errors
+/// [`DeploymentError`]; what was created until then stays, and the next run goes on from there.
+pub async fn migrate(config: &LogConfig, now_ms: u64) -> Result<MigratedTopics, DeploymentError> {
+    let names = Names::new(&config.prefix);
+    let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(failed("connecting"))?;
+    let mut created = create(&admin, config, &[(names.deployment(), 1, Kind::Compacted)]).await?;
+    let deployment = match read_deployment(config) {
+        Ok(deployment) => deployment,
+        Err(DeploymentError::Missing(_)) => {
+            let new = Deployment {
+                version: Deployment::VERSION,
+                epoch: 1,
+                partitions: config.partitions,
+                slots: config.slots.get(),
+                since_ms: now_ms,
+            };
+            write_deployment(config, &new)?;
+            // The first record counts, whoever wrote it.
+            read_deployment(config)?
+        }
+        Err(error) => return Err(error),
+    };
+    created.extend(create(&admin, config, &topics(config, &names, deployment.partitions)).await?);
+    Ok(MigratedTopics { created, widened: Vec::new(), deployment })
+}
+
+/// How long a topic keeps its records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The last one by key.
+    Compacted,
+    /// For good: rows are rebuilt from it.
+    Kept,
+    /// As the brokers' default has it.
+    Passing,
+}
+
+fn topics(config: &LogConfig, names: &Names, partitions: u16) -> Vec<(String, u16, Kind)> {
+    let shipments = config.carriers.iter().map(|c| (names.shipments(c), partitions, Kind::Passing));
+    let fixed = [
+        (names.orders(), partitions, Kind::Passing),
+        (names.decisions(), partitions, Kind::Kept),
+        (names.events(), partitions, Kind::Passing),
+        (names.dead_letters(), partitions, Kind::Kept),
+    ];
+    fixed.into_iter().chain(shipments).collect()
+}
+
+async fn create(
+    admin: &AdminClient<DefaultClientContext>,
+    config: &LogConfig,
+    topics: &[(String, u16, Kind)],
+) -> Result<Vec<String>, DeploymentError> {
+    let min_isr = if config.replication >= 3 { "2" } else { "1" };
+    let new = topics.iter().map(|(name, partitions, kind)| {
+        let replication = TopicReplication::Fixed(i32::from(config.replication));
+        let topic = NewTopic::new(name, i32::from(*partitions), replication)
+            .set("min.insync.replicas", min_isr)
+            .set("unclean.leader.election.enable", "false")
+            .set("max.message.bytes", "8388608");
+        match kind {
+            Kind::Compacted => topic.set("cleanup.policy", "compact"),
+            Kind::Kept => topic.set("retention.ms", "-1").set("retention.bytes", "-1"),
+            Kind::Passing => topic,
+        }
+    });
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    let new: Vec<_> = new.collect();
+    let results = admin.create_topics(&new, &options).await.map_err(failed("creating topics"))?;
+    let mut created = Vec::new();
+    for result in results {
+        match result {
+            Ok(name) => created.push(name),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, code)) => {
+                let error = DeploymentError::Kafka {
+                    what: format!("creating topic {name} with {} replicas", config.replication),
+                    source: KafkaError::AdminOp(code),
+                };
+                return Err(error);
+            }
+        }
+    }
+    Ok(created)
+}
+
+/// A consumer of no group, for reading from given places.
+pub(crate) fn reader(config: &LogConfig) -> ClientConfig {
+    let mut client = config.consumer(&format!("{}.reader", config.prefix));
+    client.set("enable.partition.eof", "true");
+    client
+}
+
+/// Reads the deployment: the first record of each epoch counts, the highest epoch is in force.
+///
+/// # Errors
+/// [`DeploymentError::Missing`] if there is none; [`DeploymentError::Newer`] if this program is too old.
+pub fn read_deployment(config: &LogConfig) -> Result<Deployment, DeploymentError> {
+    let topic = Names::new(&config.prefix).deployment();
+    let what = || format!("reading topic {topic}");
+    let consumer: BaseConsumer = reader(config).create().map_err(failed(what()))?;
+    let metadata = consumer.fetch_metadata(Some(&topic), PATIENCE).map_err(failed(what()))?;
+    let exists =
+        metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty() && t.error().is_none());
+    if !exists {
+        return Err(DeploymentError::Missing(config.prefix.clone()));
+    }
+    let mut from = TopicPartitionList::new();
+    from.add_partition_offset(&topic, 0, Offset::Beginning).map_err(failed(what()))?;
+    consumer.assign(&from).map_err(failed(what()))?;
+    let mut found: Option<Deployment> = None;
+    let until = std::time::Instant::now() + PATIENCE;
+    while std::time::Instant::now() < until {
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => {
+                let next = parse(message.payload().unwrap_or_default())?;
+                if found.is_none_or(|old| next.epoch > old.epoch) {
+                    found = Some(next);
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                return found.ok_or_else(|| DeploymentError::Missing(config.prefix.clone()));
+            }
+            Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                return Err(DeploymentError::Missing(config.prefix.clone()));
+            }
+            // The others pass, or the time runs out.
+            Some(Err(_)) | None => {}
+        }
+    }
+    Err(failed(what())(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)))
+}
+
+pub(crate) fn parse(payload: &[u8]) -> Result<Deployment, DeploymentError> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u16,
+    }
+    // A newer record may have other fields.
+    let malformed = |e: serde_json::Error| DeploymentError::Malformed(e.to_string());
+    let Versioned { version } = serde_json::from_slice(payload).map_err(malformed)?;
+    if version > Deployment::VERSION {
+        return Err(DeploymentError::Newer(version));
+    }
+    let deployment: Deployment = serde_json::from_slice(payload).map_err(malformed)?;
+    deployment.slot_count()?;
+    if deployment.partitions == 0 || deployment.partitions > 1_024 {
+        return Err(DeploymentError::Malformed(format!("{} partitions", deployment.partitions)));
+    }
+    Ok(deployment)
+}
+
+fn write_deployment(config: &LogConfig, deployment: &Deployment) -> Result<(), DeploymentError> {
+    let topic = Names::new(&config.prefix).deployment();
+    let what = || format!("writing topic {topic}");
+    let producer: BaseProducer = config.producer().create().map_err(failed(what()))?;
+    let payload = serde_json::to_vec(deployment).map_err(|e| DeploymentError::Malformed(e.to_string()))?;
+    // One key an epoch, so that compaction keeps the first of each only until a later one; readers take the highest.
+    let key = deployment.epoch.to_be_bytes();
+    let record = BaseRecord::<[u8], [u8]>::to(&topic).partition(0).key(&key).payload(&payload);
+    producer.send(record).map_err(|(e, _)| failed(what())(e))?;
+    producer.flush(PATIENCE).map_err(failed(what()))
+}
+
+/// Changes the partition count the safe way: nobody runs, nothing lags, then a new epoch.
+///
+/// # Errors
+/// [`DeploymentError::Busy`] says who still runs, or what lags; nothing was changed then.
+pub async fn repartition(config: &LogConfig, partitions: u16, now_ms: u64) -> Result<MigratedTopics, DeploymentError> {
+    let names = Names::new(&config.prefix);
+    let old = read_deployment(config)?;
+    let consumer: BaseConsumer = config.consumer(&names.owners()).create().map_err(failed("connecting"))?;
+    idle(&consumer, config, &names)?;
+    caught_up(config, &names, old.partitions)?;
+    let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(failed("connecting"))?;
+    let mut widened = Vec::new();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    for (name, _, _) in topics(config, &names, partitions) {
+        let metadata = consumer.fetch_metadata(Some(&name), PATIENCE).map_err(failed(format!("looking at {name}")))?;
+        let has = metadata.topics().first().map_or(0, |t| t.partitions().len());
+        if has < usize::from(partitions) {
+            let more = NewPartitions::new(&name, usize::from(partitions));
+            let results =
+                admin.create_partitions([&more], &options).await.map_err(failed(format!("widening {name}")))?;
+            for result in results {
+                let name = result.map_err(|(n, code)| failed(format!("widening {n}"))(KafkaError::AdminOp(code)))?;
+                widened.push(name);
+            }
+        }
+    }
+    let new = Deployment { epoch: old.epoch + 1, partitions, since_ms: now_ms, ..old };
+    write_deployment(config, &new)?;
+    Ok(MigratedTopics { created: Vec::new(), widened, deployment: read_deployment(config)? })
+}
+
+/// Refuses while any node of the deployment runs.
+///
+/// # Errors
+/// [`DeploymentError::Busy`] naming the groups with members.
+pub(crate) fn idle(consumer: &BaseConsumer, config: &LogConfig, names: &Names) -> Result<(), DeploymentError> {
+    let mut groups = vec![names.owners(), names.status(), names.checkouts()];
+    groups.extend(config.carriers.iter().map(|c| names.notifiers(c)));
+    let list = consumer.fetch_group_list(None, PATIENCE).map_err(failed("listing groups"))?;
+    let busy = list.groups().iter().filter(|g| groups.iter().any(|n| n == g.name()) && !g.members().is_empty());
+    let busy: Vec<_> = busy.map(|g| format!("{} ({} members)", g.name(), g.members().len())).collect();
+    if busy.is_empty() {
+        return Ok(());
+    }
+    Err(DeploymentError::Busy(format!("stop all nodes first; still running: {}", busy.join(", "))))
+}
+
+/// Refuses while there is anything that an owner, a notifier or a fold has not seen.
+fn caught_up(config: &LogConfig, names: &Names, partitions: u16) -> Result<(), DeploymentError> {
+    let mut pairs = vec![(names.orders(), names.owners()), (names.decisions(), names.status())];
+    pairs.extend(config.carriers.iter().map(|c| (names.shipments(c), names.notifiers(c))));
+    for (topic, group) in pairs {
+        let behind = lag(config, &topic, &group, partitions)?;
+        if behind > 0 {
+            let text = format!("{behind} records of {topic} wait for {group}; let the nodes catch up first");
+            return Err(DeploymentError::Busy(text));
+        }
+    }
+    Ok(())
+}
+
+/// Records that `group` has not seen yet, without the brokers' own markers at the end.
+///
+/// # Errors
+/// [`DeploymentError::Kafka`].
+pub fn lag(config: &LogConfig, topic: &str, group: &str, partitions: u16) -> Result<u64, DeploymentError> {
+    let what = || format!("asking how far {group} is in {topic}");
+    let of_group: BaseConsumer = config.consumer(group).create().map_err(failed(what()))?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(topic, 0, i32::from(partitions) - 1);
+    let committed = of_group.committed_offsets(list, PATIENCE).map_err(failed(what()))?;
+    let mut behind = 0;
+    for element in committed.elements() {
+        let (low, high) = of_group.fetch_watermarks(topic, element.partition(), PATIENCE).map_err(failed(what()))?;
+        let at = match element.offset() {
+            Offset::Offset(at) => at.max(low),
+            _ => low,
+        };
+        if at < high {
+            behind += records_between(config, topic, element.partition(), at, high).map_err(failed(what()))?;
+        }
+    }
+    Ok(behind)
+}
+
+/// Counts the records that a reader gets from `from` to the end; few are left when this is asked.
+fn records_between(config: &LogConfig, topic: &str, partition: i32, from: i64, high: i64) -> Result<u64, KafkaError> {
+    /// Enough to know that it isn't idle.
+    const ENOUGH: u64 = 1_000;
+    let consumer: BaseConsumer = reader(config).create()?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(from))?;
+    consumer.assign(&list)?;
+    let mut count = 0;
+    let until = std::time::Instant::now() + PATIENCE;
+    while count < ENOUGH && std::time::Instant::now() < until {
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) if message.offset() < high => count += 1,
+            Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => return Ok(count),
+            Some(Err(error)) => return Err(error),
+            None => {}
+        }
+    }
+    Ok(count)
+}

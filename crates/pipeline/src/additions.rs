@@ -1,0 +1,252 @@
+//! Turns a batch's effects into what its commit adds to the orders' rows: encoded deltas, the same on every engine. How
+//! they are framed in a log is the engine's own affair, see [`Sink`].
+
+use std::{ops::Range, sync::Arc};
+
+use sluice_domain::{Class, OrderId};
+use sluice_schemas::{
+    delta::{Delta, Requested},
+    order::{peek_accepted_late, placed_at_ms},
+    outcome::{Outcome, OutcomeKind},
+};
+
+use crate::{
+    batch::{BatchView, InputKind},
+    effects::{Decision, Effects, Parcel, Route},
+};
+
+/// Which order a delta is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// An order of an earlier commit.
+    Known(u128),
+    /// An order of this commit, by what [`Sink::place`] gave for it.
+    New(usize),
+}
+
+/// Takes the parts of a commit as they are decided.
+pub trait Sink {
+    /// A new order's record; gives its place within the commit, ascending.
+    fn place(&mut self, record: &[u8]) -> usize;
+    /// All new orders were placed; deltas follow.
+    fn placed(&mut self) {}
+    /// One encoded delta.
+    fn delta(&mut self, subject: Subject, delta: &[u8]);
+    /// One encoded [`Delta::Requested`] for carrier number `carrier`.
+    fn request(&mut self, carrier: u16, subject: Subject, delta: &[u8]);
+}
+
+/// What a commit adds to one order's row.
+#[derive(Debug)]
+pub struct Addition {
+    /// The order.
+    pub id: OrderId,
+    /// The input it follows from.
+    pub input: u32,
+    /// Encoded deltas, for [`Additions::deltas`]; without [`Delta::Accepted`], which needs the commit's position.
+    pub deltas: Range<usize>,
+    /// For a new order: its place within the commit, and ms from `placed_at` to its acceptance.
+    pub born: Option<(usize, i64)>,
+    /// What it means for the order's class.
+    pub settles: Settles,
+}
+
+/// What the decision alone tells about an order's class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settles {
+    /// It stays in flight.
+    No,
+    /// It is decided.
+    As(Class),
+    /// The row must be read.
+    Perhaps,
+}
+
+/// Reused buffers.
+#[derive(Debug, Default)]
+pub struct Additions {
+    arena: Vec<u8>,
+    additions: Vec<Addition>,
+    /// Places within the commit, ascending by input.
+    places: Vec<(u32, usize)>,
+}
+
+/// One batch being encoded.
+struct Encoder<'a, S> {
+    to: &'a mut Additions,
+    view: &'a BatchView<'a>,
+    effects: &'a Effects,
+    carriers: &'a [Arc<str>],
+    sink: &'a mut S,
+}
+
+impl Additions {
+    /// Encodes what `effects` decide about `view`, and hands it to `sink`. `carriers` are ids by carrier number.
+    pub fn encode<S: Sink>(&mut self, carriers: &[Arc<str>], view: &BatchView<'_>, effects: &Effects, sink: &mut S) {
+        self.places.clear();
+        self.additions.clear();
+        self.arena.clear();
+        for (i, _) in view.placed_metas() {
+            self.places.push((i as u32, sink.place(view.record(i))));
+        }
+        sink.placed();
+        Encoder { to: self, view, effects, carriers, sink }.run();
+    }
+
+    /// What was last encoded, new orders ascending by place.
+    pub fn all(&self) -> &[Addition] {
+        &self.additions
+    }
+
+    /// The encoded deltas of an addition.
+    pub fn deltas(&self, addition: &Addition) -> &[u8] {
+        &self.arena[addition.deltas.clone()]
+    }
+}
+
+impl<S: Sink> Encoder<'_, S> {
+    fn run(mut self) {
+        let mut placed = 0;
+        for (input, decision) in self.effects.decisions() {
+            match decision {
+                Decision::Settled { .. } => self.settled(*input as usize, decision),
+                Decision::Rejected { reason } if self.view.meta(*input as usize).kind == InputKind::Outcome => {
+                    self.unreadable(*input, self.effects.text(reason));
+                }
+                _ => {
+                    placed = self.skip_undecided(placed, *input);
+                    // A second decision on one order, or one out of turn, must not fall on its neighbour.
+                    if self.to.places.get(placed).is_none_or(|&(i, _)| i != *input) {
+                        tracing::error!(input, "a stage decided an order twice or out of turn; ignored");
+                        continue;
+                    }
+                    self.placed(placed, decision);
+                    placed += 1;
+                }
+            }
+        }
+        self.skip_undecided(placed, u32::MAX);
+    }
+
+    /// Orders that no stage decided on stay in flight, but they are accepted all the same.
+    fn skip_undecided(&mut self, mut placed: usize, input: u32) -> usize {
+        while self.to.places.get(placed).is_some_and(|&(i, _)| i < input) {
+            let (i, place) = self.to.places[placed];
+            let at = self.to.arena.len();
+            let born = Some((place, accepted_late(self.view, i as usize)));
+            let id = self.view.meta(i as usize).order;
+            self.to.additions.push(Addition { id, input: i, deltas: at..at, born, settles: Settles::No });
+            placed += 1;
+        }
+        placed
+    }
+
+    fn placed(&mut self, placed: usize, decision: &Decision) {
+        let (view, effects) = (self.view, self.effects);
+        let Some(&(input, place)) = self.to.places.get(placed) else { return };
+        let id = view.meta(input as usize).order;
+        let late = view.now_ms() as i64 - placed_at_ms(id.0) as i64;
+        let (start, target) = (self.to.arena.len(), Subject::New(place));
+        let settles = match decision {
+            Decision::Classified { parcels } => {
+                let count = (parcels.end - parcels.start) as u8;
+                self.add(target, late, &Delta::Classified { parcels: count, rules: effects.rules });
+                let mut open = 0;
+                for index in parcels.clone() {
+                    open += usize::from(self.parcel(target, late, effects.parcel(index)));
+                }
+                match (open, count) {
+                    (0, 0) => Settles::As(Class::Finished),
+                    (0, _) => Settles::As(Class::DeadLettered),
+                    _ => Settles::No,
+                }
+            }
+            Decision::Rejected { reason } => {
+                let reason = effects.text(reason);
+                self.add(target, late, &Delta::DeadLettered { parcel: None, rules: effects.rules, reason });
+                Settles::As(Class::DeadLettered)
+            }
+            Decision::Settled { .. } => Settles::No,
+        };
+        let born = Some((place, accepted_late(view, input as usize)));
+        self.to.additions.push(Addition { id, input, deltas: start..self.to.arena.len(), born, settles });
+    }
+
+    fn settled(&mut self, input: usize, decision: &Decision) {
+        let (view, effects) = (self.view, self.effects);
+        let Decision::Settled { next, dead_letter, parcel, attempt, kind } = decision else { return };
+        let Ok(outcome) = Outcome::decode(view.record(input)) else { return };
+        let id = OrderId(outcome.order);
+        let placed_at = placed_at_ms(outcome.order) as i64;
+        let (start, target) = (self.to.arena.len(), Subject::Known(outcome.order));
+        let settled = Delta::Settled { parcel: *parcel, attempt: *attempt, outcome: *kind, text: outcome.text };
+        self.add(target, outcome.at_ms as i64 - placed_at, &settled);
+        let late = view.now_ms() as i64 - placed_at;
+        let mut open = *kind == OutcomeKind::Unknown;
+        if let Some(index) = next {
+            open |= self.parcel(target, late, effects.parcel(*index));
+        }
+        if let Some(reason) = dead_letter {
+            let delta =
+                Delta::DeadLettered { parcel: Some(*parcel), rules: effects.rules, reason: effects.text(reason) };
+            self.add(target, late, &delta);
+        }
+        // A dead letter decides the parcel whatever the answer was.
+        let settles = if open && dead_letter.is_none() { Settles::No } else { Settles::Perhaps };
+        let deltas = start..self.to.arena.len();
+        self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
+    }
+
+    /// An outcome that can't be read: somebody must look at its order.
+    fn unreadable(&mut self, input: u32, reason: &str) {
+        let (view, rules) = (self.view, self.effects.rules);
+        let (id, start) = (view.meta(input as usize).order, self.to.arena.len());
+        let late = view.now_ms() as i64 - placed_at_ms(id.0) as i64;
+        self.add(Subject::Known(id.0), late, &Delta::DeadLettered { parcel: None, rules, reason });
+        let deltas = start..self.to.arena.len();
+        self.to.additions.push(Addition { id, input, deltas, born: None, settles: Settles::Perhaps });
+    }
+
+    /// Adds a parcel's request, or why nobody carries it; true if a carrier is asked.
+    fn parcel(&mut self, target: Subject, late: i64, parcel: &Parcel) -> bool {
+        let effects = self.effects;
+        let carrier = match &parcel.route {
+            Route::Carrier(number) => *number,
+            Route::Nobody(reason) => {
+                if parcel.attempt == 0 {
+                    let (handling, items) = (parcel.group as u8, effects.items(parcel));
+                    let (parcel, weight_g) = (parcel.number, parcel.weight_g);
+                    self.add(target, late, &Delta::Packed { parcel, handling, weight_g, items });
+                }
+                let (number, reason) = (Some(parcel.number), effects.text(reason));
+                self.add(target, late, &Delta::DeadLettered { parcel: number, rules: effects.rules, reason });
+                return false;
+            }
+            Route::Open => return false,
+        };
+        let delta = Delta::Requested(Requested {
+            parcel: parcel.number,
+            attempt: parcel.attempt,
+            handling: parcel.group as u8,
+            carrier: &self.carriers[usize::from(carrier)],
+            weight_g: parcel.weight_g,
+            items: effects.items(parcel),
+            order_position: parcel.order_position,
+        });
+        let start = self.to.arena.len();
+        delta.encode(late, &mut self.to.arena);
+        self.sink.request(carrier, target, &self.to.arena[start..]);
+        true
+    }
+
+    fn add(&mut self, target: Subject, late: i64, delta: &Delta<'_>) {
+        let start = self.to.arena.len();
+        delta.encode(late, &mut self.to.arena);
+        self.sink.delta(target, &self.to.arena[start..]);
+    }
+}
+
+fn accepted_late(view: &BatchView<'_>, input: usize) -> i64 {
+    let now = view.now_ms() as i64 - placed_at_ms(view.meta(input).order.0) as i64;
+    peek_accepted_late(view.record(input)).unwrap_or(now)
+}

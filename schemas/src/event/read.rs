@@ -1,0 +1,360 @@
+//! The reading side of the events, and their JSON form: the same messages as `order_event.proto`, whose comments say what
+//! each field means. For tests, tools and deployments that emit JSON; encoding for the log goes through
+//! [`super::encode`].
+
+use prost::{Enumeration, Message, Oneof};
+use serde::{Serialize, Serializer};
+
+use crate::CodecError;
+
+/// Reads an event from its Protobuf bytes.
+///
+/// # Errors
+/// [`CodecError`] if the bytes are not an `OrderEvent`.
+pub fn decode(event: &[u8]) -> Result<OrderEvent, CodecError> {
+    OrderEvent::decode(event).map_err(|_| CodecError { what: "event" })
+}
+
+/// The JSON form of an event: Protobuf's canonical mapping (lowerCamelCase names, 64-bit numbers as strings, enum values
+/// by name, defaults left out).
+///
+/// # Errors
+/// [`CodecError`] if the bytes are not an `OrderEvent`.
+pub fn encode_json(event: &[u8]) -> Result<String, CodecError> {
+    serde_json::to_string(&decode(event)?).map_err(|_| CodecError { what: "event" })
+}
+
+/// One decision about one order.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderEvent {
+    /// ULID, 26 characters.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub order_id: String,
+    /// The merchant.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub merchant_id: String,
+    /// ms since the Unix epoch.
+    #[prost(int64, tag = "3")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "text")]
+    pub placed_at_ms: i64,
+    /// ms since the Unix epoch.
+    #[prost(int64, tag = "4")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "text")]
+    pub occurred_at_ms: i64,
+    /// What was decided.
+    #[prost(oneof = "Change", tags = "10, 11, 12, 13")]
+    #[serde(flatten)]
+    pub change: Option<Change>,
+}
+
+/// What was decided.
+#[derive(Clone, PartialEq, Oneof, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Change {
+    /// The order was accepted and decided.
+    #[prost(message, tag = "10")]
+    Accepted(OrderAccepted),
+    /// An attempt has its outcome.
+    #[prost(message, tag = "11")]
+    Settled(ParcelSettled),
+    /// Another request under its key was refused.
+    #[prost(message, tag = "12")]
+    Conflicted(OrderConflicted),
+    /// It can't go on.
+    #[prost(message, tag = "13")]
+    DeadLettered(OrderDeadLettered),
+}
+
+/// The order was accepted, and what becomes of its goods was decided.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderAccepted {
+    /// The merchant's id of the customer.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub customer_id: String,
+    /// ISO 4217.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub currency: String,
+    /// ISO 3166-1 alpha-2.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub country: String,
+    /// What was ordered.
+    #[prost(message, repeated, tag = "4")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<Line>,
+    /// Version of the catalogue and rules.
+    #[prost(uint32, optional, tag = "5")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules_version: Option<u32>,
+    /// How many parcels the order became.
+    #[prost(uint32, optional, tag = "6")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parcel_count: Option<u32>,
+    /// The parcels.
+    #[prost(message, repeated, tag = "7")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parcels: Vec<Parcel>,
+    /// Why nothing could decide the order.
+    #[prost(string, optional, tag = "8")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter_reason: Option<String>,
+    /// ms since the Unix epoch.
+    #[prost(int64, optional, tag = "9")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_text")]
+    pub decided_at_ms: Option<i64>,
+}
+
+/// One line of an order.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// Stock keeping unit.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sku: String,
+    /// Units.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub quantity: u32,
+    /// Minor units, for one unit.
+    #[prost(uint64, tag = "3")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "text")]
+    pub unit_price: u64,
+}
+
+/// What a parcel needs on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+#[expect(missing_docs, reason = "as in the .proto")]
+pub enum HandlingGroup {
+    Unspecified = 0,
+    Chilled = 1,
+    Ambient = 2,
+    Frozen = 3,
+    AgeRestricted = 4,
+    HazmatCheck = 5,
+    LivePlant = 6,
+}
+
+impl HandlingGroup {
+    /// The name in the `.proto`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "HANDLING_GROUP_UNSPECIFIED",
+            Self::Chilled => "HANDLING_GROUP_CHILLED",
+            Self::Ambient => "HANDLING_GROUP_AMBIENT",
+            Self::Frozen => "HANDLING_GROUP_FROZEN",
+            Self::AgeRestricted => "HANDLING_GROUP_AGE_RESTRICTED",
+            Self::HazmatCheck => "HANDLING_GROUP_HAZMAT_CHECK",
+            Self::LivePlant => "HANDLING_GROUP_LIVE_PLANT",
+        }
+    }
+}
+
+/// One line's share of a parcel.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// Index in [`OrderAccepted::lines`].
+    #[prost(uint32, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub line_index: u32,
+    /// Units; absent: all of the line.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantity: Option<u32>,
+}
+
+/// Items that ship together.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Parcel {
+    /// From 0.
+    #[prost(uint32, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub number: u32,
+    /// A [`HandlingGroup`].
+    #[prost(enumeration = "HandlingGroup", tag = "2")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "handling")]
+    pub handling_group: i32,
+    /// Grams.
+    #[prost(uint32, tag = "3")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight_g: u32,
+    /// What is in it.
+    #[prost(message, repeated, tag = "4")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Item>,
+    /// The carrier asked.
+    #[prost(string, optional, tag = "5")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carrier_id: Option<String>,
+    /// From 0.
+    #[prost(uint32, optional, tag = "6")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Why nobody carries it.
+    #[prost(string, optional, tag = "7")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter_reason: Option<String>,
+}
+
+/// What became of asking a carrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+#[expect(missing_docs, reason = "as in the .proto")]
+pub enum Outcome {
+    Unspecified = 0,
+    Unknown = 1,
+    GivenUp = 2,
+    Rejected = 3,
+    Accepted = 4,
+}
+
+impl Outcome {
+    /// The name in the `.proto`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "OUTCOME_UNSPECIFIED",
+            Self::Unknown => "OUTCOME_UNKNOWN",
+            Self::GivenUp => "OUTCOME_GIVEN_UP",
+            Self::Rejected => "OUTCOME_REJECTED",
+            Self::Accepted => "OUTCOME_ACCEPTED",
+        }
+    }
+}
+
+/// An attempt to have a parcel carried has its outcome.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParcelSettled {
+    /// The parcel, from 0.
+    #[prost(uint32, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub parcel_number: u32,
+    /// The attempt, from 0.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub attempt: u32,
+    /// An [`Outcome`].
+    #[prost(enumeration = "Outcome", tag = "3")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "outcome")]
+    pub outcome: i32,
+    /// The carrier that was asked.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub carrier_id: String,
+    /// The carrier's.
+    #[prost(string, optional, tag = "5")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking_number: Option<String>,
+    /// Why it did not accept.
+    #[prost(string, optional, tag = "6")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The next carrier asked.
+    #[prost(message, optional, tag = "7")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<NextAttempt>,
+    /// Why nobody carries it.
+    #[prost(string, optional, tag = "8")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter_reason: Option<String>,
+    /// Version of the rules that dead-lettered it.
+    #[prost(uint32, optional, tag = "9")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules_version: Option<u32>,
+}
+
+/// The next carrier that is asked.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextAttempt {
+    /// The carrier.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub carrier_id: String,
+    /// From 0.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub attempt: u32,
+    /// A [`HandlingGroup`].
+    #[prost(enumeration = "HandlingGroup", tag = "3")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "handling")]
+    pub handling_group: i32,
+    /// Grams.
+    #[prost(uint32, tag = "4")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight_g: u32,
+    /// What is in the parcel.
+    #[prost(message, repeated, tag = "5")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Item>,
+}
+
+/// Another request under this order's key was refused after it had been acknowledged.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderConflicted {
+    /// ULID, 26 characters.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub conflicting_order_id: String,
+    /// ms since the Unix epoch.
+    #[prost(int64, tag = "2")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "text")]
+    pub conflicting_placed_at_ms: i64,
+}
+
+/// An accepted order can't go on.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderDeadLettered {
+    /// Why.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Version of the rules in force.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub rules_version: u32,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// 64-bit numbers are strings in Protobuf's JSON, since JSON readers may hold numbers as doubles.
+fn text<T: std::fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[expect(clippy::ref_option, reason = "serde gives it so")]
+fn optional_text<S: Serializer>(value: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn handling<S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    by_name(*value, HandlingGroup::try_from(*value).ok().map(HandlingGroup::name), serializer)
+}
+
+fn outcome<S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    by_name(*value, Outcome::try_from(*value).ok().map(Outcome::name), serializer)
+}
+
+/// A value that is newer than this reader stays a number.
+fn by_name<S: Serializer>(value: i32, name: Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
+    match name {
+        Some(name) => serializer.serialize_str(name),
+        None => serializer.serialize_i32(value),
+    }
+}

@@ -1,0 +1,192 @@
+//! Orders and decisions for the tests of the events, with what a reader must find in them.
+
+use super::{
+    Encoded, EventType, encode_accepted, encode_conflict, encode_dead_lettered, encode_settled, order_id_text,
+    read::{self, Change, OrderEvent},
+};
+use crate::{
+    delta::{Delta, Item, Items, Requested},
+    order::{Head, Line, OrderRef, ShipTo, placed_at_ms, put_head, put_line},
+    outcome::OutcomeKind,
+    wire::Reader,
+};
+
+pub(super) const ID: u128 = 1_794_268_800_123 << 80 | 777 << 64 | 0x0123_4567_89ab_cdef;
+
+/// A record of an order with these lines, taken 333 ms after it was placed.
+pub(super) fn record(
+    id: u128,
+    [merchant, customer, currency, country]: [&str; 4],
+    lines: &[(&str, u32, u64)],
+) -> Vec<u8> {
+    let head = Head {
+        id,
+        fingerprint_high: 9,
+        accepted_at_ms: placed_at_ms(id) + 333,
+        merchant,
+        customer,
+        currency,
+        ship_to: ShipTo {
+            name: "SECRET NAME",
+            street: "SECRET STREET",
+            city: "SECRET",
+            postal_code: "SECRET",
+            country,
+        },
+        lines: lines.len(),
+    };
+    let mut out = Vec::new();
+    put_head(&mut out, &head);
+    for &(sku, quantity, unit_price) in lines {
+        put_line(&mut out, &Line { sku, title: "SECRET TITLE", quantity, unit_price });
+    }
+    out
+}
+
+/// Encoded items, kept alive for the deltas that borrow them.
+pub(super) fn items(items: &[Item]) -> Vec<u8> {
+    let mut out = Vec::new();
+    Items::encode(items, &mut out);
+    out
+}
+
+pub(super) fn borrowed(items: &[u8]) -> Items<'_> {
+    Items::read(&mut Reader::new(items)).unwrap()
+}
+
+pub(super) fn deltas(all: &[(i64, Delta<'_>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    all.iter().for_each(|(late, delta)| delta.encode(*late, &mut out));
+    out
+}
+
+/// One event of each type: the name of its fixtures, its bytes, and what a reader must find.
+pub(super) fn one_of_each() -> Vec<(&'static str, Encoded, Vec<u8>, OrderEvent)> {
+    let event = |occurred_late: i64, change| OrderEvent {
+        order_id: text(ID),
+        merchant_id: "m-1".to_owned(),
+        placed_at_ms: 1_794_268_800_123,
+        occurred_at_ms: 1_794_268_800_123 + occurred_late,
+        change: Some(change),
+    };
+    let mut all = Vec::new();
+    let mut add = |name, write: &dyn Fn(&mut Vec<u8>) -> Encoded, expected| {
+        let mut out = Vec::new();
+        let encoded = write(&mut out);
+        all.push((name, encoded, out, expected));
+    };
+    let (record, decision) = (accepted_record(), accepted_deltas());
+    let accept = |out: &mut Vec<u8>| encode_accepted(out, &OrderRef::decode(&record).unwrap(), &decision).unwrap();
+    add("order-accepted", &accept, event(333, Change::Accepted(accepted())));
+    let decision = settled_deltas();
+    let settle = |out: &mut Vec<u8>| encode_settled(out, ID, "m-1", "swift", &decision).unwrap();
+    add("parcel-settled", &settle, event(61_000, Change::Settled(settled())));
+    let other = ID + (5_000 << 80);
+    let conflict = |out: &mut Vec<u8>| encode_conflict(out, ID, "m-1", other, 1_794_268_806_000);
+    let conflicted =
+        read::OrderConflicted { conflicting_order_id: text(other), conflicting_placed_at_ms: 1_794_268_805_123 };
+    add("order-conflicted", &conflict, event(5_877, Change::Conflicted(conflicted)));
+    let reason = "outcome is malformed or cut short";
+    let merchant = Delta::Merchant { id: "m-1" };
+    let decision =
+        deltas(&[(6_000, merchant), (7_000, Delta::DeadLettered { parcel: None, rules: 20_261_101, reason })]);
+    let dead = |out: &mut Vec<u8>| encode_dead_lettered(out, ID, "m-1", &decision).unwrap();
+    let dead_lettered = read::OrderDeadLettered { reason: reason.to_owned(), rules_version: 20_261_101 };
+    add("order-dead-lettered", &dead, event(7_000, Change::DeadLettered(dead_lettered)));
+    assert!(all.iter().map(|(_, e, ..)| e.event_type).eq(EventType::ALL));
+    all
+}
+
+pub(super) fn text(id: u128) -> String {
+    String::from_utf8(order_id_text(id).to_vec()).unwrap()
+}
+
+fn accepted_record() -> Vec<u8> {
+    record(ID, ["m-1", "c-77", "USD", "BR"], &[("1029743", 2, 129), ("ä-1", 1_000, 1_000_000_000), ("ice", 4, 0)])
+}
+
+/// Three parcels: two asked for, of which one has a part of a line; the last carried by nobody.
+fn accepted_deltas() -> Vec<u8> {
+    let chilled = items(&[Item { line: 0, quantity: None }]);
+    let part = items(&[Item { line: 1, quantity: Some(400) }]);
+    let rest = items(&[Item { line: 1, quantity: Some(600) }, Item { line: 2, quantity: Some(4) }]);
+    let requested = |parcel, handling, carrier, weight_g, items| {
+        let (attempt, order_position) = (0, None);
+        Delta::Requested(Requested { parcel, attempt, handling, carrier, weight_g, items, order_position })
+    };
+    deltas(&[
+        (340, Delta::Classified { parcels: 3, rules: 20_261_101 }),
+        (340, requested(0, 0, "swift", 1_250, borrowed(&chilled))),
+        (340, requested(1, 1, "strong", 60_000, borrowed(&part))),
+        (340, Delta::Packed { parcel: 2, handling: 2, weight_g: 90_000, items: borrowed(&rest) }),
+        (340, Delta::DeadLettered { parcel: Some(2), rules: 20_261_101, reason: "no carrier takes frozen to BR" }),
+    ])
+}
+
+fn accepted() -> read::OrderAccepted {
+    let line = |sku: &str, quantity, unit_price| read::Line { sku: sku.to_owned(), quantity, unit_price };
+    let item = |line_index, quantity| read::Item { line_index, quantity };
+    let asked = |carrier: &str| (Some(carrier.to_owned()), Some(0));
+    let parcel = |number, group: read::HandlingGroup, weight_g, items, (carrier_id, attempt)| read::Parcel {
+        number,
+        handling_group: group as i32,
+        weight_g,
+        items,
+        carrier_id,
+        attempt,
+        dead_letter_reason: None,
+    };
+    let mut nobody =
+        parcel(2, read::HandlingGroup::Frozen, 90_000, vec![item(1, Some(600)), item(2, Some(4))], (None, None));
+    nobody.dead_letter_reason = Some("no carrier takes frozen to BR".to_owned());
+    read::OrderAccepted {
+        customer_id: "c-77".to_owned(),
+        currency: "USD".to_owned(),
+        country: "BR".to_owned(),
+        lines: vec![line("1029743", 2, 129), line("ä-1", 1_000, 1_000_000_000), line("ice", 4, 0)],
+        rules_version: Some(20_261_101),
+        parcel_count: Some(3),
+        parcels: vec![
+            parcel(0, read::HandlingGroup::Chilled, 1_250, vec![item(0, None)], asked("swift")),
+            parcel(1, read::HandlingGroup::Ambient, 60_000, vec![item(1, Some(400))], asked("strong")),
+            nobody,
+        ],
+        dead_letter_reason: None,
+        decided_at_ms: Some(1_794_268_800_463),
+    }
+}
+
+fn settled_deltas() -> Vec<u8> {
+    let whole = items(&[Item { line: 0, quantity: None }]);
+    let again = Requested {
+        parcel: 1,
+        attempt: 1,
+        handling: 0,
+        carrier: "strong",
+        weight_g: 1_250,
+        items: borrowed(&whole),
+        order_position: Some(77),
+    };
+    let (outcome, text) = (OutcomeKind::Rejected, "too heavy ⚖");
+    deltas(&[(61_000, Delta::Settled { parcel: 1, attempt: 0, outcome, text }), (61_050, Delta::Requested(again))])
+}
+
+fn settled() -> read::ParcelSettled {
+    read::ParcelSettled {
+        parcel_number: 1,
+        attempt: 0,
+        outcome: read::Outcome::Rejected as i32,
+        carrier_id: "swift".to_owned(),
+        tracking_number: None,
+        reason: Some("too heavy ⚖".to_owned()),
+        next_attempt: Some(read::NextAttempt {
+            carrier_id: "strong".to_owned(),
+            attempt: 1,
+            handling_group: read::HandlingGroup::Chilled as i32,
+            weight_g: 1_250,
+            items: vec![read::Item { line_index: 0, quantity: None }],
+        }),
+        dead_letter_reason: None,
+        rules_version: None,
+    }
+}

@@ -1,0 +1,93 @@
+//! `sluice migrate`: topics and tables of a deployment, and the change of its partition count.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use sluice_engine_kafka_scylla::{
+    store::Store,
+    topics::{self, MigratedTopics},
+};
+use sluice_pipeline::Clock;
+
+use super::{ClusterConfig, ClusterError};
+use crate::{clock::SystemClock, config::Config, exit, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  sluice migrate --config sluice.toml                  # creates what is missing; safe to repeat
+  sluice migrate --config sluice.toml --partitions 64  # with all nodes stopped and nothing left to do";
+
+/// Creates and upgrades the topics and tables of a deployment.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct MigrateArgs {
+    /// Configuration file with a [cluster] section
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Deal the slots out to this many partitions. Refused while any node runs or anything lags
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub partitions: Option<u16>,
+    /// Print what was done as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    topics: MigratedTopics,
+    schema_from: u32,
+    schema_to: u32,
+}
+
+/// Runs the command and gives the exit code.
+pub async fn command(args: MigrateArgs, config: Config) -> u8 {
+    let Some(cluster) = config.cluster.clone() else {
+        output::fault("cluster: expected a [cluster] section; `sluice worker --example` shows it");
+        return exit::USAGE;
+    };
+    for warning in cluster.warnings() {
+        tracing::warn!("{warning}");
+    }
+    match run(&args, &config, &cluster).await {
+        Ok(report) if args.json => output::json(&report),
+        Ok(report) => show(&report),
+        Err(error) => {
+            output::fault(&error);
+            return exit::NO_SERVER;
+        }
+    }
+    exit::OK
+}
+
+async fn run(
+    args: &MigrateArgs,
+    config: &Config,
+    cluster: &ClusterConfig,
+) -> Result<Report, Box<dyn std::error::Error>> {
+    let log = cluster.log(config)?;
+    let now_ms = SystemClock::new().now_ms();
+    let mut done = topics::migrate(&log, now_ms).await.map_err(ClusterError::from)?;
+    let schema = Store::migrate(&cluster.rows()).await.map_err(ClusterError::from)?;
+    if let Some(partitions) = args.partitions.filter(|&n| n != done.deployment.partitions) {
+        let changed = topics::repartition(&log, partitions, now_ms).await.map_err(ClusterError::from)?;
+        done.widened = changed.widened;
+        done.deployment = changed.deployment;
+    }
+    Ok(Report { topics: done, schema_from: schema.from, schema_to: schema.to })
+}
+
+fn show(report: &Report) {
+    let deployment = report.topics.deployment;
+    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    output::result(format!(
+        "deployment     epoch {}, {} partitions, {} slots\ntopics created {}\ntopics widened {}\nschema         {} -> {}",
+        deployment.epoch,
+        deployment.partitions,
+        deployment.slots,
+        list(&report.topics.created),
+        list(&report.topics.widened),
+        report.schema_from,
+        report.schema_to,
+    ));
+}

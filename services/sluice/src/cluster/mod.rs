@@ -1,0 +1,31 @@
+//! Many nodes: `sluice worker` and `sluice migrate`, over Kafka and ScyllaDB.
+
+mod config;
+mod migrate;
+mod node;
+mod worker;
+
+use sluice_engine_kafka_scylla::{KafkaError, store::StoreError, topics::DeploymentError};
+
+pub use config::{Access, ClusterConfig, EXAMPLE, EventFormat};
+pub use migrate::{MigrateArgs, command as migrate};
+pub use node::{Node, Role};
+pub use worker::{WorkerArgs, command as worker, example};
+
+/// A node can't start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// The brokers did not do what was asked.
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    /// The deployment can't be read or changed.
+    #[error(transparent)]
+    Deployment(#[from] DeploymentError),
+    /// The rows can't be had.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// A defect.
+    #[error("{0}")]
+    Internal(String),
+}

@@ -1,0 +1,417 @@
+//! One node of a cluster: the same stages and services as in one process, with Kafka as the log and ScyllaDB for rows.
+//!
+//! ```text
+//! checkout ─▶ orders topic ─▶ classify: owners ─▶ shipments topics ─▶ carrier: notifiers ─▶ carriers
+//!                  ▲                     └──────▶ decisions topic ─▶ status: folds ─▶ rows ─▶ GET
+//!                  └───────────── outcomes ◀──────────────────────────────┘
+//! ```
+//! A node has any of the four roles, and there are any number of each; they meet in the log alone.
+
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::Router;
+use serde::Deserialize;
+use sluice_carrier::{
+    notifier::{Driver, Notifier},
+    routing::{Route, Table},
+};
+use sluice_checkout::Checkout;
+use sluice_classify::Classify;
+use sluice_domain::Merchants;
+use sluice_engine_kafka_scylla::{
+    ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress, Writer,
+    outbox::{CarrierConsumer, OutboxOptions},
+    owner::MakeStages,
+    store::Store,
+    topics::read_deployment,
+};
+use sluice_http::Problem;
+use sluice_pipeline::{Clock, HealthBoard, Intake, Stage};
+use sluice_status::Status;
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+use super::ClusterError;
+use crate::{
+    clock::SystemClock,
+    config::{Config, ConfigError},
+    ops::{self, Ops, Watched},
+    server::Server,
+    telemetry,
+    topology::{self, DrainReceipt, StartError},
+};
+
+/// How often gauges are published, and readiness is looked at.
+const PUBLISH: Duration = Duration::from_millis(500);
+/// How long calls under way may still take once a drain has begun.
+const NOTIFIER_GRACE: Duration = Duration::from_secs(2);
+/// How long requests under way may still take.
+const HTTP_GRACE: Duration = Duration::from_secs(1);
+/// A drain ends when nothing has been left to do for so long.
+const QUIET: Duration = Duration::from_secs(1);
+/// How often a drain looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes orders over HTTP and makes them durable.
+    Checkout,
+    /// Decides: classifies goods, splits orders into parcels, routes them.
+    Classify,
+    /// Tells carriers.
+    Carrier,
+    /// Folds decisions into rows, and shows orders.
+    Status,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 4] = [Role::Checkout, Role::Classify, Role::Carrier, Role::Status];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Checkout => "checkout",
+            Self::Classify => "classify",
+            Self::Carrier => "carrier",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// What readiness and gauges are taken from.
+struct Health {
+    writer: Option<Writer>,
+    progress: Arc<Progress>,
+}
+
+impl Watched for Health {
+    fn ready(&self) -> Result<(), &'static str> {
+        if !self.progress.is_fresh() {
+            return Err("the brokers can't be reached");
+        }
+        self.writer.as_ref().map_or(Ok(()), Intake::ready)
+    }
+
+    fn publish_metrics(&self) {
+        if let Some(writer) = &self.writer {
+            metrics::gauge!("sluice_log_waiting_bytes").set(writer.waiting_bytes() as f64);
+        }
+    }
+}
+
+/// A running node. Dropping it stops nothing cleanly; use [`Node::drain`].
+pub struct Node {
+    server: Server,
+    progress: Arc<Progress>,
+    health: Arc<HealthBoard>,
+    writer: Option<Writer>,
+    presence: Option<Arc<Presence>>,
+    owners: Option<Owners>,
+    folds: Option<Fold>,
+    carriers: Vec<Arc<CarrierConsumer>>,
+    notifiers: JoinSet<()>,
+    stop_notifiers: watch::Sender<bool>,
+    background: Vec<JoinHandle<()>>,
+    deployment: Deployment,
+}
+
+/// What is made before any role.
+struct Base {
+    config: Config,
+    log: LogConfig,
+    deployment: Deployment,
+    store: Arc<Store>,
+    progress: Arc<Progress>,
+    clock: Arc<dyn Clock>,
+    merchants: Arc<Merchants>,
+    table: Arc<Table>,
+    health: Arc<HealthBoard>,
+}
+
+impl Base {
+    async fn new(config: Config) -> Result<Self, StartError> {
+        let missing = || ConfigError::at("cluster", "expected a [cluster] section; `sluice worker --example` shows it");
+        let cluster = config.cluster.clone().ok_or_else(missing)?;
+        let log = cluster.log(&config)?;
+        let asked = log.clone();
+        let deployment = tokio::task::spawn_blocking(move || read_deployment(&asked)).await;
+        let deployment = deployment.map_err(|e| ClusterError::Internal(e.to_string()))?.map_err(ClusterError::from)?;
+        let store = Arc::new(Store::connect(&cluster.rows()).await.map_err(ClusterError::from)?);
+        let merchants = Arc::new(config.merchant_table()?);
+        let table = Arc::new(config.routing_table()?);
+        let health = Arc::new(HealthBoard::new(table.carriers().len()));
+        let progress = Progress::start(&log, deployment).map_err(ClusterError::from)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Ok(Self { config, log, deployment, store, progress, clock, merchants, table, health })
+    }
+
+    fn owners(&self) -> Result<Owners, StartError> {
+        let chain = Arc::new(topology::chain(&self.config)?);
+        let table = Arc::clone(&self.table);
+        let stages: MakeStages = Arc::new(move || {
+            let stages: Vec<Box<dyn Stage>> = vec![
+                Box::new(Classify::new(Arc::clone(&chain), table.weight_limits())),
+                Box::new(Route::new(Arc::clone(&table))),
+            ];
+            stages
+        });
+        let threads = self.config.cluster.as_ref().map_or(1, |c| usize::from(c.owner_threads));
+        let owners = OwnersConfig {
+            log: self.log.clone(),
+            deployment: self.deployment,
+            threads,
+            store: Arc::clone(&self.store),
+            progress: Arc::clone(&self.progress),
+            runtime: tokio::runtime::Handle::current(),
+            health: Arc::clone(&self.health),
+            clock: Arc::clone(&self.clock),
+        };
+        Ok(Owners::start(&owners, &stages).map_err(ClusterError::from)?)
+    }
+
+    /// The routes of `roles`.
+    fn app(&self, roles: &[Role], writer: Option<&Writer>, ops: Ops) -> Router {
+        let orders = Arc::new(ClusterOrders::new(
+            Arc::clone(&self.store),
+            Arc::clone(&self.progress),
+            self.deployment,
+            Arc::clone(&self.clock),
+        ));
+        let mut app = ops::router(ops);
+        if let Some(writer) = writer.filter(|_| roles.contains(&Role::Checkout)) {
+            let (merchants, clock) = (Arc::clone(&self.merchants), Arc::clone(&self.clock));
+            let mut checkout = Checkout::new(Arc::new(writer.clone()), orders.clone(), merchants, clock);
+            checkout.window_ms = u64::from(self.config.placed_at_window_s) * 1_000;
+            checkout.max_inflight_bytes = (self.config.max_inflight_mb as usize) << 20;
+            if let Ok(slots) = self.deployment.slot_count() {
+                checkout.slots = slots;
+            }
+            app = app.merge(sluice_checkout::router(checkout));
+        }
+        if roles.contains(&Role::Status) {
+            let (merchants, clock) = (Arc::clone(&self.merchants), Arc::clone(&self.clock));
+            app = app.merge(sluice_status::router(Status { orders, merchants, clock }));
+        }
+        app.fallback(|| async {
+            Problem::not_found("There is nothing at this path on this node; /openapi.json says what the whole API has.")
+        })
+    }
+}
+
+impl Node {
+    /// Connects and starts `roles`.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then that would matter.
+    pub async fn start(config: Config, roles: &[Role]) -> Result<Self, StartError> {
+        config.check()?;
+        let listen = |source| StartError::Listen { address: config.listen, source };
+        let reserved = Server::reserve(config.listen).map_err(listen)?;
+        let metrics = telemetry::install_metrics();
+        let base = Base::new(config.clone()).await?;
+        let has = |role| roles.contains(&role);
+        let writer = (has(Role::Checkout) || has(Role::Carrier))
+            .then(|| Writer::start(&base.log, base.deployment).map_err(ClusterError::from))
+            .transpose()?;
+        let presence = has(Role::Checkout)
+            .then(|| Presence::start(&base.log, base.deployment).map(Arc::new).map_err(ClusterError::from))
+            .transpose()?;
+        let owners = has(Role::Classify).then(|| base.owners()).transpose()?;
+        let folds = has(Role::Status)
+            .then(|| Fold::start(&base.log, Arc::clone(&base.store), tokio::runtime::Handle::current()))
+            .transpose()
+            .map_err(ClusterError::from)?;
+        let (stop_notifiers, stop) = watch::channel(false);
+        let (mut notifiers, mut carriers) = (JoinSet::new(), Vec::new());
+        if let Some(writer) = writer.as_ref().filter(|_| has(Role::Carrier)) {
+            carriers = start_notifiers(&base, writer, &stop, &mut notifiers)?;
+        }
+        let watched = Health { writer: writer.clone(), progress: Arc::clone(&base.progress) };
+        let ops = Ops { engine: Arc::new(watched), metrics };
+        let app = base.app(roles, writer.as_ref(), ops.clone());
+        let server = Server::start(reserved, app, config.max_connections).map_err(listen)?;
+        let mut background = vec![tokio::spawn(publish(ops))];
+        if let (Some(writer), Some(presence)) = (&writer, &presence) {
+            let bound = base.log.max_lag;
+            background.push(tokio::spawn(hold_back(
+                writer.clone(),
+                Arc::clone(presence),
+                Arc::clone(&base.progress),
+                bound,
+            )));
+        }
+        Ok(Self {
+            server,
+            progress: base.progress,
+            health: base.health,
+            writer,
+            presence,
+            owners,
+            folds,
+            carriers,
+            notifiers,
+            stop_notifiers,
+            background,
+            deployment: base.deployment,
+        })
+    }
+
+    /// Where the API listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// The map of slots it goes by.
+    #[must_use]
+    pub fn deployment(&self) -> Deployment {
+        self.deployment
+    }
+
+    /// Stops in order: no new orders (503 with Retry-After); a node with every role goes on until nothing is left or
+    /// `deadline` has passed; then notifiers, owners, folds and the API. What is left stays in the log.
+    pub async fn drain(mut self, deadline: Duration) -> DrainReceipt {
+        let started = Instant::now();
+        self.background.iter().for_each(JoinHandle::abort);
+        if let Some(writer) = &self.writer {
+            writer.hold(Some("it is draining"));
+        }
+        let whole = self.owners.is_some() && self.folds.is_some() && !self.carriers.is_empty() && self.writer.is_some();
+        if whole && tokio::time::timeout(deadline, self.settle()).await.is_err() {
+            tracing::warn!("the drain's deadline is over with orders in flight; they stay in the log");
+        }
+        self.stop_notifiers.send_replace(true);
+        while self.notifiers.join_next().await.is_some() {}
+        self.server.stop(HTTP_GRACE).await;
+        let (writer, carriers, owners) = (self.writer, self.carriers, self.owners);
+        let (folds, presence, progress) = (self.folds, self.presence, self.progress);
+        let stopped = tokio::task::spawn_blocking(move || {
+            if let Some(writer) = &writer {
+                writer.close();
+                let until = Instant::now() + Duration::from_secs(5);
+                while writer.waiting_bytes() > 0 && Instant::now() < until {
+                    std::thread::sleep(LOOK);
+                }
+            }
+            carriers.into_iter().filter_map(Arc::into_inner).for_each(CarrierConsumer::close);
+            let counts = owners.map(Owners::stop).unwrap_or_default();
+            if let Some(folds) = folds {
+                let summary = folds.stop();
+                tracing::info!(?summary, "folded");
+            }
+            if let Some(presence) = presence.and_then(Arc::into_inner) {
+                presence.stop();
+            }
+            let left = progress.owners_lag();
+            progress.stop();
+            (counts, left)
+        });
+        let (counts, left) = stopped.await.unwrap_or_default();
+        DrainReceipt {
+            accepted: counts.accepted,
+            finished: counts.finished,
+            dead_lettered: counts.dead_lettered,
+            left_in_journal: left,
+            duplicates_suppressed: counts.replayed,
+            seconds: started.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// Waits until nothing moves any more.
+    async fn settle(&self) {
+        let (mut quiet_since, mut health) = (Instant::now(), Vec::new());
+        let mut last = self.owners.as_ref().map(Owners::counts);
+        while quiet_since.elapsed() < QUIET {
+            tokio::time::sleep(LOOK).await;
+            self.health.snapshot(&mut health);
+            let now = self.owners.as_ref().map(Owners::counts);
+            let busy = self.writer.as_ref().is_some_and(|w| w.waiting_bytes() > 0);
+            let behind = self.progress.owners_lag() + self.progress.folds_lag() > 0;
+            if now != last || busy || behind || health.iter().any(|carrier| carrier.backlog > 0) {
+                quiet_since = Instant::now();
+            }
+            last = now;
+        }
+    }
+}
+
+/// Starts a consumer and a notifier for each carrier. A notifier ends when partitions are taken from its outbox, and
+/// another begins over what is left.
+fn start_notifiers(
+    base: &Base,
+    writer: &Writer,
+    stop: &watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Vec<Arc<CarrierConsumer>>, StartError> {
+    let mut consumers = Vec::new();
+    for (carrier, carrier_no) in base.config.carriers.iter().zip(0..) {
+        let outcomes = Arc::new(OutcomeWriter::new(writer.clone()));
+        let partitions = base.deployment.partitions;
+        let consumer =
+            CarrierConsumer::start(&base.log, partitions, &carrier.id, outcomes.ledger(), OutboxOptions::default());
+        let consumer = Arc::new(consumer.map_err(ClusterError::from)?);
+        let opener = Arc::clone(&consumer);
+        let (clock, health) = (Arc::clone(&base.clock), Arc::clone(&base.health));
+        let (endpoint, carrier, mut stop) = (carrier.endpoint()?, carrier.clone(), stop.clone());
+        tasks.spawn(async move {
+            while !*stop.borrow() {
+                let driver = Driver {
+                    outbox: Box::new(opener.outbox()),
+                    outcomes: outcomes.clone(),
+                    endpoint: endpoint.clone(),
+                    clock: Arc::clone(&clock),
+                    health: Arc::clone(&health),
+                    carrier_no,
+                    drain: NOTIFIER_GRACE,
+                };
+                let notifier =
+                    Notifier::new(topology::notifier_config(&carrier), RandomState::new().build_hasher().finish());
+                let mut stopped = stop.clone();
+                let shutdown = async move { drop(stopped.wait_for(|stop| *stop).await) };
+                if let Err(error) = Box::pin(driver.run(notifier, shutdown)).await {
+                    tracing::error!(carrier = carrier.id, %error, "a notifier has failed; another takes over");
+                    // An error that stays must not become a loop without a pause.
+                    drop(tokio::time::timeout(Duration::from_secs(1), stop.wait_for(|stop| *stop)).await);
+                }
+            }
+        });
+        consumers.push(consumer);
+    }
+    Ok(consumers)
+}
+
+/// Tells checkout to take no orders while the owners lag too far behind, or the slots were dealt out anew.
+async fn hold_back(writer: Writer, presence: Arc<Presence>, progress: Arc<Progress>, bound: u64) {
+    let mut tick = tokio::time::interval(PUBLISH);
+    loop {
+        tick.tick().await;
+        let reason = if presence.is_outdated() {
+            Some("the deployment was changed; this node must be started again")
+        } else if progress.owners_lag() > bound {
+            Some("the owners lag too far behind")
+        } else {
+            None
+        };
+        writer.hold(reason);
+    }
+}
+
+async fn publish(ops: Ops) {
+    let mut tick = tokio::time::interval(PUBLISH);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        ops::publish(&ops);
+    }
+}
