@@ -1,9 +1,11 @@
 //! Whole-pipeline benchmarks: one command makes every figure that the README shows, as data.
 #![allow(clippy::print_stderr, reason = "a program for people at a terminal")]
 
+mod cluster;
 mod engine;
 mod http;
 mod measure;
+mod orders;
 mod report;
 
 use std::{
@@ -21,9 +23,12 @@ use report::{EngineReport, HttpReport, Origin};
 /// which takes about ten minutes; the machine should be idle.
 #[derive(Debug, Parser)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  cargo run --release -p sluice-benches\n  cargo run --release -p sluice-benches -- engine --orders 2000000"
 )]
 struct Args {
+    #[command(subcommand)]
+    app: Option<App>,
     /// What to run; everything if none is named
     #[arg(value_enum)]
     what: Vec<What>,
@@ -47,6 +52,13 @@ struct Args {
     dry: bool,
 }
 
+/// Parts that the comparisons run as processes of their own.
+#[derive(Debug, clap::Subcommand)]
+enum App {
+    /// The scale-out engine over running brokers; prints one JSON object
+    ClusterApp(cluster::AppArgs),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
     /// The engine without HTTP, orders of two lines
@@ -63,6 +75,9 @@ enum What {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
+    if let Some(App::ClusterApp(app)) = &args.app {
+        return report::print(&cluster::run(app)?);
+    }
     fs::create_dir_all(&args.folder)?;
     let all = args.what.is_empty();
     let wants = |what| all || args.what.contains(&what);

@@ -199,6 +199,15 @@ pub fn save(folders: &[&Path], name: &str, value: &impl Serialize) -> io::Result
     folders.iter().try_for_each(|folder| fs::write(folder.join(name), &text))
 }
 
+/// Writes `value` to standard output, as one line.
+///
+/// # Errors
+/// What the system says.
+pub fn print(value: &impl Serialize) -> Result<(), Box<dyn std::error::Error>> {
+    use std::io::Write as _;
+    Ok(writeln!(io::stdout(), "{}", serde_json::to_string(value)?)?)
+}
+
 /// CPU an order and resident memory over the orders of a run, as a picture.
 pub fn cost_plot(samples: &[Sample]) -> String {
     const W: f64 = 720.0;

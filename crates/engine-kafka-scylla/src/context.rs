@@ -1,7 +1,12 @@
 //! What librdkafka has to say, as log lines of ours.
 
 use rdkafka::{
-    ClientContext, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult, producer::ProducerContext,
+    ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, ConsumerContext},
+    error::KafkaError,
+    message::DeliveryResult,
+    producer::ProducerContext,
 };
 
 /// Passes warnings on, and keeps the rest for debugging: an outage makes a client say the same thing many times, and
@@ -23,6 +28,11 @@ impl ClientContext for Quiet {
         tracing::debug!(target: "librdkafka", %error, reason);
     }
 }
+
+/// A consumer that reads from given places.
+pub(crate) type Reader = BaseConsumer<Quiet>;
+
+impl ConsumerContext for Quiet {}
 
 impl ProducerContext for Quiet {
     type DeliveryOpaque = ();

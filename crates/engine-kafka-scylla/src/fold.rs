@@ -195,7 +195,7 @@ impl Worker {
             (false, false) => state.gather.room(),
         };
         let blocked = state.pen.is_busy() && state.gather.is_full();
-        let (commit, moved) = (state.to_commit(), std::mem::take(&mut state.moved));
+        let (commit, moved) = (state.ask_commit(), std::mem::take(&mut state.moved));
         // Calls into the client may call back into the state.
         drop(state);
         if let Some(offsets) = commit

@@ -10,14 +10,11 @@ use std::{
     time::Duration,
 };
 
-use rdkafka::{
-    Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
-};
+use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 
 use crate::{
     config::LogConfig,
+    context::{Quiet, Reader},
     topics::{Deployment, Names, parse, reader},
 };
 
@@ -39,9 +36,9 @@ impl Presence {
     pub fn start(config: &LogConfig, deployment: Deployment) -> Result<Self, KafkaError> {
         let names = Names::new(&config.prefix);
         let topic = names.deployment();
-        let member: BaseConsumer = config.consumer(&names.checkouts()).create()?;
+        let member: Reader = config.consumer(&names.checkouts()).create_with_context(Quiet)?;
         member.subscribe(&[&topic])?;
-        let watch: BaseConsumer = reader(config).create()?;
+        let watch: Reader = reader(config).create_with_context(Quiet)?;
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(&topic, 0, Offset::Beginning)?;
         watch.assign(&from)?;
@@ -54,7 +51,8 @@ impl Presence {
                     drop(member.poll(Duration::ZERO));
                     if let Some(Ok(message)) = watch.poll(WAIT) {
                         // A record that this program can't read is from one that knows more.
-                        let newer = parse(message.payload().unwrap_or_default()).map_or(true, |d| d.epoch > deployment.epoch);
+                        let newer =
+                            parse(message.payload().unwrap_or_default()).map_or(true, |d| d.epoch > deployment.epoch);
                         changed.fetch_or(newer, Relaxed);
                     }
                 }

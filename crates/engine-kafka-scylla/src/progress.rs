@@ -329,16 +329,16 @@ impl Watch {
 
     /// Asks for everything, in this order, so that a partition which seems caught up was so when this began.
     fn learn(&mut self, stopped: &Receiver<()>) -> Result<(), KafkaError> {
+        // Serves its queue, or what it has to say would pile up.
+        while self.reader.poll(Duration::ZERO).is_some() {}
         let partitions = self.shared.parts.len();
         let go_on = || stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty);
-        let mut seen = Vec::with_capacity(2);
         for watched in [&mut self.orders, &mut self.decisions] {
             let ends = watermarks(&self.reader, &watched.topic, partitions, Offset::End)?;
             if !go_on() {
                 return Ok(());
             }
             watched.learn(&self.reader, &ends)?;
-            seen.push(ends);
             if !go_on() {
                 return Ok(());
             }
@@ -363,7 +363,6 @@ impl Watch {
 impl Watched {
     /// Asks where the group is, and looks into what lies between it and the `ends`.
     fn learn(&mut self, reader: &BaseConsumer<Asking>, ends: &[i64]) -> Result<(), KafkaError> {
-        // Serves its queue, or what it has to say would pile up.
         while self.group.poll(Duration::ZERO).is_some() {}
         let committed = self.group.committed_offsets(partitions(&self.topic, ends.len())?, REQUEST)?;
         let mut at: Vec<Option<i64>> = vec![None; ends.len()];

@@ -7,14 +7,17 @@ use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use serde::{Deserialize, Serialize};
 use sluice_domain::{OrderId, SlotCount};
 
-use crate::config::LogConfig;
+use crate::{
+    config::LogConfig,
+    context::{Quiet, Reader},
+};
 
 /// Longest time for one request to the brokers.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -271,7 +274,7 @@ pub(crate) fn reader(config: &LogConfig) -> ClientConfig {
 pub fn read_deployment(config: &LogConfig) -> Result<Deployment, DeploymentError> {
     let topic = Names::new(&config.prefix).deployment();
     let what = || format!("reading topic {topic}");
-    let consumer: BaseConsumer = reader(config).create().map_err(failed(what()))?;
+    let consumer: Reader = reader(config).create_with_context(Quiet).map_err(failed(what()))?;
     let metadata = consumer.fetch_metadata(Some(&topic), PATIENCE).map_err(failed(what()))?;
     let exists =
         metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty() && t.error().is_none());
@@ -342,7 +345,7 @@ fn write_deployment(config: &LogConfig, deployment: &Deployment) -> Result<(), D
 pub async fn repartition(config: &LogConfig, partitions: u16, now_ms: u64) -> Result<MigratedTopics, DeploymentError> {
     let names = Names::new(&config.prefix);
     let old = read_deployment(config)?;
-    let consumer: BaseConsumer = config.consumer(&names.owners()).create().map_err(failed("connecting"))?;
+    let consumer: Reader = config.consumer(&names.owners()).create_with_context(Quiet).map_err(failed("connecting"))?;
     idle(&consumer, config, &names)?;
     caught_up(config, &names, old.partitions)?;
     let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(failed("connecting"))?;
@@ -370,7 +373,11 @@ pub async fn repartition(config: &LogConfig, partitions: u16, now_ms: u64) -> Re
 ///
 /// # Errors
 /// [`DeploymentError::Busy`] naming the groups with members.
-pub(crate) fn idle(consumer: &BaseConsumer, config: &LogConfig, names: &Names) -> Result<(), DeploymentError> {
+pub(crate) fn idle<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    config: &LogConfig,
+    names: &Names,
+) -> Result<(), DeploymentError> {
     let mut groups = vec![names.owners(), names.status(), names.checkouts()];
     groups.extend(config.carriers.iter().map(|c| names.notifiers(c)));
     let list = consumer.fetch_group_list(None, PATIENCE).map_err(failed("listing groups"))?;
@@ -402,7 +409,7 @@ fn caught_up(config: &LogConfig, names: &Names, partitions: u16) -> Result<(), D
 /// [`DeploymentError::Kafka`].
 pub fn lag(config: &LogConfig, topic: &str, group: &str, partitions: u16) -> Result<u64, DeploymentError> {
     let what = || format!("asking how far {group} is in {topic}");
-    let of_group: BaseConsumer = config.consumer(group).create().map_err(failed(what()))?;
+    let of_group: Reader = config.consumer(group).create_with_context(Quiet).map_err(failed(what()))?;
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, i32::from(partitions) - 1);
     let committed = of_group.committed_offsets(list, PATIENCE).map_err(failed(what()))?;
@@ -424,7 +431,7 @@ pub fn lag(config: &LogConfig, topic: &str, group: &str, partitions: u16) -> Res
 fn records_between(config: &LogConfig, topic: &str, partition: i32, from: i64, high: i64) -> Result<u64, KafkaError> {
     /// Enough to know that it isn't idle.
     const ENOUGH: u64 = 1_000;
-    let consumer: BaseConsumer = reader(config).create()?;
+    let consumer: Reader = reader(config).create_with_context(Quiet)?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(from))?;
     consumer.assign(&list)?;

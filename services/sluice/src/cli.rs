@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     carrier_sim::{self, CarrierSimArgs},
     check::{self, CheckArgs},
-    cluster::{self, MigrateArgs, WorkerArgs},
+    cluster::{self, MigrateArgs, RebuildArgs, WorkerArgs},
     config::{Config, LogFormat},
     demo::{self, DemoArgs},
     exit,
@@ -56,6 +56,8 @@ pub enum Command {
     Worker(WorkerArgs),
     /// Create or upgrade the topics and tables of a cluster
     Migrate(MigrateArgs),
+    /// Fold the rows of a cluster anew from its log
+    Rebuild(RebuildArgs),
     /// Run simulated carriers
     CarrierSim(CarrierSimArgs),
     /// Send orders at a fixed schedule, measure, and judge what became of them
@@ -90,6 +92,10 @@ pub fn run(cli: Cli) -> u8 {
         Command::Migrate(args) => {
             let path = args.config.clone();
             with_config(cli.log_format, &path, |config, _| on_workers(cluster::migrate(args, config)))
+        }
+        Command::Rebuild(args) => {
+            let path = args.config.clone();
+            with_config(cli.log_format, &path, |config, _| on_workers(cluster::rebuild(args, config)))
         }
         Command::CarrierSim(args) => {
             logs("warn");

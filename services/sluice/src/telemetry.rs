@@ -132,10 +132,11 @@ pub fn start_logs(format: LogFormat, level: &str) {
     }
 }
 
-/// A plain level is meant for the product; what the store has to say about its files is for those who ask for it.
+/// A plain level is meant for the product; what store and
+/// brokers' client have to say of themselves is for those who ask for it.
 fn directives(wanted: &str) -> String {
     match wanted {
-        "warn" | "info" => format!("{wanted},fjall=warn,lsm_tree=warn"),
+        "warn" | "info" => format!("{wanted},fjall=warn,lsm_tree=warn,scylla=warn,rdkafka=off,librdkafka=warn"),
         _ => wanted.to_owned(),
     }
 }

@@ -39,13 +39,19 @@ struct Part {
 }
 
 impl Part {
-    /// Records that are not durable, given where the committed ones end; the brokers' markers at the end of a partition
-    /// are not counted.
-    fn lag(&self, end: i64) -> i64 {
-        if self.ended && self.durable == self.next {
-            return 0;
+    /// Everything that was read is durable.
+    fn is_settled(&self) -> bool {
+        self.durable == self.next
+    }
+
+    /// Records that are not durable, given where the committed ones end and the last place where nothing was left to
+    /// read: what lies between the last record and `eof` are the brokers' markers.
+    fn lag(&self, end: i64, eof: i64) -> i64 {
+        match self.durable {
+            _ if self.is_settled() && eof >= end => 0,
+            Some(from) => (end - from).max(0),
+            None => 0,
         }
-        self.durable.map_or(0, |from| (end - from).max(1))
     }
 
     fn uncommitted(&self) -> Option<i64> {
@@ -104,7 +110,7 @@ impl State {
     pub fn ended(&mut self, partition: i32) {
         if let Some(part) = self.parts.get_mut(&partition) {
             part.ended = true;
-            if part.durable == part.next {
+            if part.is_settled() {
                 publish(partition, 0);
             }
         }
@@ -128,7 +134,7 @@ impl State {
         for (&partition, &(term, next)) in &gather.reached {
             if let Some(part) = self.parts.get_mut(&partition).filter(|part| part.term == term) {
                 part.durable = Some(next);
-                if part.ended && part.next == part.durable {
+                if part.ended && part.is_settled() {
                     publish(partition, 0);
                 }
             }
@@ -154,7 +160,7 @@ impl State {
     }
 
     /// Offsets to commit now; they count as asked for.
-    pub fn to_commit(&mut self) -> Option<TopicPartitionList> {
+    pub fn ask_commit(&mut self) -> Option<TopicPartitionList> {
         if self.commit_after.is_some_and(|after| Instant::now() < after) {
             return None;
         }
@@ -268,7 +274,7 @@ impl ClientContext for Member {
         let Some(topic) = statistics.topics.get(&state.topic) else { return };
         for (partition, part) in &state.parts {
             if let Some(seen) = topic.partitions.get(partition).filter(|seen| seen.ls_offset >= 0) {
-                publish(*partition, part.lag(seen.ls_offset));
+                publish(*partition, part.lag(seen.ls_offset, seen.eof_offset));
             }
         }
     }

@@ -1,5 +1,6 @@
-//! The thread that is a member of a carrier's group: it polls, puts partitions back where an outbox starts, pauses them
-//! while the outbox is full, commits, and lets partitions go once what was handed over is committed.
+//! The threads behind a carrier's outbox. One is a member of the group: it polls, puts partitions back where an outbox
+//! starts, pauses them while the outbox is full, and lets them go once what was handed over is committed. The other
+//! commits.
 
 use std::{
     sync::Arc,
@@ -19,14 +20,9 @@ use rdkafka::{
 use super::{
     OutboxOptions,
     mark::Mark,
-    state::{Frame, Phase, State},
+    state::{Frame, Phase, Planned, State},
 };
-use crate::{
-    config::LogConfig,
-    context::Quiet,
-    topics::Names,
-    writer::Ledger,
-};
+use crate::{config::LogConfig, context::Quiet, topics::Names, writer::Ledger};
 
 /// How long a poll waits when nothing comes.
 const POLL: Duration = Duration::from_millis(20);
@@ -52,37 +48,55 @@ pub(super) struct Shared {
     pub inner: Mutex<Inner>,
     /// Something settled, a reader has gone, or it is to stop.
     pub news: Condvar,
+    /// A mark is asked for, or the client goes.
+    pub asked: Condvar,
 }
 
 pub(super) struct Inner {
     pub state: State,
-    /// Only used under the lock, so that the thread's own handle is the last one and callbacks run there.
-    client: Option<Arc<Client>>,
     pub stop: bool,
+    /// The client goes, and its committer with it.
+    leave: bool,
 }
 
-impl Inner {
-    /// Commits what there is to commit, unless a commit is under way.
-    pub(super) fn commit(&mut self, topic: &str) {
-        if let Some(client) = &self.client {
-            commit(&mut self.state, client, topic, false);
-        }
-    }
-}
-
-fn commit(state: &mut State, client: &Client, topic: &str, force: bool) {
-    let Some(planned) = state.plan(force) else { return };
+fn commit(client: &Client, topic: &str, planned: &[Planned], mode: CommitMode) -> KafkaResult<()> {
     let mut list = TopicPartitionList::with_capacity(planned.len());
-    for part in &planned {
+    for part in planned {
         let mut element = list.add_partition(topic, part.partition);
-        if element.set_offset(Offset::Offset(part.done.0)).is_err() {
-            return state.not_committed();
-        }
+        element.set_offset(Offset::Offset(part.done.0))?;
         element.set_metadata(part.text());
     }
-    if let Err(error) = client.commit(&list, CommitMode::Async) {
-        tracing::debug!(topic, %error, "a commit could not be asked for");
-        state.not_committed();
+    client.commit(&list, mode)
+}
+
+/// Commits what is settled, every so often, and marks at once. On a thread of its own: only a commit that blocks says
+/// what became of it, and the group must be polled meanwhile.
+fn commits(shared: &Shared, client: &Client) {
+    let mut due = Instant::now();
+    let mut inner = shared.inner.lock();
+    while !inner.leave {
+        let now = Instant::now();
+        inner.state.advance(shared.ledger.settled());
+        let asked = now >= due || inner.state.mark_waits();
+        if let Some(planned) = asked.then(|| inner.state.plan()).flatten() {
+            drop(inner);
+            let done = commit(client, &shared.topic, &planned, CommitMode::Sync);
+            inner = shared.inner.lock();
+            inner.state.committed(done.is_ok());
+            shared.news.notify_all();
+            if let Err(error) = done {
+                tracing::debug!(topic = shared.topic, %error, "a commit failed; trying again while it is ours");
+            }
+        }
+        if now >= due {
+            due = now + shared.options.commit_interval;
+            let unsettled = inner.state.unsettled() as f64;
+            metrics::gauge!("sluice_outbox_unsettled", "carrier" => shared.carrier.to_string()).set(unsettled);
+        }
+        if !inner.leave {
+            let wait = if inner.state.mark_waits() { LOOK } else { due.saturating_duration_since(Instant::now()) };
+            shared.asked.wait_for(&mut inner, wait);
+        }
     }
 }
 
@@ -101,37 +115,37 @@ impl Shared {
             carrier: carrier.into(),
             partitions,
             ledger,
-            inner: Mutex::new(Inner { state: State::new(), client: None, stop: false }),
+            inner: Mutex::new(Inner { state: State::new(), stop: false, leave: false }),
             news: Condvar::new(),
+            asked: Condvar::new(),
         })
     }
 
-    pub(super) fn topic(&self) -> &str {
-        &self.topic
-    }
-
     /// Makes the client and subscribes.
-    pub(super) fn connect(self: &Arc<Self>) -> KafkaResult<Arc<Client>> {
+    pub(super) fn connect(self: &Arc<Self>) -> KafkaResult<Client> {
         let mut client = self.config.consumer(&Names::new(&self.config.prefix).notifiers(&self.carrier));
         client
             // Only partitions that really move are taken away, and only then a notifier has to stop.
             .set("partition.assignment.strategy", "cooperative-sticky")
             // Pausing throws away what was fetched ahead, so that is little.
             .set("queued.max.messages.kbytes", "4096")
-            .set("max.partition.fetch.bytes", "1048576");
+            .set("max.partition.fetch.bytes", "1048576")
+            // A commit that nobody answers ends, too.
+            .set("socket.timeout.ms", "10000");
         let client: Client = client.create_with_context(Member(Arc::clone(self)))?;
         client.subscribe(&[&self.topic])?;
-        Ok(Arc::new(client))
+        Ok(client)
     }
 
-    /// Waits until everything that was handed to the reader is settled for good or its reader has gone, at most `bound`.
+    /// Waits until everything that was handed to the reader is settled for good or its reader has gone, and no commit is
+    /// under way, at most `bound`.
     fn settle(&self, bound: Duration) -> MutexGuard<'_, Inner> {
         let until = Instant::now() + bound;
         let mut inner = self.inner.lock();
         loop {
             inner.state.advance(self.ledger.settled());
             let now = Instant::now();
-            if inner.state.quiet() || now >= until {
+            if inner.state.quiet() && !inner.state.committing() || now >= until {
                 return inner;
             }
             self.news.wait_until(&mut inner, until.min(now + LOOK));
@@ -172,24 +186,6 @@ impl ConsumerContext for Member {
             tracing::warn!(topic = self.0.topic, %error, "a rebalance failed");
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
-        let ok = result.is_ok() && list.elements().iter().all(|e| e.error().is_ok());
-        if let Err(error) = &result {
-            tracing::debug!(topic = self.0.topic, %error, "a commit failed");
-        }
-        let offsets = list.elements().into_iter().filter_map(|e| match e.offset() {
-            Offset::Offset(at) => Some((e.partition(), at, e.metadata().to_owned())),
-            _ => None,
-        });
-        let offsets: Vec<_> = offsets.collect();
-        let mut inner = self.0.inner.lock();
-        inner.state.committed(ok, &offsets);
-        // A reader that waits for its mark does not wait for the thread's next round.
-        if ok && inner.state.mark_waits() {
-            inner.commit(&self.0.topic);
-        }
-    }
 }
 
 impl Member {
@@ -198,18 +194,17 @@ impl Member {
         let shared = &self.0;
         metrics::counter!("sluice_outbox_rebalances_total", "carrier" => shared.carrier.to_string()).increment(1);
         let Some(committed) = self.committed(client, list) else { return client.incremental_assign(list) };
-        for (partition, offset, _) in &committed {
-            list.set_partition_offset(&shared.topic, *partition, offset.map_or(Offset::Beginning, Offset::Offset))?;
-        }
-        client.incremental_assign(list)?;
         let mut inner = shared.inner.lock();
         for (partition, offset, mark) in committed {
             if partition >= i32::from(shared.partitions) {
                 tracing::warn!(topic = shared.topic, partition, "a partition that the deployment doesn't have");
             }
             inner.state.assigned(partition, offset, mark);
+            let start = inner.state.start_of(partition).map_or(Offset::Beginning, Offset::Offset);
+            list.set_partition_offset(&shared.topic, partition, start)?;
         }
         drop(inner);
+        client.incremental_assign(list)?;
         tracing::info!(topic = shared.topic, partitions = list.count(), "partitions of the outbox came");
         Ok(())
     }
@@ -248,8 +243,8 @@ impl Member {
         (partition, Some(offset), mark)
     }
 
-    /// Partitions go. Their outbox closes; what it has settled by the time is committed before they are let go: they
-    /// aren't given on before commits under way are answered.
+    /// Partitions go. Their outbox closes; what it has settled by the time is committed before they are let go: the client
+    /// doesn't give them on before commits under way are answered.
     fn revoked(&self, client: &Client, list: &TopicPartitionList) -> KafkaResult<()> {
         let shared = &self.0;
         metrics::counter!("sluice_outbox_rebalances_total", "carrier" => shared.carrier.to_string()).increment(1);
@@ -262,7 +257,7 @@ impl Member {
         // When it stops, the thread has waited already; and what is lost is another member's by now.
         let mut inner = shared.settle(if stop || lost { Duration::ZERO } else { shared.options.revoke_grace });
         if !lost {
-            commit(&mut inner.state, client, &shared.topic, true);
+            last_commit(shared, client, &inner.state);
         }
         list.elements().iter().for_each(|e| inner.state.revoked(e.partition()));
         let unsettled = inner.state.unsettled();
@@ -273,19 +268,36 @@ impl Member {
     }
 }
 
+/// Commits what is settled without waiting for the answer, as the client does itself before it lets anything go.
+fn last_commit(shared: &Shared, client: &Client, state: &State) {
+    let planned = state.changed();
+    if !planned.is_empty()
+        && let Err(error) = commit(client, &shared.topic, &planned, CommitMode::Async)
+    {
+        tracing::warn!(topic = shared.topic, %error, "what is settled could not be committed; it comes again");
+    }
+}
+
 /// Serves `client`, and those after it, until it is to stop.
-pub(super) fn run(shared: &Arc<Shared>, client: Arc<Client>) {
+pub(super) fn run(shared: &Arc<Shared>, client: Client) {
     let mut next = Some(client);
     loop {
         let Some(client) = next.take().or_else(|| reconnect(shared)) else { return };
-        shared.inner.lock().client = Some(Arc::clone(&client));
-        let stop = serve(shared, &client);
+        shared.inner.lock().leave = false;
+        let stop = std::thread::scope(|scope| {
+            scope.spawn(|| commits(shared, &client));
+            let stop = serve(shared, &client);
+            if stop {
+                shared.inner.lock().state.close();
+                drop(shared.settle(shared.options.revoke_grace));
+            }
+            shared.inner.lock().leave = true;
+            shared.asked.notify_all();
+            stop
+        });
         if stop {
-            shared.inner.lock().state.close();
-            let mut inner = shared.settle(shared.options.revoke_grace);
-            commit(&mut inner.state, &client, &shared.topic, true);
+            last_commit(shared, &client, &shared.inner.lock().state);
         }
-        shared.inner.lock().client = None;
         // Leaves the group; what was asked to be committed is committed first.
         drop(client);
         shared.inner.lock().state.lost();
@@ -295,7 +307,7 @@ pub(super) fn run(shared: &Arc<Shared>, client: Arc<Client>) {
     }
 }
 
-fn reconnect(shared: &Arc<Shared>) -> Option<Arc<Client>> {
+fn reconnect(shared: &Arc<Shared>) -> Option<Client> {
     loop {
         if shared.nap(RECONNECT) {
             return None;
@@ -309,7 +321,7 @@ fn reconnect(shared: &Arc<Shared>) -> Option<Arc<Client>> {
 
 /// True if it is to stop, false if the client has failed.
 fn serve(shared: &Arc<Shared>, client: &Client) -> bool {
-    let mut round = Round { shared, client, due: Instant::now(), told: None };
+    let mut round = Round { shared, client, told: None };
     loop {
         match client.poll(POLL) {
             Some(Ok(message)) => round.take(message.partition(), message.offset(), message.payload().unwrap_or_default()),
@@ -329,8 +341,6 @@ fn serve(shared: &Arc<Shared>, client: &Client) -> bool {
 struct Round<'a> {
     shared: &'a Arc<Shared>,
     client: &'a Client,
-    /// When to commit next.
-    due: Instant,
     told: Option<Instant>,
 }
 
@@ -363,7 +373,6 @@ impl Round<'_> {
     /// Does what is due; true if it is to stop.
     fn tick(&mut self) -> bool {
         let shared = self.shared;
-        let now = Instant::now();
         let mut inner = shared.inner.lock();
         if inner.stop {
             return true;
@@ -371,16 +380,11 @@ impl Round<'_> {
         if let Phase::Starting(since) = inner.state.phase {
             // What the reader before has handed over is worth waiting for: it would be sent again.
             inner.state.advance(shared.ledger.settled());
-            if inner.state.quiet() || now.duration_since(since) >= shared.options.revoke_grace {
+            if !inner.state.has_parts() {
+                inner.state.phase = Phase::Starting(Instant::now());
+            } else if inner.state.quiet() || since.elapsed() >= shared.options.revoke_grace {
                 inner.state.begin();
             }
-        }
-        if now >= self.due {
-            self.due = now + shared.options.commit_interval;
-            inner.state.advance(shared.ledger.settled());
-            inner.commit(&shared.topic);
-            let unsettled = inner.state.unsettled() as f64;
-            metrics::gauge!("sluice_outbox_unsettled", "carrier" => shared.carrier.to_string()).set(unsettled);
         }
         let (open, buffered) = (inner.state.phase == Phase::Open, inner.state.buffered);
         let full = shared.options.buffer_bytes;

@@ -184,8 +184,9 @@ impl Outbox for KafkaOutbox {
         let mut inner = self.shared.inner.lock();
         if inner.state.generation == self.generation && inner.state.phase == Phase::Open {
             inner.state.mark_sending(position);
-            // Calls wait for it, so it doesn't wait for the thread's next round.
-            inner.commit(self.shared.topic());
+            // Calls wait for it, so it doesn't wait for the next round of commits.
+            drop(inner);
+            self.shared.asked.notify_all();
         }
     }
 

@@ -148,6 +148,8 @@ pub(super) struct State {
     pub generation: u64,
     pub phase: Phase,
     parts: BTreeMap<i32, Part>,
+    /// How far partitions that went are settled: that stays true, also when a session was lost before it was committed.
+    gone: BTreeMap<i32, At>,
     queue: VecDeque<Frame>,
     pub buffered: usize,
     /// Ascending by position, and by place within each partition.
@@ -173,6 +175,7 @@ impl State {
             generation: 0,
             phase: Phase::Idle,
             parts: BTreeMap::new(),
+            gone: BTreeMap::new(),
             queue: VecDeque::new(),
             buffered: 0,
             slices: VecDeque::new(),
@@ -194,17 +197,32 @@ impl State {
     pub(super) fn assigned(&mut self, partition: i32, done: Option<i64>, mark: Mark) {
         let done = done.map(|offset| (offset, mark.settled));
         let committed = done.map(|done| (done, mark.sending));
+        let done = done.max(self.gone.remove(&partition));
         self.parts.insert(partition, Part { done, sending: mark.sending, committed, ..Part::default() });
+    }
+
+    /// Where to read a partition from.
+    pub(super) fn start_of(&self, partition: i32) -> Option<i64> {
+        self.parts.get(&partition)?.done.map(|(offset, _)| offset)
     }
 
     /// A partition isn't ours any more.
     pub(super) fn revoked(&mut self, partition: i32) {
-        self.parts.remove(&partition);
+        if let Some(done) = self.parts.remove(&partition).and_then(|part| part.done) {
+            self.gone.insert(partition, done);
+        }
+    }
+
+    /// Whether anything is ours.
+    pub(super) fn has_parts(&self) -> bool {
+        !self.parts.is_empty()
     }
 
     /// Nothing is ours any more.
     pub(super) fn lost(&mut self) {
-        self.parts.clear();
+        for partition in self.parts.keys().copied().collect::<Vec<_>>() {
+            self.revoked(partition);
+        }
         self.in_flight = None;
         self.again = None;
         self.close();
@@ -396,8 +414,12 @@ impl State {
             } else {
                 return;
             };
-            if let Some(part) = self.parts.get_mut(&slice.partition) {
-                part.done = part.done.max(Some(done));
+            match self.parts.get_mut(&slice.partition) {
+                Some(part) => part.done = part.done.max(Some(done)),
+                None => {
+                    let gone = self.gone.entry(slice.partition).or_insert(done);
+                    *gone = done.max(*gone);
+                }
             }
             if slice.last > self.durable {
                 return;
@@ -422,23 +444,25 @@ impl State {
         self.phase == Phase::Open && self.mark_wanted > self.mark
     }
 
-    /// What is to be committed now. It counts as under way from then on; `force` doesn't wait for the one before.
-    pub(super) fn plan(&mut self, force: bool) -> Option<Vec<Planned>> {
-        if !force && (self.in_flight.is_some() || self.again.is_some_and(|again| Instant::now() < again)) {
+    /// What differs from what the group has committed.
+    pub(super) fn changed(&self) -> Vec<Planned> {
+        let wanted = if self.mark_waits() { self.wanted() } else { BTreeMap::new() };
+        let changed = self.parts.iter().filter_map(|(&partition, part)| {
+            let done = part.done?;
+            let sending = part.sending.max(wanted.get(&partition).copied()).filter(|&at| at >= done);
+            // A mark that lies behind says nothing any more, and needs no commit of its own to go.
+            let old = part.committed.map(|(at, sending)| (at, sending.filter(|&at| at >= done)));
+            (old != Some((done, sending))).then_some(Planned { partition, done, sending })
+        });
+        changed.collect()
+    }
+
+    /// What is to be committed now; it counts as under way from then on. One at a time.
+    pub(super) fn plan(&mut self) -> Option<Vec<Planned>> {
+        if self.committing() || self.again.is_some_and(|again| Instant::now() < again) {
             return None;
         }
-        let wanted = if self.mark_waits() { self.wanted() } else { BTreeMap::new() };
-        let planned: Vec<_> = self
-            .parts
-            .iter()
-            .filter_map(|(&partition, part)| {
-                let done = part.done?;
-                let sending = part.sending.max(wanted.get(&partition).copied()).filter(|&at| at >= done);
-                // A mark that lies behind says nothing any more, and needs no commit of its own to go.
-                let old = part.committed.map(|(at, sending)| (at, sending.filter(|&at| at >= done)));
-                (old != Some((done, sending))).then_some(Planned { partition, done, sending })
-            })
-            .collect();
+        let planned = self.changed();
         if planned.is_empty() {
             if self.mark_waits() {
                 self.raise(self.mark_wanted);
@@ -448,6 +472,11 @@ impl State {
         let (mark, generation) = (self.mark_wanted, self.generation);
         self.in_flight = Some(InFlight { planned: planned.clone(), mark, generation });
         Some(planned)
+    }
+
+    /// Whether a commit is under way.
+    pub(super) fn committing(&self) -> bool {
+        self.in_flight.is_some()
     }
 
     /// The last entry of each partition that the mark asked for covers.
@@ -469,14 +498,9 @@ impl State {
         self.wake();
     }
 
-    /// What became of the commit of `offsets` (partition, offset, text); another than the last one changes nothing.
-    pub(super) fn committed(&mut self, ok: bool, offsets: &[(i32, i64, String)]) {
-        let same = |p: &Planned| offsets.iter().any(|o| (o.0, o.1, &o.2) == (p.partition, p.done.0, &p.text()));
-        let Some(flight) =
-            self.in_flight.take_if(|f| f.planned.len() == offsets.len() && f.planned.iter().all(same))
-        else {
-            return;
-        };
+    /// What became of the commit under way.
+    pub(super) fn committed(&mut self, ok: bool) {
+        let Some(flight) = self.in_flight.take() else { return };
         if !ok {
             self.again = Some(Instant::now() + AGAIN);
             return;
@@ -491,12 +515,6 @@ impl State {
         if flight.generation == self.generation && self.phase == Phase::Open && flight.mark > self.mark {
             self.raise(flight.mark);
         }
-    }
-
-    /// The last commit could not even be asked for.
-    pub(super) fn not_committed(&mut self) {
-        self.in_flight = None;
-        self.again = Some(Instant::now() + AGAIN);
     }
 
     pub(super) fn wake(&mut self) {

@@ -38,10 +38,9 @@ fn take(state: &mut State, max: usize) -> Vec<OutboxEntry> {
 
 /// Confirms what is planned, and says what that was.
 fn commit(state: &mut State) -> Vec<(i32, i64, String)> {
-    let planned = state.plan(false).unwrap_or_default();
-    let offsets: Vec<_> = planned.iter().map(|p| (p.partition, p.done.0, p.text())).collect();
-    state.committed(true, &offsets);
-    offsets
+    let planned = state.plan().unwrap_or_default();
+    state.committed(true);
+    planned.iter().map(|p| (p.partition, p.done.0, p.text())).collect()
 }
 
 #[test]
@@ -70,16 +69,15 @@ fn a_commit_that_fails_raises_no_mark() {
     state.push(frame_of(1, 7, 2));
     take(&mut state, 3);
     state.mark_sending(3);
-    let planned = state.plan(false).unwrap();
-    assert!(state.plan(false).is_none(), "one at a time");
+    let planned = state.plan().unwrap();
+    assert!(state.plan().is_none(), "one at a time");
     let offsets: Vec<_> = planned.iter().map(|p| (p.partition, p.done.0, p.text())).collect();
     assert_eq!(offsets, [(0, 0, "v1;settled=0;sending=0:1".into()), (1, 7, "v1;settled=0;sending=7:0".into())]);
-    state.committed(true, &offsets[..1]);
-    assert_eq!(state.mark, 0, "another commit");
-    state.committed(false, &offsets);
-    assert!(state.mark_waits() && state.plan(false).is_none(), "a pause first");
-    state.plan(true).unwrap();
-    state.committed(true, &offsets);
+    state.committed(false);
+    assert!(state.mark == 0 && state.mark_waits() && state.plan().is_none(), "a pause first");
+    state.again = None;
+    assert_eq!(state.plan(), Some(planned));
+    state.committed(true);
     assert_eq!((state.mark, state.mark_waits()), (3, false));
     // The next reader gets them as such, and no others.
     state.begin();
@@ -97,9 +95,9 @@ fn a_mark_of_an_outbox_that_closed_does_not_rise() {
     state.push(frame_of(0, 0, 2));
     take(&mut state, 2);
     state.mark_sending(2);
-    let planned = state.plan(false).unwrap();
+    state.plan().unwrap();
     state.close();
-    state.committed(true, &[(0, 0, planned[0].text())]);
+    state.committed(true);
     assert_eq!(state.mark, 0);
     state.revoked(0);
     state.settled(2, 0);

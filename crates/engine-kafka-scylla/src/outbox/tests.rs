@@ -533,6 +533,7 @@ fn a_broker_that_comes_back_changes_nothing() {
     drop(process.outbox);
     until("the group has what was settled", || {
         let of = |p| world.committed(p).map_or(0, |(at, text)| if at > 0 { 10 } else { settled_in(&text) });
+        eprintln!("{:?} {:?} {}", world.committed(0), world.committed(1), process.generations);
         of(0) + of(1) == 12
     });
     process.consumer.close();

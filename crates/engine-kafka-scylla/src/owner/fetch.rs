@@ -3,15 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::{
-    Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
-};
+use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 use sluice_pipeline::LogError;
 use sluice_schemas::frame::{Input, Place, inputs};
 
-use crate::{config::LogConfig, topics};
+use crate::{
+    config::LogConfig,
+    context::{Quiet, Reader},
+    topics,
+};
 
 /// Longest time for one look-up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Fetcher {
     config: LogConfig,
     topic: String,
-    consumer: Option<BaseConsumer>,
+    consumer: Option<Reader>,
     last: Option<(u16, u64, Vec<u8>)>,
 }
 
@@ -52,7 +52,7 @@ impl Fetcher {
     fn frame(&mut self, place: Place) -> Result<Vec<u8>, KafkaError> {
         let consumer = match self.consumer.take() {
             Some(consumer) => consumer,
-            None => topics::reader(&self.config).create()?,
+            None => topics::reader(&self.config).create_with_context(Quiet)?,
         };
         let mut list = TopicPartitionList::new();
         let (partition, offset) = (i32::from(place.partition()), place.offset() as i64);

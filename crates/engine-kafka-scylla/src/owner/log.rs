@@ -21,13 +21,13 @@ use sluice_schemas::{
 };
 
 use super::{
-    Counts,
+    Counts, OlderRows,
     emit::Emitter,
     fetch::{Fetcher, copy_order},
     overlay::Overlay,
     runs::Runs,
 };
-use crate::{config::LogConfig, store::Store, topics::Deployment};
+use crate::{config::LogConfig, topics::Deployment};
 
 /// Bytes of frames already decided that are kept for retries, each partition.
 const RECENT_BYTES: usize = 16 << 20;
@@ -44,7 +44,7 @@ pub(crate) struct World {
     pub(crate) deployment: Deployment,
     pub(crate) emitter: RefCell<Emitter>,
     pub(crate) fetcher: RefCell<Fetcher>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<dyn OlderRows>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) clock: Arc<dyn Clock>,
 }

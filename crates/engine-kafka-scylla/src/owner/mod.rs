@@ -26,13 +26,14 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, Producer},
 };
-use sluice_pipeline::{Clock, HealthBoard, LogError, Runner, Stage};
+use sluice_domain::OrderId;
+use sluice_pipeline::{BoxFuture, Clock, HealthBoard, LogError, Runner, Stage};
 
 use crate::{
     config::LogConfig,
     context::Quiet,
     progress::Progress,
-    store::Store,
+    store::{Store, StoreError, StoredRow},
     topics::{Deployment, Names, PATIENCE},
 };
 
@@ -97,6 +98,27 @@ impl Totals {
     }
 }
 
+/// Where an owner reads the rows that its overlay no longer has.
+pub trait OlderRows: Send + Sync {
+    /// The rows of `orders`, in their order; `None` for one that isn't known.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the owner tries again.
+    fn read_many<'a>(
+        &'a self,
+        orders: &'a [OrderId],
+    ) -> BoxFuture<'a, Result<Vec<Option<StoredRow>>, StoreError>>;
+}
+
+impl OlderRows for Store {
+    fn read_many<'a>(
+        &'a self,
+        orders: &'a [OrderId],
+    ) -> BoxFuture<'a, Result<Vec<Option<StoredRow>>, StoreError>> {
+        Box::pin(Store::read_many(self, orders))
+    }
+}
+
 /// What every owner needs.
 #[derive(Clone)]
 pub struct OwnersConfig {
@@ -107,7 +129,7 @@ pub struct OwnersConfig {
     /// Threads, each with a consumer and a transaction of its own: one decides while another waits for its commit.
     pub threads: usize,
     /// Rows of older orders.
-    pub store: Arc<Store>,
+    pub store: Arc<dyn OlderRows>,
     /// How far the fold is.
     pub progress: Arc<Progress>,
     /// Where the store's futures run.

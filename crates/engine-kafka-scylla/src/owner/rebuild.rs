@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::{
     Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    consumer::Consumer,
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseRecord, Producer},
 };
@@ -20,7 +20,10 @@ use super::{
     log::{KafkaLog, World},
     retried,
 };
-use crate::topics::{Names, PATIENCE, reader};
+use crate::{
+    context::{Quiet, Reader},
+    topics::{Names, PATIENCE, reader},
+};
 
 /// A partition's decisions must come within this time of each other.
 const STALL: Duration = Duration::from_secs(60);
@@ -57,7 +60,7 @@ pub(super) fn catch_up(
 ) -> Result<u64, RoundError> {
     let now_ms = world.clock.now_ms();
     let window_from = now_ms.saturating_sub(2 * world.config.window_ms + 60_000);
-    let consumer: BaseConsumer = reader(&world.config).create()?;
+    let consumer: Reader = reader(&world.config).create_with_context(Quiet)?;
     if known == 0 && world.deployment.epoch > 1 && world.deployment.since_ms > window_from {
         for other in (0..world.deployment.partitions).filter(|&p| p != partition) {
             let from = first_since(world, &consumer, other, window_from)?;
@@ -105,7 +108,7 @@ fn index(log: &mut KafkaLog, world: &World, partition: u16, decision: Decision<'
 }
 
 /// Offset of the first decision written at or after `from_ms`; the end if there is none.
-fn first_since(world: &World, consumer: &BaseConsumer, partition: u16, from_ms: u64) -> Result<u64, KafkaError> {
+fn first_since(world: &World, consumer: &Reader, partition: u16, from_ms: u64) -> Result<u64, KafkaError> {
     let topic = Names::new(&world.config.prefix).decisions();
     let mut times = TopicPartitionList::new();
     times.add_partition_offset(&topic, i32::from(partition), Offset::Offset(from_ms as i64))?;
@@ -120,7 +123,7 @@ fn first_since(world: &World, consumer: &BaseConsumer, partition: u16, from_ms: 
 /// offset behind the last.
 fn read(
     world: &World,
-    consumer: &BaseConsumer,
+    consumer: &Reader,
     partition: u16,
     from: u64,
     token: Option<[u8; 16]>,

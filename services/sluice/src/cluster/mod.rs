@@ -3,6 +3,7 @@
 mod config;
 mod migrate;
 mod node;
+mod rebuild;
 mod worker;
 
 use sluice_engine_kafka_scylla::{KafkaError, store::StoreError, topics::DeploymentError};
@@ -10,6 +11,7 @@ use sluice_engine_kafka_scylla::{KafkaError, store::StoreError, topics::Deployme
 pub use config::{Access, ClusterConfig, EXAMPLE, EventFormat};
 pub use migrate::{MigrateArgs, command as migrate};
 pub use node::{Node, Role};
+pub use rebuild::{RebuildArgs, command as rebuild};
 pub use worker::{WorkerArgs, command as worker, example};
 
 /// A node can't start or go on.

@@ -171,7 +171,7 @@ impl Base {
             log: self.log.clone(),
             deployment: self.deployment,
             threads,
-            store: Arc::clone(&self.store),
+            store: self.store.clone(),
             progress: Arc::clone(&self.progress),
             runtime: tokio::runtime::Handle::current(),
             health: Arc::clone(&self.health),
