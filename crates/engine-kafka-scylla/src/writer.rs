@@ -2,7 +2,7 @@
 //! each, and a request is answered once the brokers have acknowledged every frame that it is part of.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     ops::Range,
     sync::{
         Arc,
@@ -10,7 +10,7 @@ use std::{
             AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     task::{Context, Waker},
     time::{Duration, Instant},
@@ -90,7 +90,9 @@ impl Cargo {
                 Waiter::Orders(ticket) => {
                     ticket.settle(&self.entries[range.start as usize..range.end as usize], delivered);
                 }
-                Waiter::Outcomes(ledger, sequence) => ledger.durable(*sequence),
+                Waiter::Outcomes(ledger, sequence) if delivered => ledger.durable(*sequence),
+                // Their outbox entries stay unsettled and come again.
+                Waiter::Outcomes(..) => {}
             }
         }
     }
@@ -100,8 +102,6 @@ enum Work {
     Orders(Submission, Arc<Ticket>),
     /// Encoded outcomes: order, and where its bytes are.
     Outcomes(Vec<u8>, Vec<(OrderId, Range<usize>)>, Arc<Ledger>, u64),
-    /// A record of outcomes that the brokers refused.
-    Again(Vec<u8>, Box<Cargo>),
 }
 
 /// What the thread, the brokers' answers and the ports share.
@@ -117,6 +117,9 @@ struct Shared {
     /// Set from outside while no orders shall be taken, with the reason.
     held: Mutex<Option<&'static str>>,
     work: SyncSender<Work>,
+    /// Records of outcomes that the brokers refused, and when they are written again. Bounded: their bytes still count as
+    /// waiting.
+    again: Mutex<VecDeque<(Instant, Vec<u8>, Box<Cargo>)>>,
     wakers: Mutex<Vec<Waker>>,
 }
 
@@ -150,11 +153,7 @@ impl ProducerContext for Delivery {
                 if cargo.outcomes && !shared.closed.load(Acquire) {
                     // Outcomes are never given up: the carrier has acted.
                     let payload = message.payload().unwrap_or_default().to_vec();
-                    match shared.work.try_send(Work::Again(payload, cargo)) {
-                        Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-                        // Without its acknowledgement the outbox entry stays unsettled and comes again.
-                        Err(TrySendError::Full(_)) => tracing::warn!("outcomes wait for a restart of their outbox"),
-                    }
+                    shared.again.lock().push_back((Instant::now() + AGAIN, payload, cargo));
                     return;
                 }
                 shared.release(cargo.bytes);
@@ -196,6 +195,7 @@ impl Writer {
             refused: AtomicU64::new(0),
             held: Mutex::new(None),
             work,
+            again: Mutex::new(VecDeque::new()),
             wakers: Mutex::new(Vec::new()),
         });
         let thread = Thread {
@@ -418,7 +418,7 @@ impl Thread {
         loop {
             let wait = match self.frames.iter().filter_map(|f| f.since).min() {
                 Some(since) => self.shared.linger.saturating_sub(since.elapsed()),
-                None => Duration::from_millis(200),
+                None => AGAIN,
             };
             match inbox.recv_timeout(wait) {
                 Ok(work) => self.take(work),
@@ -429,6 +429,7 @@ impl Thread {
                 self.take(work);
             }
             self.write_due();
+            self.write_again();
             let idle = self.frames.iter().all(|f| f.since.is_none()) && self.shared.waiting.load(Acquire) == 0;
             if self.shared.closed.load(Acquire) && idle {
                 // The shared part keeps a sender, so the channel alone never says that it's over.
@@ -468,10 +469,6 @@ impl Thread {
                     frame.note(range.len(), 0, |_| false, || Waiter::Outcomes(Arc::clone(&ledger), sequence));
                 }
             }
-            Work::Again(payload, cargo) => {
-                std::thread::sleep(AGAIN);
-                self.send(payload, cargo);
-            }
         }
     }
 
@@ -494,6 +491,20 @@ impl Thread {
             if due || frame.bytes.len() >= FRAME_BYTES {
                 self.write(at);
             }
+        }
+    }
+
+    fn write_again(&mut self) {
+        loop {
+            let due = {
+                let mut again = self.shared.again.lock();
+                match again.front() {
+                    Some((at, ..)) if *at <= Instant::now() => again.pop_front(),
+                    _ => None,
+                }
+            };
+            let Some((_, payload, cargo)) = due else { return };
+            self.send(payload, cargo);
         }
     }
 

@@ -50,6 +50,11 @@ impl Hot {
         self.table.len()
     }
 
+    /// True if no order is held.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
     /// Bytes of memory in use.
     pub fn memory(&self) -> usize {
         self.current * BLOCK + self.used + self.table.len() * (size_of::<Slot>() + 1)

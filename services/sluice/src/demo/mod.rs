@@ -23,6 +23,7 @@ mod carriers;
 mod orders;
 mod proof;
 mod report;
+mod running;
 mod traffic;
 
 pub use report::{DemoLatencies, DemoReport};
@@ -37,6 +38,7 @@ use crate::{
 };
 use carriers::Fleet;
 use orders::Plan;
+use running::Running;
 use traffic::{Api, Sent};
 
 /// How often the progress bar moves.
@@ -50,6 +52,7 @@ Examples:
   sluice demo --orders 200000
   sluice demo --json | jq .latency_ms
   sluice demo --keep                   # leaves it running, with three curl lines to try
+  sluice demo --cluster                # the same on Kafka and a CQL store, which are started if need be
 
 Latencies: ack and status by the client's clock, classified and carrier by the time line that the API shows.
 Exit codes: 0 conserved; 1 an order lost, doubled or left in flight; 130 interrupted; others as in `sluice --help`.";
@@ -71,6 +74,10 @@ pub struct DemoArgs {
     /// Leave it running at the end, until Ctrl-C
     #[arg(long)]
     pub keep: bool,
+    /// Run on Kafka and ScyllaDB: those at SLUICE_TEST_KAFKA and SLUICE_TEST_STORE, else in containers, else Apache Kafka and
+    /// Apache Cassandra as processes, fetched by Maven
+    #[arg(long)]
+    pub cluster: bool,
     /// Address and port of the API; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
@@ -89,6 +96,9 @@ pub enum DemoError {
     /// The pipeline.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The brokers.
+    #[error("no brokers: {0}")]
+    Brokers(#[from] sluice_brokers::Missing),
     /// The orders.
     #[error("the embedded orders can't be read: {0}")]
     Data(#[from] DataError),
@@ -115,6 +125,7 @@ impl DemoError {
             Self::Start(error) => error.exit_code(),
             Self::Folder(_) | Self::Ledger(_) | Self::Failed(_) => exit::IO,
             Self::TurnedDown(_) | Self::Unanswered(_) => exit::FOUND_WRONG,
+            Self::Brokers(_) => exit::NO_SERVER,
             Self::Carriers(_) | Self::Data(_) | Self::Broken => exit::INTERNAL,
         }
     }
@@ -156,7 +167,7 @@ pub async fn command(args: DemoArgs) -> u8 {
 
 /// Everything that runs.
 struct Stage {
-    pipeline: Pipeline,
+    engine: Running,
     fleet: Fleet,
     plan: Arc<Plan>,
     /// Some order to look at, with its merchant.
@@ -178,8 +189,11 @@ async fn give(args: &DemoArgs) -> Result<(Stage, DemoReport), DemoError> {
         carriers: fleet.config(),
         ..Config::default()
     };
-    let pipeline = Box::pin(Pipeline::start(config)).await?;
-    let address = pipeline.address();
+    let engine = match args.cluster {
+        true => Box::pin(Running::cluster(config)).await?,
+        false => Running::Embedded(Box::new(Box::pin(Pipeline::start(config)).await?)),
+    };
+    let address = engine.address();
     let api = Api { address, authority: address.to_string() };
     let work = async {
         bar.say("posting");
@@ -192,17 +206,17 @@ async fn give(args: &DemoArgs) -> Result<(Stage, DemoReport), DemoError> {
     };
     let (sent, proof): (Sent, proof::Proof) = tokio::select! {
         done = Box::pin(work) => done?,
-        why = pipeline.failure() => return Err(DemoError::Failed(why)),
+        why = engine.failure() => return Err(DemoError::Failed(why)),
     };
     let report = DemoReport::new(&sent, sent.acked.len() as u64, plan.planted.len() as u64, &proof);
     let sample = sent.acked.first().map(|order| (order.id, order.merchant));
-    Ok((Stage { pipeline, fleet, plan, sample, folder }, report))
+    Ok((Stage { engine, fleet, plan, sample, folder }, report))
 }
 
 impl Stage {
     /// Says how to go on by hand.
     fn invite(&self) {
-        let url = format!("http://{}", self.pipeline.address());
+        let url = format!("http://{}", self.engine.address());
         let (id, merchant) = self.sample.unwrap_or_default();
         let key = self.plan.merchants.get(merchant).map_or("", |merchant| &merchant.key);
         let id = format_id(id);
@@ -225,7 +239,7 @@ Post an order, read one, see what is measured:
 
     /// Ends everything and removes the folder.
     async fn close(self) {
-        let receipt = Box::pin(self.pipeline.drain(DRAIN)).await;
+        let receipt = Box::pin(self.engine.drain(DRAIN)).await;
         tracing::info!(?receipt, "drained");
         self.fleet.stop().await;
         if let Err(error) = self.folder.close() {

@@ -1,0 +1,76 @@
+//! The stages that the suite gives to every engine.
+
+use sluice_domain::{
+    Group,
+    order_state::{OutcomeStep, on_outcome},
+};
+use sluice_schemas::{delta::Item, order::OrderRef};
+
+use super::CARRIERS;
+use crate::{BatchView, Ctx, Effects, Rows, Stage};
+
+/// The stages of the suite. Each line of an order is a parcel of its own, and its SKU says what becomes of it: `c0` and
+/// `c1` name the carrier, `nobody` is carried by nobody, `none` needs no parcel, `poison` makes the stage panic, `bad`
+/// makes it reject the order. A parcel that a carrier turns down goes to the other one.
+pub fn stages() -> Vec<Box<dyn Stage>> {
+    vec![Box::new(BySku)]
+}
+
+struct BySku;
+
+impl BySku {
+    fn placed(input: usize, order: &OrderRef<'_>, effects: &mut Effects) {
+        effects.classified(input);
+        for (number, line) in order.lines().enumerate() {
+            let Ok(line) = line else { return effects.reject(input, "a line can't be read") };
+            let carrier = match line.sku {
+                "none" => continue,
+                "bad" => return effects.reject(input, "a bad order"),
+                "poison" => panic!("poison"),
+                sku => sku.strip_prefix('c').and_then(|n| n.parse().ok()),
+            };
+            effects.add_parcel(Group::Ambient, 500, &[Item { line: number as u16, quantity: None }]);
+            let parcel = effects.parcels().len() - 1;
+            match carrier {
+                Some(carrier) => effects.route(parcel, carrier),
+                None => effects.nobody(parcel, "nobody takes it"),
+            }
+        }
+    }
+}
+
+impl Stage for BySku {
+    fn name(&self) -> &'static str {
+        "by-sku"
+    }
+
+    fn apply(&self, _: &Ctx<'_>, rows: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
+        effects.rules = 7;
+        for (input, order) in batch.placed() {
+            match order {
+                Ok(order) => Self::placed(input, &order, effects),
+                Err(error) => effects.reject(input, &error.to_string()),
+            }
+        }
+        for (input, outcome) in batch.outcomes() {
+            let Ok(outcome) = outcome else { continue };
+            assert!(outcome.text != "poison", "poison");
+            let (parcel, attempt, kind) = (outcome.parcel, outcome.attempt, outcome.kind);
+            match on_outcome(rows.get(input), &outcome) {
+                Err(_) | Ok(OutcomeStep::Ignore) => {}
+                Ok(OutcomeStep::Settle) => effects.settle(input, parcel, attempt, kind),
+                Ok(OutcomeStep::DeadLetter) => {
+                    effects.settle(input, parcel, attempt, kind);
+                    effects.dead_letter("nobody is left to ask");
+                }
+                Ok(OutcomeStep::Reroute { turned_down, next, order_position }) => {
+                    effects.settle(input, parcel, attempt, kind);
+                    let weight_g = turned_down.weight_g;
+                    effects.next_attempt(next, Group::Ambient, weight_g, &turned_down.items, order_position);
+                    let other = u16::from(turned_down.carrier == CARRIERS[0]);
+                    effects.route(effects.parcels().len() - 1, other);
+                }
+            }
+        }
+    }
+}
