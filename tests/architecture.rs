@@ -80,6 +80,9 @@ fn libraries_stay_where_the_table_puts_them() {
             if library == "fjall" && kind.is_none() {
                 assert_eq!(name, "sluice-engine-embedded", "fjall");
             }
+            if matches!(library, "rdkafka" | "scylla") && kind.is_none() {
+                assert_eq!(name, "sluice-engine-kafka-scylla", "{library}");
+            }
             assert!(!["common", "utils"].iter().any(|n| name.ends_with(n)), "{name}");
         }
     }

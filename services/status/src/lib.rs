@@ -103,7 +103,7 @@ async fn read(status: &Status, id: &str, headers: &HeaderMap) -> Result<Vec<u8>,
     let merchant = authenticate(headers, &status.merchants)?;
     let id: OrderId = id.parse().map_err(|_| Problem::not_found(UNKNOWN))?;
     let stored = status.orders.read(id).await.map_err(|error| {
-        tracing::error!(order_id = %id, %error, "an order could not be read");
+        tracing::warn!(order_id = %id, %error, "an order could not be read");
         Problem::unavailable("The order can't be read now.", 1)
     })?;
     let Some(stored) = stored else { return Err(unknown(status, id)) };

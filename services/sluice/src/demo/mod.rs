@@ -194,7 +194,8 @@ async fn give(args: &DemoArgs) -> Result<(Stage, DemoReport), DemoError> {
         false => Running::Embedded(Box::new(Box::pin(Pipeline::start(config)).await?)),
     };
     let address = engine.address();
-    let api = Api { address, authority: address.to_string() };
+    let tells_repetitions = matches!(engine, Running::Embedded(_));
+    let api = Api { address, authority: address.to_string(), tells_repetitions };
     let work = async {
         bar.say("posting");
         let sent = bar.follow(|done| Box::pin(traffic::send(&plan, &api, done))).await?;
