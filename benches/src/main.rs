@@ -6,6 +6,7 @@ mod engine;
 mod http;
 mod measure;
 mod orders;
+mod peer;
 mod report;
 
 use std::{
@@ -52,11 +53,13 @@ struct Args {
     dry: bool,
 }
 
-/// Parts that the comparisons run as processes of their own.
+/// The cluster: comparisons, and the part of them that is a process of its own.
 #[derive(Debug, clap::Subcommand)]
 enum App {
     /// The scale-out engine over running brokers; prints one JSON object
     ClusterApp(cluster::AppArgs),
+    /// Sluice beside Kafka Streams on the same broker, in alternating rounds
+    KafkaStreams(peer::PeerArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,13 +78,18 @@ enum What {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    if let Some(App::ClusterApp(app)) = &args.app {
-        return report::print(&cluster::run(app)?);
+    match &args.app {
+        Some(App::ClusterApp(app)) => return report::print(&cluster::run(app)?),
+        Some(App::KafkaStreams(peers)) => {
+            let report = peer::run(peers)?;
+            return Ok(Runs::new(args.dry || peers.dry)?.save("peer_kafka_streams.json", &report)?);
+        }
+        None => {}
     }
     fs::create_dir_all(&args.folder)?;
     let all = args.what.is_empty();
     let wants = |what| all || args.what.contains(&what);
-    let runs = Runs::new(&args)?;
+    let runs = Runs::new(args.dry)?;
     for (what, name) in
         [(What::Engine, "engine"), (What::Baskets, "engine_baskets"), (What::Down, "engine_carrier_down")]
     {
@@ -107,12 +115,12 @@ struct Runs {
 }
 
 impl Runs {
-    fn new(args: &Args) -> Result<Self, Box<dyn Error>> {
+    fn new(dry: bool) -> Result<Self, Box<dyn Error>> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("runs");
         let today = measure::today();
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let dated = root.join(format!("{today}-{}-{cores}core", std::env::consts::ARCH));
-        let runs = Self { dated, latest: root.join("latest"), dry: args.dry };
+        let runs = Self { dated, latest: root.join("latest"), dry };
         if !runs.dry {
             fs::create_dir_all(&runs.dated)?;
             fs::create_dir_all(&runs.latest)?;

@@ -47,7 +47,16 @@ pub fn today() -> String {
 
 /// CPU time of this process, all threads.
 pub fn cpu() -> Duration {
-    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_at("/proc/self/stat")
+}
+
+/// CPU time of another process, all threads; none if it is gone.
+pub fn cpu_of(process: u32) -> Duration {
+    cpu_at(&format!("/proc/{process}/stat"))
+}
+
+fn cpu_at(path: &str) -> Duration {
+    let text = fs::read_to_string(path).unwrap_or_default();
     let after = text.rsplit_once(')').map_or("", |x| x.1);
     let ticks: u64 = after.split_ascii_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 10)

@@ -1,0 +1,226 @@
+//! Sluice beside Kafka Streams on the same broker: the same orders, topics, partitions, compression and commit interval,
+//! both exactly once, in alternating rounds. `benches/peers/kafka-streams` says how the rival is tuned.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use serde::Serialize;
+use serde_json::Value;
+use sluice_brokers::{Brokers, Options};
+
+use crate::{measure, report::Origin};
+
+/// What to compare.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PeerArgs {
+    /// Orders a run
+    #[arg(long, default_value_t = 3_000_000)]
+    pub orders: u64,
+    /// Orders a run with rows in the store
+    #[arg(long, default_value_t = 1_000_000)]
+    pub stored_orders: u64,
+    /// Rounds, each with one run of either
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// Partitions
+    #[arg(long, default_value_t = 8)]
+    pub partitions: u16,
+    /// Threads that decide, in either
+    #[arg(long, default_value_t = 2)]
+    pub threads: usize,
+    /// Commit interval of either, ms
+    #[arg(long, default_value_t = 100)]
+    pub commit_interval_ms: u64,
+    /// Print figures only; keep no results
+    #[arg(long)]
+    pub dry: bool,
+}
+
+/// One run of one application.
+#[derive(Debug, Clone, Serialize)]
+pub struct Run {
+    round: usize,
+    orders_per_second: f64,
+    /// CPU of the application, seconds.
+    cpu_seconds: f64,
+    /// CPU of broker and store meanwhile, seconds, the application's start included.
+    server_cpu_seconds: f64,
+    peak_rss_bytes: u64,
+    seconds: f64,
+}
+
+/// Both applications at one kind of work.
+#[derive(Debug, Clone, Serialize)]
+pub struct Comparison {
+    /// `stateless`: classify and route; `stored`: rows as well.
+    work: &'static str,
+    orders: u64,
+    sluice: Vec<Run>,
+    kafka_streams: Vec<Run>,
+    /// Median of the rounds' ratios of orders/s.
+    ratio: f64,
+    /// Least and greatest of them.
+    ratio_range: [f64; 2],
+    /// Median of the ratios of peak memory.
+    memory_ratio: f64,
+}
+
+/// `peer_kafka_streams.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct PeerReport {
+    brokers: String,
+    comparisons: Vec<Comparison>,
+    #[serde(flatten)]
+    origin: Origin,
+}
+
+/// Runs all rounds.
+///
+/// # Errors
+/// Whatever goes wrong; what is missing is named.
+pub fn run(args: &PeerArgs) -> Result<PeerReport, Box<dyn Error>> {
+    let peer = build()?;
+    let brokers = Brokers::start(&Options::default())?;
+    eprintln!("{}", brokers.describe());
+    let mut comparisons = Vec::new();
+    for (work, orders) in [("stateless", args.orders), ("stored", args.stored_orders)] {
+        let (mut sluice, mut kafka_streams) = (Vec::new(), Vec::new());
+        for round in 0..args.rounds {
+            let prefix = format!("{work}-{round}");
+            let stage =
+                Stage { args, brokers: &brokers, peer: &peer, prefix: &prefix, orders, stored: work == "stored" };
+            // Whoever goes second finds the broker warmer, so they take turns.
+            for ours in [round % 2 == 0, round % 2 == 1] {
+                let run = if ours { stage.sluice(round)? } else { stage.streams(round)? };
+                let name = if ours { "sluice" } else { "kafka streams" };
+                eprintln!(
+                    "{work} {round}: {name:<14} {:>9.0} orders/s, CPU {:.1} s and {:.1} s of the servers, {} MiB",
+                    run.orders_per_second,
+                    run.cpu_seconds,
+                    run.server_cpu_seconds,
+                    run.peak_rss_bytes >> 20
+                );
+                if ours { sluice.push(run) } else { kafka_streams.push(run) }
+            }
+        }
+        let comparison = Comparison::new(work, orders, sluice, kafka_streams);
+        let [least, most] = comparison.ratio_range;
+        eprintln!(
+            "{work}: {:.2} times the orders/s ({least:.2} to {most:.2}), {:.2} of the memory",
+            comparison.ratio, comparison.memory_ratio
+        );
+        comparisons.push(comparison);
+    }
+    let origin = Origin::find(Path::new("."), "cargo run --release -p sluice-benches -- kafka-streams");
+    Ok(PeerReport { brokers: brokers.describe(), comparisons, origin })
+}
+
+impl Comparison {
+    fn new(work: &'static str, orders: u64, sluice: Vec<Run>, kafka_streams: Vec<Run>) -> Self {
+        let ratios = |of: fn(&Run) -> f64| {
+            let mut all: Vec<f64> = sluice.iter().zip(&kafka_streams).map(|(a, b)| of(a) / of(b)).collect();
+            all.sort_by(f64::total_cmp);
+            all
+        };
+        let speed = ratios(|r| r.orders_per_second);
+        let memory = ratios(|r| r.peak_rss_bytes as f64);
+        let median = |all: &[f64]| all.get(all.len() / 2).copied().unwrap_or(f64::NAN);
+        let edge = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);
+        let (ratio, ratio_range) = (median(&speed), [edge(speed.first()), edge(speed.last())]);
+        let memory_ratio = median(&memory);
+        Self { work, orders, sluice, kafka_streams, ratio, ratio_range, memory_ratio }
+    }
+}
+
+fn build() -> Result<PathBuf, Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/kafka-streams");
+    let jar = folder.join("target/kafka-streams-peer.jar");
+    if !jar.exists() {
+        eprintln!("building {}", folder.display());
+        let built = Command::new("mvn").args(["-q", "-DskipTests", "package"]).current_dir(&folder).status();
+        if !built.map_err(|e| format!("mvn (Maven builds the rival): {e}"))?.success() {
+            return Err("mvn package failed".into());
+        }
+    }
+    Ok(jar)
+}
+
+/// One pair of runs.
+struct Stage<'a> {
+    args: &'a PeerArgs,
+    brokers: &'a Brokers,
+    peer: &'a Path,
+    prefix: &'a str,
+    orders: u64,
+    stored: bool,
+}
+
+impl Stage<'_> {
+    fn sluice(&self, round: usize) -> Result<Run, Box<dyn Error>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["cluster-app", "--brokers", self.brokers.kafka(), "--prefix", self.prefix]);
+        command.args(["--orders", &self.orders.to_string(), "--partitions", &self.args.partitions.to_string()]);
+        command.args(["--threads", &self.args.threads.to_string()]);
+        command.args(["--commit-interval-ms", &self.args.commit_interval_ms.to_string()]);
+        if self.stored {
+            command.args(["--store", self.brokers.store()]);
+        }
+        self.measured(round, command)
+    }
+
+    fn streams(&self, round: usize) -> Result<Run, Box<dyn Error>> {
+        let prefix = format!("ks-{}", self.prefix);
+        let (orders, partitions) = (self.orders.to_string(), self.args.partitions.to_string());
+        let mut load = self.java();
+        load.args(["load", "--brokers", self.brokers.kafka(), "--prefix", &prefix]);
+        load.args(["--orders", &orders, "--partitions", &partitions]);
+        said(load)?;
+        let mut run = self.java();
+        run.args(["run", "--brokers", self.brokers.kafka(), "--prefix", &prefix]);
+        run.args(["--mode", if self.stored { "store" } else { "stateless" }]);
+        run.args(["--threads", &self.args.threads.to_string()]);
+        run.args(["--commit-interval-ms", &self.args.commit_interval_ms.to_string()]);
+        self.measured(round, run)
+    }
+
+    fn java(&self) -> Command {
+        let mut java = Command::new("java");
+        java.args(["-XX:+UseParallelGC", "-Xms2g", "-Xmx2g", "-Xmn1400m", "-jar"]).arg(self.peer);
+        java
+    }
+
+    fn measured(&self, round: usize, command: Command) -> Result<Run, Box<dyn Error>> {
+        let servers = || self.brokers.pids().into_iter().map(|pid| measure::cpu_of(pid).as_secs_f64()).sum::<f64>();
+        let (before, _started) = (servers(), Instant::now());
+        let value = said(command)?;
+        let number = |names: &[&str]| {
+            let found = names.iter().find_map(|name| value.get(name).and_then(Value::as_f64));
+            found.ok_or_else(|| format!("no {} in {value}", names.join(" or ")))
+        };
+        Ok(Run {
+            round,
+            orders_per_second: number(&["orders_per_second"])?,
+            cpu_seconds: number(&["cpu_seconds", "process_cpu_seconds"])?,
+            server_cpu_seconds: servers() - before,
+            peak_rss_bytes: number(&["peak_rss_bytes", "max_rss_bytes"])? as u64,
+            seconds: number(&["seconds"])?,
+        })
+    }
+}
+
+/// Runs a command and reads the line of JSON that it ends with.
+fn said(mut command: Command) -> Result<Value, Box<dyn Error>> {
+    let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("{command:?}: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().last().unwrap_or_default();
+    if !output.status.success() {
+        return Err(format!("{command:?} failed: {last}").into());
+    }
+    let parsed: Result<BTreeMap<String, Value>, _> = serde_json::from_str(last);
+    Ok(Value::Object(parsed.map_err(|e| format!("{command:?}: {e}: {last}"))?.into_iter().collect()))
+}
