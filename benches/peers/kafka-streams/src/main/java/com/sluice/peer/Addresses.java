@@ -61,8 +61,8 @@ final class Addresses {
         Draws draws = new Draws(seed ^ SEED, household);
         out.append("{\"name\":\"").append(draws.pick(GIVEN)).append(' ').append(draws.pick(GIVEN)).append(' ')
             .append(draws.pick(SURNAME));
-        out.append("\",\"street\":\"").append(draws.below(9_899) + 100).append(' ').append(draws.pick(QUARTER)).append(' ')
-            .append(draws.pick(STREET)).append(' ').append(draws.pick(SUFFIX));
+        out.append("\",\"street\":\"").append(draws.below(9_899) + 100).append(' ').append(draws.pick(QUARTER))
+            .append(' ').append(draws.pick(STREET)).append(' ').append(draws.pick(SUFFIX));
         if (draws.below(3) == 0) {
             out.append(", Building ").append((char) ('A' + draws.below(6)));
             out.append(", Apartment ").append(draws.below(60) + 1);

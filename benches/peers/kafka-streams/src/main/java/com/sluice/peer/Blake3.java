@@ -1,8 +1,8 @@
 package com.sluice.peer;
 
 /**
- * The first 16 bytes of BLAKE3 of at most 1,024 bytes, which is one chunk: order ids come from it. An own one because the
- * libraries' allocate several objects a hash.
+ * The first 16 bytes of BLAKE3 of at most 1,024 bytes, which is one chunk: order ids come from it. An own one because
+ * the libraries' allocate several objects a hash.
  */
 final class Blake3 {
     private static final int[] IV = {

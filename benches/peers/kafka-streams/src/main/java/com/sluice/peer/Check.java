@@ -19,6 +19,7 @@ final class Check {
     /** Orders and parcel numbers. */
     private final LongList routed = new LongList();
     private final LongList shipped = new LongList();
+    private final LongList eventIds = new LongList();
     private long deadParcels;
     private long settled;
     private long wrongHeaders;
@@ -69,9 +70,14 @@ final class Check {
         OrderEvent event = OrderEvent.parseFrom(record.value());
         byte[] subject = record.headers().lastHeader("ce_subject").value();
         boolean seven = record.headers().toArray().length == 7;
-        if (!seven || !Arrays.equals(subject, record.key()) || !Arrays.equals(subject, Text.ascii(event.getOrderId()))) {
+        boolean named = Arrays.equals(subject, record.key()) && Arrays.equals(subject, Text.ascii(event.getOrderId()));
+        if (!seven || !named) {
             wrongHeaders++;
         }
+        String id = new String(record.headers().lastHeader("ce_id").value(), StandardCharsets.US_ASCII);
+        // Partition and offset fit beside each other: 16 bits of one, 40 of the other, and which topic it was.
+        long place = Long.parseUnsignedLong(id.substring(16), 16);
+        eventIds.add(Long.parseLong(id.substring(4, 8), 16) << 48 ^ place >>> 32 << 1 ^ place & 1);
         if (!event.hasAccepted()) {
             settled++;
             return;
@@ -100,13 +106,16 @@ final class Check {
         long[] shipments = shipped.sorted();
         boolean eventEach = Arrays.equals(all, known.sorted()) && LongList.repeats(all) == 0;
         boolean shipmentEach = Arrays.equals(routed.sorted(), shipments) && LongList.repeats(shipments) == 0;
+        boolean idEach = LongList.repeats(eventIds.sorted()) == 0;
+        boolean good = eventEach && shipmentEach && idEach && wrongHeaders == 0;
         Map<String, Object> result = new LinkedHashMap<>();
-        result.put("good", eventEach && shipmentEach && wrongHeaders == 0);
+        result.put("good", good);
         result.put("orders", orders.size());
         result.put("malformed", malformed.size());
         result.put("accepted_events", accepted.size());
         result.put("settled_events", settled);
         result.put("events_with_wrong_headers", wrongHeaders);
+        result.put("event_ids_unique", idEach);
         result.put("one_event_an_order", eventEach);
         result.put("parcels_routed", routed.size());
         result.put("parcels_nobody_takes", deadParcels);
@@ -116,6 +125,6 @@ final class Check {
             result.put("shipments_" + Router.CARRIERS.get(carrier), byCarrier[carrier]);
         }
         System.out.println(Json.of(result));
-        return eventEach && shipmentEach && wrongHeaders == 0;
+        return good;
     }
 }

@@ -11,8 +11,8 @@ import java.util.Arrays;
 import java.util.zip.CRC32C;
 
 /**
- * Sluice's data files: magic (8 bytes), version, rows, unpacked length, CRC32C (u32 little endian each), then columns in
- * a zstd frame; every column stands behind its length. Numbers in a column are unsigned LEB128.
+ * Sluice's data files: magic (8 bytes), version, rows, unpacked length, CRC32C (u32 little endian each), then columns
+ * in a zstd frame; every column stands behind its length. Numbers in a column are unsigned LEB128.
  */
 final class DataFile {
     private static final int HEADER = 24;

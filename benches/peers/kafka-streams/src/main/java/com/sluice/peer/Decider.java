@@ -1,8 +1,8 @@
 package com.sluice.peer;
 
 /**
- * The work on one order, without Kafka: read, identify, classify, split, route. One for each task; what it gives is valid
- * until the next order.
+ * The work on one order, without Kafka: read, identify, classify, split, route. One for each task; what it gives is
+ * valid until the next order.
  */
 final class Decider {
     /** How far placed_at may lie from the time of the order's record, ms. */

@@ -11,6 +11,9 @@ import org.apache.kafka.common.header.internals.RecordHeaders;
  */
 final class EventWriter {
     private static final int EPOCH = 1;
+    /** Which input topic an event follows from, where Sluice has the number of the entry in a record. */
+    static final int FROM_ORDERS = 0;
+    static final int FROM_OUTCOMES = 1;
     private static final int LENGTH = 2;
     private static final Header SPEC_VERSION = new RecordHeader("ce_specversion", Text.ascii("1.0"));
     private static final Header SOURCE = new RecordHeader("ce_source", Text.ascii("/sluice"));
@@ -26,14 +29,15 @@ final class EventWriter {
         return (long) EPOCH << 48 | (long) partition << 32 | offset >>> 32;
     }
 
-    static long idLower(long offset) {
-        return offset << 32;
+    static long idLower(long offset, int topic) {
+        return offset << 32 | topic;
     }
 
     Headers headers(Header type, byte[] orderId, int partition, long offset, long occurredAtMs) {
+        int topic = type == ACCEPTED ? FROM_ORDERS : FROM_OUTCOMES;
         byte[] id = new byte[32];
         Text.hex(id, 0, idUpper(partition, offset));
-        Text.hex(id, 16, idLower(offset));
+        Text.hex(id, 16, idLower(offset, topic));
         Header[] headers = {
             SPEC_VERSION, new RecordHeader("ce_id", id), SOURCE, type,
             new RecordHeader("ce_time", Text.rfc3339(occurredAtMs)), new RecordHeader("ce_subject", orderId),

@@ -1,6 +1,6 @@
 package com.sluice.peer;
 
-/** Ids from requests: BLAKE3 over merchant and idempotency key, which stand as {@code merchant/key} in a record's key. */
+/** Ids from requests: BLAKE3 over merchant and idempotency key; a record's key is {@code merchant/key}. */
 final class Identity {
     private static final int MAX_MERCHANT = 32;
     private static final int MAX_KEY = 255;

@@ -92,8 +92,8 @@ final class Load {
     }
 
     /**
-     * Lines are {@code merchant/key TAB order}, or just an order whose {@code idempotency_key}, if it has one, goes with
-     * merchant m-0.
+     * Lines are {@code merchant/key TAB order}, or just an order whose {@code idempotency_key}, if it has one, goes
+     * with merchant m-0.
      */
     private void file(String path, long most, boolean restamp) throws Exception {
         try (InputStream in = path.equals("-") ? System.in : new FileInputStream(path);

@@ -72,7 +72,7 @@ final class OrderProcessor implements Processor<byte[], byte[], Key, byte[]> {
         context.forward(new Record<>(key, event, input.timestamp(), headers), PeerTopology.EVENTS);
         if (stores) {
             byte[] row = rows.accepted(decider, record, partition, offset, now);
-            store.put(rows.key(order.idUpper, order.idLower, partition, offset), row);
+            store.put(rows.key(order.idUpper, order.idLower, partition, offset, EventWriter.FROM_ORDERS), row);
         }
     }
 

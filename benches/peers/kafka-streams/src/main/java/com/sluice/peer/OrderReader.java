@@ -286,7 +286,7 @@ final class OrderReader {
         checkCharacters();
     }
 
-    /** Unescapes what follows a backslash before {@code read}; leaves {@link #at} behind it and gives where to go on. */
+    /** Unescapes what follows a backslash before {@code read}; leaves {@link #at} behind it and gives the new end. */
     private int unescape(int read, int write) throws Unfit {
         at = read + 1;
         switch (in[read]) {

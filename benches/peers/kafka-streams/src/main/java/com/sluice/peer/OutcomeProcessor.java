@@ -49,7 +49,9 @@ final class OutcomeProcessor implements Processor<byte[], byte[], Key, byte[]> {
             byte[] event = events.settled(outcome, id, row, reader.position(), merchantLength);
             Headers headers = events.headers(EventWriter.SETTLED, id, partition, offset, outcome.atMs());
             context.forward(new Record<>(new Key(id, target), event, input.timestamp(), headers), PeerTopology.EVENTS);
-            store.put(rows.key(outcome.idUpper(), outcome.idLower(), partition, offset), rows.settled(outcome));
+            byte[] key =
+                rows.key(outcome.idUpper(), outcome.idLower(), partition, offset, EventWriter.FROM_OUTCOMES);
+            store.put(key, rows.settled(outcome));
         } catch (Unfit e) {
             Headers headers = new RecordHeaders();
             headers.add("reason", Text.utf8(e.getMessage()));

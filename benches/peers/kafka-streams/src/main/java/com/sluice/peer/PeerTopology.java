@@ -48,7 +48,8 @@ final class PeerTopology {
 
     /** Rows are written once and seldom read, so a record cache in front would only cost. */
     private static StoreBuilder<KeyValueStore<byte[], byte[]>> store() {
-        return Stores.keyValueStoreBuilder(Stores.persistentKeyValueStore(STORE), Serdes.ByteArray(), Serdes.ByteArray())
+        var rows = Stores.persistentKeyValueStore(STORE);
+        return Stores.keyValueStoreBuilder(rows, Serdes.ByteArray(), Serdes.ByteArray())
             .withCachingDisabled()
             .withLoggingEnabled(Map.of());
     }

@@ -39,7 +39,7 @@ final class Router {
     }
 
     static String whyNobody(int group, int weight) {
-        return String.format(Locale.ROOT, "no carrier takes %s parcels of %,d g (limit %,d g)", Goods.GROUPS.get(group), weight,
-            MAX_WEIGHT_G);
+        return String.format(Locale.ROOT, "no carrier takes %s parcels of %,d g (limit %,d g)",
+            Goods.GROUPS.get(group), weight, MAX_WEIGHT_G);
     }
 }

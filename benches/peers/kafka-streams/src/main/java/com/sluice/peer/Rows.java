@@ -17,12 +17,12 @@ final class Rows {
     private final ByteWriter deltas = new ByteWriter();
     private final ByteWriter out = new ByteWriter();
 
-    byte[] key(long idUpper, long idLower, int partition, long offset) {
+    byte[] key(long idUpper, long idLower, int partition, long offset, int topic) {
         out.clear();
         out.putLong(idUpper);
         out.putLong(idLower);
         out.putLong(EventWriter.idUpper(partition, offset));
-        out.putLong(EventWriter.idLower(offset));
+        out.putLong(EventWriter.idLower(offset, topic));
         return out.copy();
     }
 

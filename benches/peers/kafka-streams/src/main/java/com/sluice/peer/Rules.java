@@ -9,8 +9,8 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * Sluice's rule file: words in a title, for goods that the catalogue doesn't know. All words of all rules are looked for
- * in one pass by an Aho-Corasick automaton; of the rules that match, the first in the file wins.
+ * Sluice's rule file: words in a title, for goods that the catalogue doesn't know. All words of all rules are looked
+ * for in one pass by an Aho-Corasick automaton; of the rules that match, the first in the file wins.
  */
 final class Rules {
     private static final int LONGEST_TITLE = 200;
