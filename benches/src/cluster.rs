@@ -105,12 +105,16 @@ pub fn run(args: &AppArgs) -> Result<AppReport, Box<dyn std::error::Error>> {
     let progress = Progress::start(&log, deployment)?;
     let health = Arc::new(HealthBoard::new(table.carriers().len()));
     let stages: MakeStages = Arc::new(move || engine::stages(&table).unwrap_or_default());
+    // Without a store nothing has to wait for it.
+    let stored = folds.is_some();
+    let following = Arc::clone(&progress);
+    let folded = move |partition| if stored { following.fold_offset(partition) } else { Some(u64::MAX) };
     let owners = OwnersConfig {
         log: log.clone(),
         deployment,
         threads: args.threads,
         store: rows,
-        progress: Arc::clone(&progress),
+        folded: Arc::new(folded),
         runtime: runtime.handle().clone(),
         health,
         clock: clock.clone(),

@@ -61,6 +61,7 @@ impl Kind {
 pub(crate) struct Jvm {
     kind: Kind,
     address: String,
+    behind_proxy: Option<String>,
     version: String,
     command: Command,
     log: PathBuf,
@@ -70,8 +71,9 @@ pub(crate) struct Jvm {
 }
 
 impl Jvm {
-    /// Prepares `folder` (its data is kept if it has any), and starts the server.
-    pub(crate) fn start(kind: Kind, folder: &Path, heap_mb: u32) -> Result<Self, Missing> {
+    /// Prepares `folder` (its data is kept if it has any), and starts the server. Kafka also listens for a proxy if there
+    /// is one at this port.
+    pub(crate) fn start(kind: Kind, folder: &Path, heap_mb: u32, proxy: Option<u16>) -> Result<Self, Missing> {
         let java = java(kind)?;
         let jars = jars::of(kind.name(), kind.profile())?;
         let folder = std::path::absolute(folder.join(kind.profile())).map_err(io("making a path absolute"))?;
@@ -80,12 +82,13 @@ impl Jvm {
         process::lock(&lock, &folder)?;
         let ports = ports_of(&folder)?;
         let command = match kind {
-            Kind::Kafka => kafka(&java, &jars, &folder, heap_mb, ports)?,
+            Kind::Kafka => kafka(&java, &jars, &folder, heap_mb, ports, proxy)?,
             Kind::Cassandra => cassandra(&java, &jars, &folder, heap_mb, ports)?,
         };
         let mut jvm = Self {
             kind,
             address: format!("127.0.0.1:{}", ports[0]),
+            behind_proxy: proxy.filter(|_| kind == Kind::Kafka).map(|_| format!("127.0.0.1:{}", ports[2])),
             version: version(kind, &jars),
             command,
             log: folder.join(format!("{}.log", kind.profile())),
@@ -98,6 +101,10 @@ impl Jvm {
 
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    pub(crate) fn behind_proxy(&self) -> Option<&str> {
+        self.behind_proxy.as_deref()
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
@@ -165,9 +172,16 @@ fn ports_of(folder: &Path) -> Result<[u16; 3], Missing> {
     Ok(ports)
 }
 
-fn kafka(java: &Path, jars: &Path, folder: &Path, heap_mb: u32, ports: [u16; 3]) -> Result<Command, Missing> {
+fn kafka(
+    java: &Path,
+    jars: &Path,
+    folder: &Path,
+    heap_mb: u32,
+    ports: [u16; 3],
+    proxy: Option<u16>,
+) -> Result<Command, Missing> {
     let properties = folder.join("server.properties");
-    let text = SERVER_PROPERTIES
+    let text = with_proxy(SERVER_PROPERTIES, proxy.map(|port| (ports[2], port)))
         .replace("@PORT@", &ports[0].to_string())
         .replace("@CONTROLLER_PORT@", &ports[1].to_string())
         .replace("@FOLDER@", &folder.display().to_string());
@@ -201,6 +215,18 @@ fn kafka(java: &Path, jars: &Path, folder: &Path, heap_mb: u32, ports: [u16; 3])
     command.args(["-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError"]);
     command.arg("kafka.Kafka").arg(&properties);
     Ok(command)
+}
+
+/// The properties with a listener on the first port that tells clients of the second.
+fn with_proxy(properties: &str, ports: Option<(u16, u16)>) -> String {
+    let Some((port, advertised)) = ports else { return properties.to_owned() };
+    let line = |line: &str| match line.split_once('=') {
+        Some(("listeners", _)) => format!("{line},PROXIED://127.0.0.1:{port}\n"),
+        Some(("advertised.listeners", _)) => format!("{line},PROXIED://127.0.0.1:{advertised}\n"),
+        Some(("listener.security.protocol.map", _)) => format!("{line},PROXIED:PLAINTEXT\n"),
+        _ => format!("{line}\n"),
+    };
+    properties.lines().map(line).collect()
 }
 
 fn cassandra(java: &Path, jars: &Path, folder: &Path, heap_mb: u32, ports: [u16; 3]) -> Result<Command, Missing> {

@@ -41,11 +41,14 @@ pub struct Options {
     /// Where JVM processes keep their data and logs, across runs; without it, in a temporary folder that is removed
     /// on drop. Containers keep nothing after drop.
     pub folder: Option<PathBuf>,
+    /// Port of 127.0.0.1 at which a proxy listens that passes connections on to [`Brokers::kafka_behind_proxy`]: clients
+    /// that bootstrap there are told no other address. Honoured by a JVM process only.
+    pub kafka_proxy: Option<u16>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { kafka_heap_mb: 1024, store_heap_mb: 2048, with_store: true, folder: None }
+        Self { kafka_heap_mb: 1024, store_heap_mb: 2048, with_store: true, folder: None, kafka_proxy: None }
     }
 }
 
@@ -92,11 +95,9 @@ impl Brokers {
         let (kafka, store) = std::thread::scope(|scope| {
             let store = options.with_store.then(|| {
                 let (engine, folder) = (engine.clone(), &folder);
-                scope.spawn(move || {
-                    Server::start(Kind::Cassandra, store, engine, folder, options.store_heap_mb.max(512))
-                })
+                scope.spawn(move || Server::start(Kind::Cassandra, store, engine, folder, options))
             });
-            let kafka = Server::start(Kind::Kafka, kafka, engine.clone(), &folder, options.kafka_heap_mb.max(256));
+            let kafka = Server::start(Kind::Kafka, kafka, engine.clone(), &folder, options);
             let store = store.map(|store| match store.join() {
                 Ok(store) => store,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -109,6 +110,15 @@ impl Brokers {
     /// Bootstrap servers of Kafka: a list of `host:port`, separated by commas.
     pub fn kafka(&self) -> &str {
         self.kafka.address()
+    }
+
+    /// Where a proxy at [`Options::kafka_proxy`] has to pass connections on to, `host:port`; `None` if nobody asked for it
+    /// or Kafka is no JVM process.
+    pub fn kafka_behind_proxy(&self) -> Option<&str> {
+        match &self.kafka {
+            Server::Jvm(jvm) => jvm.behind_proxy(),
+            _ => None,
+        }
     }
 
     /// Address of the store, `host:port`; empty without a store.
@@ -188,8 +198,12 @@ impl Server {
         given: Option<String>,
         engine: Option<Engine>,
         folder: &Path,
-        heap_mb: u32,
+        options: &Options,
     ) -> Result<Self, Missing> {
+        let heap_mb = match kind {
+            Kind::Kafka => options.kafka_heap_mb.max(256),
+            Kind::Cassandra => options.store_heap_mb.max(512),
+        };
         if let Some(address) = given {
             await_given(kind, &address)?;
             return Ok(Self::Given { kind, address });
@@ -200,7 +214,7 @@ impl Server {
                 Err(error) => tracing::warn!(%error, "a container could not be used; trying a JVM process"),
             }
         }
-        Jvm::start(kind, folder, heap_mb).map(Box::new).map(Self::Jvm)
+        Jvm::start(kind, folder, heap_mb, options.kafka_proxy).map(Box::new).map(Self::Jvm)
     }
 
     fn address(&self) -> &str {

@@ -45,7 +45,10 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let submissions = submissions();
     println!("{ORDERS} orders of two lines, {PARTITIONS} partitions; orders/s");
-    println!("{:>5} {:>12} {:>12} {:>6} {:>12} {:>12} {:>6}", "round", "bare write", "writer", "", "bare read", "reader", "");
+    println!(
+        "{:>5} {:>12} {:>12} {:>6} {:>12} {:>12} {:>6}",
+        "round", "bare write", "writer", "", "bare read", "reader", ""
+    );
     let mut ratios = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let mut config = LogConfig::new(&bootstrap, Vec::new());
@@ -84,7 +87,8 @@ fn rate(work: impl FnOnce()) -> f64 {
 
 fn submissions() -> Vec<Submission> {
     let (mut all, mut submission) = (Vec::new(), Submission::default());
-    let ship_to = ShipTo { name: "Ada Byron", street: "1 Main St", city: "Springfield", postal_code: "12345", country: "US" };
+    let ship_to =
+        ShipTo { name: "Ada Byron", street: "1 Main St", city: "Springfield", postal_code: "12345", country: "US" };
     for i in 0..ORDERS {
         let fingerprint = Fingerprint::of("m-1", &i.to_string());
         let id = OrderId::new(1_794_268_800_000 + i as u64 / 200, fingerprint, SlotCount::DEFAULT);
@@ -101,7 +105,10 @@ fn submissions() -> Vec<Submission> {
         let start = submission.bytes.len();
         put_head(&mut submission.bytes, &head);
         for sku in ["1029743", "951590"] {
-            put_line(&mut submission.bytes, &Line { sku, title: "FLUID MILK WHITE ONLY | 1 GA", quantity: 2, unit_price: 129 });
+            put_line(
+                &mut submission.bytes,
+                &Line { sku, title: "FLUID MILK WHITE ONLY | 1 GA", quantity: 2, unit_price: 129 },
+            );
         }
         submission.orders.push(Submitted { id, fingerprint, record: start..submission.bytes.len() });
         if submission.orders.len() == SUBMISSION {

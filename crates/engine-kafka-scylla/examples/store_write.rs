@@ -139,7 +139,7 @@ async fn write(store: &Store, orders: &[(OrderId, Vec<u8>)], rows_per_call: usiz
 /// The upper bound: rows are sorted, cut and bound beforehand, and nothing is retried or counted.
 async fn bare(session: &Session, orders: &[(OrderId, Vec<u8>)], per_batch: usize, in_flight: usize) -> Result<f64> {
     let insert = format!(
-        "INSERT INTO {KEYSPACE}.order_rows (placed_second, slot, order_id, event_id, deltas, record) VALUES (?, ?, ?, ?, ?, ?)"
+        "INSERT INTO {KEYSPACE}.order_rows (placed_second, slot_group, order_id, event_id, deltas, record) VALUES (?, ?, ?, ?, ?, ?)"
     );
     let insert = session.prepare(insert).await?;
     let mut values: Vec<Values<'_>> = rows(orders).map(values_of).collect();
@@ -164,7 +164,7 @@ async fn bare(session: &Session, orders: &[(OrderId, Vec<u8>)], per_batch: usize
 fn values_of(row: Row<'_>) -> Values<'_> {
     let record = row.record.map_or(MaybeUnset::Unset, MaybeUnset::Set);
     let second = (row.order.placed_at_ms() / 1000) as i64;
-    (second, i32::from(row.order.slot()), row.order.0.to_be_bytes(), row.event, row.deltas, record)
+    (second, i32::from(row.order.slot() / 16), row.order.0.to_be_bytes(), row.event, row.deltas, record)
 }
 
 async fn bare_session(address: &str, config: &StoreConfig) -> Result<Session> {

@@ -94,8 +94,8 @@ impl LogConfig {
             commit_interval: Duration::from_millis(20),
             orders_per_commit: 20_000,
             linger: Duration::from_millis(2),
-            queue_bytes: 64 << 20,
-            overlay_bytes: 64 << 20,
+            queue_bytes: 32 << 20,
+            overlay_bytes: 16 << 20,
             index_entries: 2 << 20,
             scratch: std::env::temp_dir(),
             max_lag: 1_000_000,
@@ -147,10 +147,10 @@ impl LogConfig {
             .set("heartbeat.interval.ms", (self.session_timeout.as_millis() / 4).max(100).to_string())
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("fetch.wait.max.ms", "20")
-            .set("queued.max.messages.kbytes", "65536")
+            .set("queued.max.messages.kbytes", "16384")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "100")
-            .set("max.partition.fetch.bytes", "4194304");
+            .set("max.partition.fetch.bytes", "2097152");
         config
     }
 
@@ -165,7 +165,7 @@ impl LogConfig {
             .set("message.max.bytes", "8388608")
             .set("batch.size", "1048576")
             .set("queue.buffering.max.messages", "1000000")
-            .set("queue.buffering.max.kbytes", "262144");
+            .set("queue.buffering.max.kbytes", "32768");
         config
     }
 }

@@ -21,6 +21,8 @@ pub mod reader;
 pub mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod topics;
 pub mod writer;
 

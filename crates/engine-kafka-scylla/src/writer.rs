@@ -104,6 +104,9 @@ enum Work {
     Outcomes(Vec<u8>, Vec<(OrderId, Range<usize>)>, Arc<Ledger>, u64),
 }
 
+/// A record that the brokers refused, and when it is written again.
+type Refused = (Instant, Vec<u8>, Box<Cargo>);
+
 /// What the thread, the brokers' answers and the ports share.
 struct Shared {
     topic: String,
@@ -119,7 +122,7 @@ struct Shared {
     work: SyncSender<Work>,
     /// Records of outcomes that the brokers refused, and when they are written again. Bounded: their bytes still count as
     /// waiting.
-    again: Mutex<VecDeque<(Instant, Vec<u8>, Box<Cargo>)>>,
+    again: Mutex<VecDeque<Refused>>,
     wakers: Mutex<Vec<Waker>>,
 }
 

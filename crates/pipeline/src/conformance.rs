@@ -14,10 +14,7 @@ mod stages;
 
 use std::sync::Arc;
 
-use sluice_domain::{
-    Fingerprint, OrderId, OrderState, ShipmentId, SlotCount,
-    order_state::Class,
-};
+use sluice_domain::{Fingerprint, OrderId, OrderState, ShipmentId, SlotCount, order_state::Class};
 use sluice_schemas::{
     order::{Head, Line, ShipTo, put_head, put_line},
     outcome::OutcomeKind,

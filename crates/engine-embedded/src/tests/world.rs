@@ -283,6 +283,17 @@ impl Harness for World {
         self.open().unwrap();
     }
 
+    /// The group is written and never synced: a disk in memory loses some or all of it.
+    fn crash(&mut self) {
+        self.step_owners();
+        let journal = self.engine().journal();
+        journal.prepare().unwrap();
+        if let WriterStep::Write(group, _) = journal.begin(false) {
+            journal.write(&group).unwrap();
+        }
+        self.restart();
+    }
+
     fn refuse_commits(&mut self, refuse: bool) {
         self.engine().journal().pretend_full(refuse);
     }

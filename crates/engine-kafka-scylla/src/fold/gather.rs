@@ -20,10 +20,10 @@ use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::store::{Row, Store};
 
-/// Rows of a gather; the frame that reaches it is still taken whole. 20,000 rows keep a store busy for 0.1 s.
-const MAX_ROWS: usize = 20_000;
+/// Rows of a gather; the frame that reaches it is still taken whole. 40,000 rows keep a store busy for 0.2 s.
+const MAX_ROWS: usize = 40_000;
 /// Bytes of a gather, likewise.
-const MAX_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// How long rows may gather while nothing else is being written. Much more would be felt by a customer who looks at an
 /// order just placed; much less makes requests of few rows.
 const MAX_AGE: Duration = Duration::from_millis(20);

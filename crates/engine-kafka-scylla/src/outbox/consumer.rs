@@ -26,6 +26,9 @@ use crate::{config::LogConfig, context::Quiet, topics::Names, writer::Ledger};
 
 /// How long a poll waits when nothing comes.
 const POLL: Duration = Duration::from_millis(20);
+/// How long a full buffer keeps the thread from polling before it pauses: what was paused is fetched again only up to a
+/// second after it is resumed, which a reader that is just about as fast would notice.
+const FULL: Duration = Duration::from_millis(250);
 /// How often the end of a wait is looked for.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long the brokers may take to say what is committed before they are asked again.
@@ -40,7 +43,7 @@ pub(super) type Client = BaseConsumer<Member>;
 /// What the thread, the callbacks and the outboxes share.
 pub(super) struct Shared {
     config: LogConfig,
-    options: OutboxOptions,
+    pub options: OutboxOptions,
     pub carrier: Arc<str>,
     topic: String,
     partitions: u16,
@@ -215,7 +218,9 @@ impl Member {
         let mut told = false;
         loop {
             let mut ask = TopicPartitionList::with_capacity(list.count());
-            list.elements().iter().for_each(|e| drop(ask.add_partition(&shared.topic, e.partition())));
+            for element in list.elements() {
+                ask.add_partition(&shared.topic, element.partition());
+            }
             let answer = client.committed_offsets(ask, COMMITTED);
             let answer = answer.and_then(|list| list.elements().iter().try_for_each(|e| e.error()).map(|()| list));
             match answer {
@@ -324,7 +329,9 @@ fn serve(shared: &Arc<Shared>, client: &Client) -> bool {
     let mut round = Round { shared, client, told: None };
     loop {
         match client.poll(POLL) {
-            Some(Ok(message)) => round.take(message.partition(), message.offset(), message.payload().unwrap_or_default()),
+            Some(Ok(message)) => {
+                round.take(message.partition(), message.offset(), message.payload().unwrap_or_default())
+            }
             Some(Err(error)) => round.trouble(&error),
             None => {}
         }
@@ -386,12 +393,19 @@ impl Round<'_> {
                 inner.state.begin();
             }
         }
-        let (open, buffered) = (inner.state.phase == Phase::Open, inner.state.buffered);
         let full = shared.options.buffer_bytes;
+        let until = Instant::now() + FULL;
+        while inner.state.phase == Phase::Open && inner.state.buffered >= full && !inner.stop {
+            let over = inner.state.to_pause(true).is_empty();
+            if over || shared.news.wait_until(&mut inner, until).timed_out() {
+                break;
+            }
+        }
+        let (open, buffered) = (inner.state.phase == Phase::Open, inner.state.buffered);
         let pause = match (open, inner.state.to_pause(true), inner.state.to_pause(false)) {
             (false, running, _) => Some((true, running)),
             (true, running, _) if buffered >= full => Some((true, running)),
-            (true, _, resting) if buffered <= full / 4 => Some((false, resting)),
+            (true, _, resting) if buffered <= full / 4 * 3 => Some((false, resting)),
             _ => None,
         };
         let back = if open { inner.state.to_seek() } else { Vec::new() };
@@ -407,7 +421,9 @@ impl Round<'_> {
 
     fn pause(&self, pause: bool, partitions: &[i32]) {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
-        partitions.iter().for_each(|&partition| drop(list.add_partition(&self.shared.topic, partition)));
+        for &partition in partitions {
+            list.add_partition(&self.shared.topic, partition);
+        }
         let done = if pause { self.client.pause(&list) } else { self.client.resume(&list) };
         match done {
             Ok(()) => {

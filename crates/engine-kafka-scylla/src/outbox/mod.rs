@@ -55,11 +55,7 @@ pub struct OutboxOptions {
 
 impl Default for OutboxOptions {
     fn default() -> Self {
-        Self {
-            revoke_grace: Duration::from_secs(2),
-            buffer_bytes: 4 << 20,
-            commit_interval: Duration::from_millis(50),
-        }
+        Self { revoke_grace: Duration::from_secs(2), buffer_bytes: 4 << 20, commit_interval: Duration::from_millis(50) }
     }
 }
 
@@ -159,7 +155,14 @@ impl Outbox for KafkaOutbox {
         }
         let taken = match state.phase {
             Phase::Starting(_) => 0,
-            Phase::Open => state.take(max, out),
+            Phase::Open => {
+                let (full, before) = (self.shared.options.buffer_bytes, state.buffered);
+                let taken = state.take(max, out);
+                if before >= full && state.buffered < full {
+                    self.shared.news.notify_all();
+                }
+                taken
+            }
             Phase::Idle | Phase::Closed => return Poll::Ready(Err(LogError::Closed)),
         };
         if taken == 0 && max > 0 {

@@ -240,7 +240,8 @@ impl State {
 
     /// Nothing that was handed out can settle any more.
     pub(super) fn quiet(&self) -> bool {
-        self.settlements.is_empty() && (self.slices.is_empty() || matches!(self.phase, Phase::Idle | Phase::Starting(_)))
+        self.settlements.is_empty()
+            && (self.slices.is_empty() || matches!(self.phase, Phase::Idle | Phase::Starting(_)))
     }
 
     /// Forgets what the last reader got, and starts positions anew. Partitions that it got frames of are to be put back.
@@ -285,8 +286,11 @@ impl State {
     pub(super) fn push(&mut self, mut frame: Frame) -> bool {
         let Some(part) = self.parts.get_mut(&frame.partition) else { return false };
         part.touched = true;
-        let done = *part.done.get_or_insert((frame.offset, 0));
-        part.committed.get_or_insert((done, None));
+        let done = part.done.unwrap_or((frame.offset, 0));
+        if part.done.is_none() {
+            // That it starts at the start needs no commit.
+            (part.done, part.committed) = (Some(done), Some((done, None)));
+        }
         if part.back || self.phase != Phase::Open || frame.offset < done.0 {
             return false;
         }

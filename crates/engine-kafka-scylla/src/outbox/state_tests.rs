@@ -124,6 +124,29 @@ fn little_is_remembered_behind_an_entry_that_stays_open() {
     assert!(commit(&mut state).iter().all(|c| c.1 == frames as i64 / 8));
 }
 
+#[test]
+fn what_was_settled_is_known_after_a_session_was_lost() {
+    let mut state = open(1);
+    state.push(frame_of(0, 0, 4));
+    take(&mut state, 4);
+    state.settled(1, 0);
+    state.advance(0);
+    state.settled(2, 7);
+    state.lost();
+    state.advance(7);
+    assert_eq!(commit(&mut state), []);
+    state.assigned(0, None, Mark::default());
+    state.begin();
+    assert_eq!(state.start_of(0), Some(0));
+    state.push(frame_of(0, 0, 4));
+    assert_eq!(take(&mut state, 9).len(), 2);
+    assert_eq!(commit(&mut state), [(0, 0, "v1;settled=2".to_owned())]);
+    // Another has got further meanwhile.
+    state.lost();
+    state.assigned(0, Some(3), Mark { settled: 1, sending: None });
+    assert_eq!((state.start_of(0), commit(&mut state)), (Some(3), Vec::new()));
+}
+
 proptest! {
     /// What is committed never passes an entry that isn't settled, and reaches those that are.
     #[test]

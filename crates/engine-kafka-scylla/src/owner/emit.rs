@@ -77,6 +77,12 @@ impl Emitter {
         self.failed.take()
     }
 
+    /// Makes the next transaction fail after everything was written.
+    #[cfg(test)]
+    pub(crate) fn fail(&mut self, error: KafkaError) {
+        self.failed = Some(error);
+    }
+
     /// Forgets what is gathered: the transaction is over or aborted.
     pub(crate) fn forget(&mut self) {
         self.decisions.clear();
@@ -117,7 +123,7 @@ impl Emitter {
 
     fn flush_decisions(&mut self, partition: u16) {
         if !self.decisions.is_empty() {
-            let sent = send(&self.producer, &record(&self.topics.decisions, partition, &self.decisions));
+            let sent = send(&self.producer, record(&self.topics.decisions, partition, &self.decisions));
             self.note(sent);
             self.decisions.clear();
         }
@@ -126,7 +132,7 @@ impl Emitter {
     fn flush_shipments(&mut self, partition: u16, carrier: usize) {
         if !self.shipments[carrier].is_empty() {
             let sent =
-                send(&self.producer, &record(&self.topics.shipments[carrier], partition, &self.shipments[carrier]));
+                send(&self.producer, record(&self.topics.shipments[carrier], partition, &self.shipments[carrier]));
             self.note(sent);
             self.shipments[carrier].clear();
         }
@@ -151,7 +157,7 @@ impl Emitter {
         let payload = json.as_ref().map_or(payload, String::as_bytes);
         let record =
             Record { topic: &self.topics.events, partition, key: headers.key(), payload, headers: Some(owned) };
-        let sent = send(&self.producer, &record);
+        let sent = send(&self.producer, record);
         self.note(sent);
     }
 
@@ -169,13 +175,13 @@ impl Emitter {
             payload: bytes,
             headers: Some(headers),
         };
-        let sent = send(&self.producer, &record);
+        let sent = send(&self.producer, record);
         self.note(sent);
     }
 
     /// Hands inputs of an older epoch on to the partition that decides about them now.
     pub(crate) fn forward(&mut self, partition: u16, frame: &[u8]) {
-        let sent = send(&self.producer, &record(&self.topics.orders, partition, frame));
+        let sent = send(&self.producer, record(&self.topics.orders, partition, frame));
         self.note(sent);
     }
 
@@ -198,14 +204,14 @@ fn record<'a>(topic: &'a str, partition: u16, payload: &'a [u8]) -> Record<'a> {
     Record { topic, partition, key: &[], payload, headers: None }
 }
 
-fn send(producer: &BaseProducer<Quiet>, record: &Record<'_>) -> Result<(), KafkaError> {
+fn send(producer: &BaseProducer<Quiet>, record: Record<'_>) -> Result<(), KafkaError> {
     let mut next: BaseRecord<'_, [u8], [u8]> =
         BaseRecord::to(record.topic).partition(i32::from(record.partition)).payload(record.payload);
     if !record.key.is_empty() {
         next = next.key(record.key);
     }
-    if let Some(headers) = &record.headers {
-        next = next.headers(headers.clone());
+    if let Some(headers) = record.headers {
+        next = next.headers(headers);
     }
     loop {
         match producer.send(next) {

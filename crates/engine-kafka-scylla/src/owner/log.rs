@@ -5,6 +5,7 @@
 
 use std::{cell::RefCell, collections::VecDeque, ops::Range, rc::Rc, sync::Arc};
 
+use hashbrown::HashSet;
 use sluice_domain::{Class, Fingerprint, OrderId, order_state::class_of_row};
 use sluice_pipeline::{
     Batch, BatchView, Clock, CommitError, Effects, Index, Log, LogError, Rows, Verdict,
@@ -17,7 +18,7 @@ use sluice_schemas::{
     frame::{self, Decision, Input, Place, Shipment},
     order::{OrderRef, peek_id, placed_at_ms},
     outcome::Outcome,
-    wire::Reader,
+    wire,
 };
 
 use super::{
@@ -27,10 +28,10 @@ use super::{
     overlay::Overlay,
     runs::Runs,
 };
-use crate::{config::LogConfig, topics::Deployment};
+use crate::{config::LogConfig, context::Reader, topics::Deployment};
 
 /// Bytes of frames already decided that are kept for retries, each partition.
-const RECENT_BYTES: usize = 16 << 20;
+const RECENT_BYTES: usize = 4 << 20;
 
 /// A frame of the orders topic.
 pub(crate) struct Frame {
@@ -47,6 +48,8 @@ pub(crate) struct World {
     pub(crate) store: Arc<dyn OlderRows>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Says where partitions end, records that are not committed yet included.
+    pub(crate) ends: Reader,
 }
 
 /// See the module.
@@ -68,6 +71,9 @@ pub(crate) struct KafkaLog {
     counts: Counts,
     /// Where the log has each input of the batch under way.
     places: Vec<Place>,
+    /// The orders placed by its first `noted_to` inputs.
+    placed: HashSet<OrderId>,
+    noted_to: usize,
     /// Rows of the batch's outcomes by input, in `row_bytes`.
     rows: Vec<(u32, Range<usize>)>,
     row_bytes: Vec<u8>,
@@ -116,6 +122,8 @@ impl KafkaLog {
             noted: Vec::new(),
             counts: Counts::default(),
             places: Vec::new(),
+            placed: HashSet::new(),
+            noted_to: 0,
             rows: Vec::new(),
             row_bytes: Vec::new(),
             additions: Additions::default(),
@@ -138,6 +146,19 @@ impl KafkaLog {
     /// The offset that a commit of the transaction leads to, if it has inputs of this partition.
     pub(crate) fn next_offset(&self) -> Option<u64> {
         self.taken.back().map(|frame| frame.offset + 1)
+    }
+
+    /// The offset behind everything that was polled and is not decided yet.
+    #[cfg(test)]
+    pub(crate) fn polled(&self) -> Option<u64> {
+        self.inbox.back().map(|frame| frame.offset + 1)
+    }
+
+    /// Forgets the orders that are kept for retries: from now on they are read back.
+    #[cfg(test)]
+    pub(crate) fn forget_recent(&mut self) {
+        self.recent.clear();
+        self.recent_bytes = 0;
     }
 
     /// The transaction was committed; gives what it decided.
@@ -249,6 +270,22 @@ impl KafkaLog {
         }
     }
 
+    /// True if `frame` has an outcome of an order that is new in `batch`: its row is there only for the next batch.
+    fn answers_within(&mut self, frame: &Frame, batch: &Batch) -> bool {
+        let Ok((_, inputs)) = frame::inputs(&frame.bytes) else { return false };
+        for input in inputs {
+            let Ok(Input::Outcome(bytes)) = input else { continue };
+            // Only a batch that has both pays for this.
+            let new = (self.noted_to..batch.len()).map(|i| batch.meta(i)).filter(|m| m.kind == InputKind::Placed);
+            self.placed.extend(new.map(|meta| meta.order));
+            self.noted_to = batch.len();
+            if Outcome::decode(bytes).is_ok_and(|o| self.placed.contains(&OrderId(o.order))) {
+                return true;
+            }
+        }
+        false
+    }
+
     fn hand_on(&self, owner: u16, epoch: u16, input: Input<'_>) {
         tracing::info!(from = self.partition, to = owner, epoch, "an input of an older epoch is handed on");
         let mut frame = Vec::new();
@@ -298,9 +335,7 @@ impl KafkaLog {
                 let merchant = merchant_of(self.row(addition.input));
                 let settles = matches!(row_deltas(0, deltas).next(), Some(Ok((_, Delta::Settled { .. }))));
                 match Outcome::decode(view.record(input)) {
-                    Ok(o) if settles => {
-                        encode::encode_settled(&mut bytes, addition.id.0, merchant, o.carrier, deltas)
-                    }
+                    Ok(o) if settles => encode::encode_settled(&mut bytes, addition.id.0, merchant, o.carrier, deltas),
                     // A carrier's answer that no stage could take.
                     _ => encode::encode_dead_lettered(&mut bytes, addition.id.0, merchant, deltas),
                 }
@@ -402,7 +437,7 @@ impl KafkaLog {
         let inputs: Vec<usize> = view.placed_metas().map(|(i, _)| i).collect();
         let mut record = Vec::new();
         for (carrier, subject, range) in &requests.all {
-            let delta = Delta::read(&mut Reader::new(&requests.bytes[range.clone()]));
+            let delta = Delta::read(&mut wire::Reader::new(&requests.bytes[range.clone()]));
             let Ok((_, Delta::Requested(requested))) = delta else { continue };
             let bytes = match *subject {
                 Subject::New(number) => view.record(inputs[number]),
@@ -439,8 +474,14 @@ fn merchant_of(row: &[u8]) -> &str {
 impl Log for KafkaLog {
     fn poll(&mut self, batch: &mut Batch) -> Result<(), LogError> {
         self.places.clear();
+        self.placed.clear();
+        self.noted_to = 0;
         while batch.byte_len() < Batch::MAX_BYTES / 2 && batch.len() < self.world.config.orders_per_commit {
             let Some(frame) = self.inbox.pop_front() else { break };
+            if self.answers_within(&frame, batch) {
+                self.inbox.push_front(frame);
+                break;
+            }
             self.take(&frame, batch);
             self.taken.push_back(frame);
         }

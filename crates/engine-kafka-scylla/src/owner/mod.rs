@@ -13,7 +13,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -22,7 +22,7 @@ use std::{
 use parking_lot::Mutex;
 use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
+    consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance},
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, Producer},
 };
@@ -32,21 +32,27 @@ use sluice_pipeline::{BoxFuture, Clock, HealthBoard, LogError, Runner, Stage};
 use crate::{
     config::LogConfig,
     context::Quiet,
-    progress::Progress,
     store::{Store, StoreError, StoredRow},
-    topics::{Deployment, Names, PATIENCE},
+    topics::{Deployment, Names, PATIENCE, reader},
 };
 
+mod counts;
+#[cfg(test)]
+pub(crate) mod driver;
 mod emit;
 mod fetch;
 mod log;
 mod overlay;
 mod rebuild;
 mod runs;
+mod transaction;
 
+pub use counts::Counts;
+use counts::Totals;
 use emit::Emitter;
 use fetch::Fetcher;
 use log::{Frame, KafkaLog, World};
+use transaction::{abort, commit, retried};
 
 /// How long a thread waits for records before it looks at its other duties.
 const IDLE: Duration = Duration::from_millis(100);
@@ -60,61 +66,17 @@ const PARKED: Duration = Duration::from_secs(60);
 /// Makes the stages of one thread.
 pub type MakeStages = Arc<dyn Fn() -> Vec<Box<dyn Stage>> + Send + Sync>;
 
-/// What owners decided.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Orders that became part of the log's truth: acknowledged, and no repetition.
-    pub accepted: u64,
-    /// Orders that were finished.
-    pub finished: u64,
-    /// Orders that were dead-lettered.
-    pub dead_lettered: u64,
-    /// Requests that repeated an earlier one.
-    pub replayed: u64,
-    /// Requests under a key that another request had taken.
-    pub conflicts: u64,
-}
-
-/// Counts of all owners of a process.
-#[derive(Debug, Default)]
-struct Totals {
-    accepted: AtomicU64,
-    finished: AtomicU64,
-    dead_lettered: AtomicU64,
-    replayed: AtomicU64,
-    conflicts: AtomicU64,
-}
-
-impl Totals {
-    fn add(&self, counts: Counts) {
-        self.accepted.fetch_add(counts.accepted, Relaxed);
-        self.finished.fetch_add(counts.finished, Relaxed);
-        self.dead_lettered.fetch_add(counts.dead_lettered, Relaxed);
-        self.replayed.fetch_add(counts.replayed, Relaxed);
-        self.conflicts.fetch_add(counts.conflicts, Relaxed);
-        metrics::counter!("sluice_orders_accepted_total").increment(counts.accepted);
-        metrics::counter!("sluice_orders_replayed_total").increment(counts.replayed);
-        metrics::counter!("sluice_orders_conflicted_total").increment(counts.conflicts);
-    }
-}
-
 /// Where an owner reads the rows that its overlay no longer has.
 pub trait OlderRows: Send + Sync {
     /// The rows of `orders`, in their order; `None` for one that isn't known.
     ///
     /// # Errors
     /// [`StoreError`]; the owner tries again.
-    fn read_many<'a>(
-        &'a self,
-        orders: &'a [OrderId],
-    ) -> BoxFuture<'a, Result<Vec<Option<StoredRow>>, StoreError>>;
+    fn read_many<'a>(&'a self, orders: &'a [OrderId]) -> BoxFuture<'a, Result<Vec<Option<StoredRow>>, StoreError>>;
 }
 
 impl OlderRows for Store {
-    fn read_many<'a>(
-        &'a self,
-        orders: &'a [OrderId],
-    ) -> BoxFuture<'a, Result<Vec<Option<StoredRow>>, StoreError>> {
+    fn read_many<'a>(&'a self, orders: &'a [OrderId]) -> BoxFuture<'a, Result<Vec<Option<StoredRow>>, StoreError>> {
         Box::pin(Store::read_many(self, orders))
     }
 }
@@ -130,8 +92,8 @@ pub struct OwnersConfig {
     pub threads: usize,
     /// Rows of older orders.
     pub store: Arc<dyn OlderRows>,
-    /// How far the fold is.
-    pub progress: Arc<Progress>,
+    /// How far the store has the decisions of a partition: see [`crate::Progress::fold_offset`].
+    pub folded: Arc<dyn Fn(u16) -> Option<u64> + Send + Sync>,
     /// Where the store's futures run.
     pub runtime: tokio::runtime::Handle,
     /// What was measured of carriers.
@@ -175,14 +137,7 @@ impl Owners {
     /// What was decided since the start.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let t = &self.totals;
-        Counts {
-            accepted: t.accepted.load(Relaxed),
-            finished: t.finished.load(Relaxed),
-            dead_lettered: t.dead_lettered.load(Relaxed),
-            replayed: t.replayed.load(Relaxed),
-            conflicts: t.conflicts.load(Relaxed),
-        }
+        self.totals.counts()
     }
 
     /// Ends the transactions under way, leaves the group and waits for the threads. May block for some seconds.
@@ -248,7 +203,8 @@ fn producer(config: &LogConfig) -> Result<BaseProducer<Quiet>, KafkaError> {
         .set("transaction.timeout.ms", &timeout)
         .set("delivery.timeout.ms", &timeout)
         .set("delivery.report.only.error", "true")
-        .set("linger.ms", "5");
+        // The commit sends what is left; until then records gather into large batches.
+        .set("linger.ms", config.commit_interval.as_millis().max(5).to_string());
     let producer: BaseProducer<Quiet> = client.create_with_context(Quiet)?;
     producer.init_transactions(PATIENCE)?;
     Ok(producer)
@@ -266,6 +222,8 @@ struct Part {
     runner: Runner<KafkaLog>,
     /// Everything committed below this offset of the decisions is in overlay and index.
     known: u64,
+    /// The same, if this worker is still the owner: the next commit shows.
+    frozen: u64,
     /// The overlay is full of what the store doesn't have.
     waits: bool,
 }
@@ -326,6 +284,22 @@ impl Worker {
     }
 
     fn try_round(&mut self) -> Result<(), RoundError> {
+        if let Some((world, started)) = self.decide()? {
+            let unknown = || KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId);
+            let group = self.consumer.group_metadata().ok_or_else(unknown)?;
+            // The brokers take offsets from somebody who says neither member nor generation as from one who needs no group,
+            // and a client that has lost its partitions may say just that.
+            if self.consumer.assignment_lost() {
+                return Err(unknown().into());
+            }
+            self.commit_as(&world, &group)?;
+            metrics::histogram!("sluice_owner_commit_seconds").record(started.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// Polls, begins a transaction and writes into it what follows. Says since when; `None` if nothing has come.
+    fn decide(&mut self) -> Result<Option<(Rc<World>, Instant)>, RoundError> {
         self.gather();
         self.rebalance()?;
         if self.looked_after.elapsed() >= HOUSEKEEPING {
@@ -333,7 +307,7 @@ impl Worker {
             self.look_after()?;
         }
         if self.parts.values_mut().all(|p| p.waits || p.runner.log().is_idle()) {
-            return Ok(());
+            return Ok(None);
         }
         let started = Instant::now();
         let world = self.world()?;
@@ -343,15 +317,14 @@ impl Worker {
                 part.runner.step()?;
             }
         }
-        if let Some(error) = world.emitter.borrow_mut().failure() {
-            return Err(error.into());
+        match world.emitter.borrow_mut().failure() {
+            Some(error) => Err(error.into()),
+            None => Ok(Some((Rc::clone(&world), started))),
         }
-        self.commit(&world)?;
-        metrics::histogram!("sluice_owner_commit_seconds").record(started.elapsed().as_secs_f64());
-        Ok(())
     }
 
-    fn commit(&mut self, world: &World) -> Result<(), RoundError> {
+    /// Where the group stands once the transaction under way is committed.
+    fn offsets(&mut self) -> Result<TopicPartitionList, KafkaError> {
         let topic = Names::new(&self.config.log.prefix).orders();
         let mut offsets = TopicPartitionList::new();
         for (&number, part) in &mut self.parts {
@@ -359,15 +332,22 @@ impl Worker {
                 offsets.add_partition_offset(&topic, i32::from(number), Offset::Offset(next as i64))?;
             }
         }
+        Ok(offsets)
+    }
+
+    /// Commits the transaction under way, as the member of its group that `group` says.
+    fn commit_as(&mut self, world: &World, group: &ConsumerGroupMetadata) -> Result<(), RoundError> {
+        let offsets = self.offsets()?;
         let emitter = world.emitter.borrow();
         let producer = emitter.producer();
-        let group = self.consumer.group_metadata();
-        let group = group.ok_or(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId))?;
-        retried(|| producer.send_offsets_to_transaction(&offsets, &group, PATIENCE))?;
-        // Once this was begun only the brokers know how it ends: it is asked for until they say.
-        retried(|| producer.commit_transaction(PATIENCE))?;
+        retried(|| producer.send_offsets_to_transaction(&offsets, group, PATIENCE))?;
+        commit(producer)?;
         drop(emitter);
         for part in self.parts.values_mut() {
+            if part.runner.log().next_offset().is_some() {
+                // The group takes offsets from its members alone, so nobody else has decided here meanwhile.
+                part.known = part.known.max(part.frozen);
+            }
             self.totals.add(part.runner.log().committed());
         }
         Ok(())
@@ -382,7 +362,7 @@ impl Worker {
             let emitter = world.emitter.borrow();
             let producer = emitter.producer();
             let fatal = producer.client().fatal_error().is_some();
-            if fatal { None } else { Some(retried(|| producer.abort_transaction(PATIENCE))) }
+            if fatal { None } else { Some(abort(producer)) }
         };
         world.emitter.borrow_mut().forget();
         match aborted {
@@ -423,10 +403,10 @@ impl Worker {
                 let frame = Frame { offset: message.offset() as u64, bytes };
                 let len = frame.bytes.len();
                 drop(message);
-                // A partition that was just assigned is not built up yet.
-                if !self.parts.contains_key(&number) && self.rebalance().is_err() {
-                    self.again(number, frame.offset);
-                    return 0;
+                // A partition that was just assigned is not built up yet. One that was taken away and given back between
+                // two polls is still here as it was: its record must not go the way of what was polled before.
+                if let Err(error) = self.rebalance() {
+                    tracing::debug!(%error, number, "an assignment waits");
                 }
                 match self.parts.get_mut(&number) {
                     Some(part) => part.runner.log().push(frame),
@@ -487,11 +467,13 @@ impl Worker {
         let token = rebuild::barrier(&world, &new)?;
         for number in new {
             let started = Instant::now();
+            // Without it, everything that was ever decided would have to be read.
+            let unknown = || LogError::Store("how far the rows are isn't known yet".into());
+            let folded = (self.config.folded)(number).ok_or_else(unknown)?;
             let mut part = match self.parked.remove(&number) {
                 Some((part, at)) if at.elapsed() < PARKED => part,
                 _ => self.fresh(number, &world),
             };
-            let folded = self.config.progress.fold_offset(number);
             part.known = rebuild::catch_up(&world, number, part.known, folded, token, part.runner.log())?;
             tracing::info!(number, seconds = started.elapsed().as_secs_f64(), "partition ready");
             self.parts.insert(number, part);
@@ -502,7 +484,7 @@ impl Worker {
     fn fresh(&self, number: u16, world: &Rc<World>) -> Part {
         let log = KafkaLog::new(number, Rc::clone(world));
         let (health, clock) = (Arc::clone(&self.config.health), Arc::clone(&self.config.clock));
-        Part { runner: Runner::new(log, (self.stages)(), health, clock), known: 0, waits: false }
+        Part { runner: Runner::new(log, (self.stages)(), health, clock), known: 0, frozen: 0, waits: false }
     }
 
     /// What the partitions share; made when it is first needed, because the brokers may be away at the start.
@@ -512,7 +494,9 @@ impl Worker {
         }
         let config = &self.config;
         let producer = producer(&config.log)?;
+        let mut ends = reader(&config.log);
         let world = Rc::new(World {
+            ends: ends.set("isolation.level", "read_uncommitted").create_with_context(Quiet)?,
             emitter: RefCell::new(Emitter::new(&config.log, config.deployment.epoch, producer)),
             fetcher: RefCell::new(Fetcher::new(&config.log)),
             config: config.log.clone(),
@@ -532,13 +516,15 @@ impl Worker {
         let topic = Names::new(&self.config.log.prefix).decisions();
         for (&number, part) in &mut self.parts {
             let log = part.runner.log();
-            // Everything this thread has committed stands below the end of the partition.
-            if log.overlay.wants_freeze() {
-                let (_, end) = self.consumer.fetch_watermarks(&topic, i32::from(number), PATIENCE)?;
+            if log.overlay.wants_freeze()
+                && let Some(world) = &self.world
+            {
+                // A reader of committed records may be told an end below what this thread has just committed.
+                let (_, end) = world.ends.fetch_watermarks(&topic, i32::from(number), PATIENCE)?;
                 log.overlay.freeze(end as u64);
-                part.known = end as u64;
+                part.frozen = end as u64;
             }
-            part.waits = log.overlay.trim(self.config.progress.fold_offset(number));
+            part.waits = log.overlay.trim((self.config.folded)(number));
             if log.index.len() >= self.config.log.index_entries {
                 log.spill(now_ms)?;
             }
@@ -556,18 +542,5 @@ impl Worker {
         self.abort();
         self.consumer.unsubscribe();
         self.consumer.poll(Duration::ZERO);
-    }
-}
-
-/// Repeats a request of a transaction for as long as the brokers say that it may be.
-fn retried(mut request: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
-    loop {
-        match request() {
-            Err(KafkaError::Transaction(error)) if error.is_retriable() => {
-                tracing::debug!(%error, "a request of a transaction is repeated");
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            done => return done,
-        }
     }
 }

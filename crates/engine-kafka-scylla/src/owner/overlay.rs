@@ -101,6 +101,16 @@ impl Overlay {
         self.memory() > self.bound + self.bound / 2
     }
 
+    /// Drops everything below `end`, all of which is in the store.
+    #[cfg(test)]
+    pub(crate) fn spill(&mut self, end: u64) {
+        self.freeze(end);
+        let bound = std::mem::take(&mut self.bound);
+        self.trim(Some(end));
+        self.bound = bound;
+        assert!(self.old.iter().all(|generation| generation.rows.memory() == 0));
+    }
+
     /// Bytes in use.
     pub(crate) fn memory(&self) -> usize {
         self.old.iter().map(|g| g.rows.memory()).sum::<usize>() + self.live.memory() + self.staged.memory()

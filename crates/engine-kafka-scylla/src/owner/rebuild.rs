@@ -18,7 +18,6 @@ use sluice_schemas::{
 use super::{
     RoundError,
     log::{KafkaLog, World},
-    retried,
 };
 use crate::{
     context::{Quiet, Reader},
@@ -42,7 +41,7 @@ pub(super) fn barrier(world: &World, partitions: &[u16]) -> Result<[u8; 16], Rou
         let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&topic).partition(i32::from(partition)).payload(&bytes);
         producer.send(record).map_err(|(error, _)| error)?;
     }
-    retried(|| producer.commit_transaction(PATIENCE))?;
+    super::commit(producer)?;
     Ok(token)
 }
 
@@ -54,7 +53,7 @@ pub(super) fn catch_up(
     world: &World,
     partition: u16,
     known: u64,
-    folded: Option<u64>,
+    folded: u64,
     token: [u8; 16],
     log: &mut KafkaLog,
 ) -> Result<u64, RoundError> {
@@ -68,12 +67,13 @@ pub(super) fn catch_up(
         }
     }
     let from = match known {
-        0 => first_since(world, &consumer, partition, window_from)?.min(folded.unwrap_or(0)),
+        0 => first_since(world, &consumer, partition, window_from)?.min(folded),
         known => known,
     };
     read(world, &consumer, partition, from, Some(token), &mut |offset, decision| {
         index(log, world, partition, decision);
-        let below_fold = folded.is_some_and(|folded| offset < folded);
+        // What `log` has from before may begin rows that the fold has passed since: a row must have all that follows.
+        let below_fold = known == 0 && offset < folded;
         match decision {
             _ if below_fold => {}
             Decision::New { record, deltas, .. } => {
@@ -86,7 +86,7 @@ pub(super) fn catch_up(
         }
         if log.overlay.wants_freeze() {
             log.overlay.freeze(offset + 1);
-            log.overlay.trim(folded);
+            log.overlay.trim(Some(folded));
         }
     })
     .and_then(|end| {

@@ -3,7 +3,7 @@
 //! An order's row is a set of deltas (`sluice_schemas::delta`) plus the order's record. Each committed event adds one
 //! CQL row that is inserted and never updated or deleted, so a replay writes what is there already and neither order
 //! nor repetition of writes matters. Nothing is read before it is written, and no answer depends on write timestamps.
-//! The partition is a page, one second of `placed_at` in one slot, so a fold of many orders becomes few
+//! The partition is a page, one second of `placed_at` in a group of slots, so a fold of many orders becomes few
 //! single-partition batches. The log is the truth: [`Store::drop_rows`] and a replay rebuild everything.
 
 mod config;
@@ -57,17 +57,21 @@ pub struct StoredRow {
     pub record: Vec<u8>,
 }
 
-/// The partition of an order: one second of `placed_at` in one slot.
+/// Slots that share a page: of 1,024, sixty-four pages a second. At 100,000 orders/s a fold of 0.1 s then finds 150 rows
+/// for each page where pages of one slot each would get 10; at 583,000 a page holds 9,000 rows, some 3 MB.
+const SLOTS_PER_PAGE: u16 = 16;
+
+/// The partition of an order: one second of `placed_at` in a group of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Page {
     second: i64,
-    slot: i32,
+    slot_group: i32,
 }
 
 impl Page {
     fn of(order: OrderId) -> Self {
         // 48 bits of milliseconds: always within an i64.
-        Self { second: (order.placed_at_ms() / 1000) as i64, slot: i32::from(order.slot()) }
+        Self { second: (order.placed_at_ms() / 1000) as i64, slot_group: i32::from(order.slot() / SLOTS_PER_PAGE) }
     }
 }
 
@@ -130,12 +134,12 @@ impl Store {
         schema::check(&session, config).await?;
         let keyspace = config.keyspace.clone();
         let insert = format!(
-            "INSERT INTO {keyspace}.order_rows (placed_second, slot, order_id, event_id, deltas, record) \
+            "INSERT INTO {keyspace}.order_rows (placed_second, slot_group, order_id, event_id, deltas, record) \
              VALUES (?, ?, ?, ?, ?, ?)"
         );
         let select = format!(
             "SELECT order_id, deltas, record FROM {keyspace}.order_rows \
-             WHERE placed_second = ? AND slot = ? AND order_id IN ?"
+             WHERE placed_second = ? AND slot_group = ? AND order_id IN ?"
         );
         Ok(Self {
             insert: prepare(&session, insert).await?,

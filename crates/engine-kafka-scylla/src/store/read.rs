@@ -63,11 +63,13 @@ impl Store {
 
     /// `orders` of one page, sorted by id; one answer each, in their order.
     async fn read_page(&self, orders: &[OrderId]) -> Result<Vec<Option<StoredRow>>, StoreError> {
-        let Some(Page { second, slot }) = orders.first().map(|&order| Page::of(order)) else { return Ok(Vec::new()) };
+        let Some(Page { second, slot_group }) = orders.first().map(|&order| Page::of(order)) else {
+            return Ok(Vec::new());
+        };
         let keys: Vec<[u8; 16]> = orders.iter().map(|order| order.0.to_be_bytes()).collect();
         // The semaphore is never closed, so there is a permit in the result.
         let _permit = self.reads.acquire().await;
-        let answer = self.session.execute_unpaged(&self.select, (second, slot, &keys)).await;
+        let answer = self.session.execute_unpaged(&self.select, (second, slot_group, &keys)).await;
         collect(&keys, answer.map_err(StoreError::request("read rows"))?)
     }
 }

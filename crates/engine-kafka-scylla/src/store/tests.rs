@@ -303,11 +303,11 @@ fn batches_hold_one_page_and_keep_their_bounds() {
 }
 
 #[test]
-fn a_page_is_a_second_of_a_slot() {
+fn a_page_is_a_second_of_a_group_of_slots() {
     let largest = OrderId(u128::MAX);
-    assert_eq!(Page::of(largest), Page { second: ((1i64 << 48) - 1) / 1000, slot: 65_535 });
-    assert_eq!(Page::of(id(77, 3, 999)), Page { second: 77, slot: 3 });
-    assert_eq!(Page::of(id(77, 3, 999)), Page::of(id(77, 3, 0)));
+    assert_eq!(Page::of(largest), Page { second: ((1i64 << 48) - 1) / 1000, slot_group: 4_095 });
+    assert_eq!(Page::of(id(77, 19, 999)), Page { second: 77, slot_group: 1 });
+    assert_eq!(Page::of(id(77, 19, 999)), Page::of(id(77, 16, 0)));
 }
 
 #[test]

@@ -51,11 +51,11 @@ impl SerializeRow for Bound<'_> {
         ctx: &RowSerializationContext<'_>,
         writer: &mut RowWriter<'_>,
     ) -> Result<(), SerializationError> {
-        let Page { second, slot } = self.page;
+        let Page { second, slot_group } = self.page;
         // Unset instead of null: a null would be stored as a tombstone.
         let record = self.row.record.map_or(MaybeUnset::Unset, MaybeUnset::Set);
         let order = self.row.order.0.to_be_bytes();
-        (second, slot, order, &self.row.event, self.row.deltas, record).serialize(ctx, writer)
+        (second, slot_group, order, &self.row.event, self.row.deltas, record).serialize(ctx, writer)
     }
 
     fn is_empty(&self) -> bool {
@@ -65,7 +65,7 @@ impl SerializeRow for Bound<'_> {
 
 impl Store {
     /// Writes all `rows`, in any order; they are durable (LOCAL_QUORUM) when this returns. Writing a row again changes
-    /// nothing. Costs the fewest requests if rows of a page (one second of `placed_at` in one slot) come together in
+    /// nothing. Costs the fewest requests if rows of a page (one second of `placed_at` in a group of slots) come together in
     /// one call.
     ///
     /// A store that is down, slow or overloaded is asked again, with growing pauses, for as long as the future is kept:

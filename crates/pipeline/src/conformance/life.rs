@@ -158,7 +158,7 @@ pub(super) fn settled_entries_do_not_come_back(make: Make<'_>) {
 pub(super) fn a_batch_equals_its_orders_one_by_one(make: Make<'_>) {
     let kinds = [&["c0"][..], &["c1", "none"], &["nobody"], &["none"], &["poison"], &["bad"], &["c0", "c1", "nobody"]];
     let orders_of = |harness: &dyn Harness| -> Vec<Order> {
-        (0..42).map(|i| order(harness, format_args!("k{}", i % 35), kinds[i % kinds.len()])).collect()
+        (0..35).map(|i| order(harness, format_args!("k{}", i % 28), kinds[i % kinds.len()])).collect()
     };
     let answers_to = |orders: &[Order]| -> Vec<OutcomeReport> {
         let kinds = [OutcomeKind::Accepted, OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::GivenUp];

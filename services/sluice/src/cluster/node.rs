@@ -172,7 +172,10 @@ impl Base {
             deployment: self.deployment,
             threads,
             store: self.store.clone(),
-            progress: Arc::clone(&self.progress),
+            folded: {
+                let progress = Arc::clone(&self.progress);
+                Arc::new(move |partition| progress.fold_offset(partition))
+            },
             runtime: tokio::runtime::Handle::current(),
             health: Arc::clone(&self.health),
             clock: Arc::clone(&self.clock),

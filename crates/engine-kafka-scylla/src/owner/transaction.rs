@@ -1,0 +1,72 @@
+//! The requests of a transaction that may take several attempts. The producer is heard on the thread that makes them, so
+//! none of them may wait for what only this thread can hear.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseProducer, Producer},
+};
+
+use crate::{context::Quiet, topics::PATIENCE};
+
+/// How long the first request to abort may wait.
+const BEGIN_ABORT: Duration = Duration::from_millis(10);
+/// How long a commit is waited for before it is asked for again, and how long the producer is listened to in between.
+const COMMIT: Duration = Duration::from_secs(1);
+const HEAR: Duration = Duration::from_millis(10);
+/// How often the end of a transaction's writing is looked for.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Commits the transaction under way. Once this was begun only the brokers know how it ends: it is asked for until they say.
+pub(super) fn commit(producer: &BaseProducer<Quiet>) -> Result<(), KafkaError> {
+    delivered(producer)?;
+    retried(|| {
+        let done = producer.commit_transaction(COMMIT);
+        if done.is_err() {
+            // It may wait for word of a record that failed, which only this thread can hear.
+            producer.poll(HEAR);
+        }
+        done
+    })
+}
+
+/// Waits until it was heard what became of every record. The client's own waits look every 100 ms only.
+fn delivered(producer: &BaseProducer<Quiet>) -> Result<(), KafkaError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match producer.flush(LOOK) {
+            Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) if Instant::now() < until => {}
+            done => return done,
+        }
+    }
+}
+
+/// Aborts the transaction under way, if there is one.
+pub(super) fn abort(producer: &BaseProducer<Quiet>) -> Result<(), KafkaError> {
+    // The client drops what is queued, and then waits until it was heard what became of each record. Only this thread
+    // hears that, so the first request must end without; the next ones go on where it ended.
+    let mut wait = BEGIN_ABORT;
+    retried(|| {
+        let aborted = producer.abort_transaction(std::mem::replace(&mut wait, PATIENCE));
+        if aborted.is_err()
+            && let Err(error) = delivered(producer)
+        {
+            tracing::debug!(%error, "records of a transaction that is aborted");
+        }
+        aborted
+    })
+}
+
+/// Repeats a request of a transaction for as long as the brokers say that it may be.
+pub(super) fn retried(mut request: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    loop {
+        match request() {
+            Err(KafkaError::Transaction(error)) if error.is_retriable() => {
+                tracing::debug!(%error, "a request of a transaction is repeated");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The whole engine against the suite that every engine must pass, over real brokers and a real store.
+
+mod cluster;
+mod tail;
+mod world;
+
+use std::{cell::RefCell, collections::BTreeMap, io::Write as _, rc::Rc, time::Instant};
+
+use sluice_brokers::{Brokers, Options};
+use sluice_pipeline::conformance::CASES;
+
+use self::{cluster::Cluster, world::World};
+
+/// All cases on one deployment, one after another: each has keys of its own.
+#[test]
+fn conformance() {
+    let options = Options { kafka_heap_mb: 384, store_heap_mb: 768, ..Options::default() };
+    let brokers = match Brokers::start(&options) {
+        Ok(brokers) => brokers,
+        Err(missing) => {
+            // Past the test harness, which would swallow it.
+            let _ = writeln!(std::io::stderr(), "SKIPPED: the conformance suite against brokers: {missing}");
+            return;
+        }
+    };
+    let cluster = Rc::new(RefCell::new(Cluster::new(&brokers)));
+    let mut number = 0;
+    let only = std::env::var("SLUICE_TEST_CASE").unwrap_or_default();
+    for (name, case) in CASES.iter().filter(|(name, _)| name.contains(&only)) {
+        let started = Instant::now();
+        case(&mut || {
+            number += 1;
+            Box::new(World::new(&cluster, number))
+        });
+        println!("{:6.2} s  {name}", started.elapsed().as_secs_f64());
+    }
+    every_decision_is_told_once(&mut cluster.borrow_mut());
+    let mut cluster = cluster.borrow_mut();
+    cluster.stop();
+}
+
+/// Whatever was aborted, killed and repeated above: a consumer of committed events gets each id once.
+fn every_decision_is_told_once(cluster: &mut Cluster) {
+    let (mut ids, mut accepted) = (BTreeMap::new(), BTreeMap::new());
+    for told in cluster.events() {
+        *ids.entry(told.id.clone()).or_insert(0) += 1;
+        if told.kind.contains("accepted") {
+            *accepted.entry(told.order).or_insert(0) += 1;
+        }
+    }
+    let mut twice: Vec<_> = ids.iter().filter(|(_, times)| **times != 1).map(|(id, _)| id.clone()).collect();
+    twice.extend(accepted.iter().filter(|(_, times)| **times != 1).map(|(id, _)| id.to_string()));
+    assert!(twice.is_empty(), "told twice: {twice:?}");
+    assert!(ids.len() >= accepted.len());
+    println!("{} events about {} orders", ids.len(), accepted.len());
+}
