@@ -80,6 +80,8 @@ struct Shared {
     started: Instant,
     /// ms after `started` at which everything was last learned.
     learned_ms: AtomicU64,
+    /// ms after `started` at which that learning began: what is known is at least as young.
+    began_ms: AtomicU64,
 }
 
 impl Shared {
@@ -88,11 +90,18 @@ impl Shared {
             parts: (0..partitions).map(|_| Part::default()).collect(),
             started: Instant::now(),
             learned_ms: AtomicU64::new(UNKNOWN),
+            began_ms: AtomicU64::new(0),
         }
     }
 
-    fn learned(&self) {
-        self.learned_ms.store(self.started.elapsed().as_millis() as u64, Release);
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Everything was learned, by asking that began at `began_ms`.
+    fn learned(&self, began_ms: u64) {
+        self.began_ms.store(began_ms, Release);
+        self.learned_ms.store(self.now_ms(), Release);
     }
 }
 
@@ -100,7 +109,9 @@ impl Shared {
 #[derive(Debug, Clone, Copy)]
 pub struct Mark {
     partition: u16,
-    orders: u64,
+    /// When it was taken. What was learned before may be from before the order was written.
+    asked_ms: u64,
+    orders: Option<u64>,
     decisions: Option<u64>,
 }
 
@@ -171,11 +182,10 @@ impl Progress {
         learned != UNKNOWN && self.shared.started.elapsed() < Duration::from_millis(learned) + STALE
     }
 
-    /// Notes where the log ends now, as far as it is known, for an order of `partition`.
+    /// Notes the present, for an order of `partition`: where the log ends is what is learned next.
     #[must_use]
     pub fn mark(&self, partition: u16) -> Mark {
-        let part = self.shared.parts.get(usize::from(partition));
-        Mark { partition, orders: part.map_or(UNKNOWN, |part| part.orders.end.load(Acquire)), decisions: None }
+        Mark { partition, asked_ms: self.shared.now_ms(), orders: None, decisions: None }
     }
 
     /// True once everything that was in the log at [`Progress::mark`] is durable in the store: first its owner must have
@@ -186,11 +196,12 @@ impl Progress {
             return false;
         }
         let below = |value: u64, than: u64| value == UNKNOWN || than == UNKNOWN || value < than;
-        if mark.orders == UNKNOWN {
-            mark.orders = part.orders.end.load(Acquire);
+        if mark.orders.is_none() && self.shared.began_ms.load(Acquire) > mark.asked_ms {
+            mark.orders = Some(part.orders.end.load(Acquire));
         }
+        let Some(orders) = mark.orders else { return false };
         if mark.decisions.is_none() {
-            if below(part.orders.at.load(Acquire), mark.orders) {
+            if below(part.orders.at.load(Acquire), orders) {
                 return false;
             }
             // Was learned after the owners' offset was, and stored before.
@@ -220,7 +231,13 @@ impl Progress {
             side.end.store(end, Release);
             side.at.store(at, Release);
         }
-        self.shared.learned();
+        // It knows of everything that anybody will ask for.
+        self.shared.learned(UNKNOWN);
+    }
+
+    /// What it knows was asked for before any mark.
+    pub(crate) fn tell_late(&self) {
+        self.shared.learned(0);
     }
 }
 
@@ -329,6 +346,7 @@ impl Watch {
 
     /// Asks for everything, in this order, so that a partition which seems caught up was so when this began.
     fn learn(&mut self, stopped: &Receiver<()>) -> Result<(), KafkaError> {
+        let began_ms = self.shared.now_ms();
         // Serves its queue, or what it has to say would pile up.
         while self.reader.poll(Duration::ZERO).is_some() {}
         let partitions = self.shared.parts.len();
@@ -355,7 +373,7 @@ impl Watch {
         let lag = |side: fn(&Part) -> &Side| self.shared.parts.iter().map(|p| side(p).lag()).sum::<u64>() as f64;
         self.orders.gauge.set(lag(|p| &p.orders));
         self.decisions.gauge.set(lag(|p| &p.decisions));
-        self.shared.learned();
+        self.shared.learned(began_ms);
         Ok(())
     }
 }

@@ -264,4 +264,15 @@ mod tests {
         drop(all);
         assert_eq!(orders.read(placed_ms_ago(0)).await.unwrap(), None);
     }
+
+    #[tokio::test]
+    async fn what_was_learned_before_the_question_is_no_answer() {
+        let (orders, _, progress) = reader(usize::MAX);
+        progress.tell(1, (9, 9), (9, 9));
+        progress.tell_late();
+        let id = placed_ms_ago(60_000);
+        assert!(orders.read(id).await.is_err(), "the order may have been written since");
+        progress.tell(1, (9, 9), (9, 9));
+        assert_eq!(orders.read(id).await.unwrap(), None);
+    }
 }

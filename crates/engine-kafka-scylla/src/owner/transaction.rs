@@ -1,10 +1,10 @@
 //! The requests of a transaction that may take several attempts. The producer is heard on the thread that makes them, so
 //! none of them may wait for what only this thread can hear.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::{
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
     producer::{BaseProducer, Producer},
 };
 
@@ -15,12 +15,12 @@ const BEGIN_ABORT: Duration = Duration::from_millis(10);
 /// How long a commit is waited for before it is asked for again, and how long the producer is listened to in between.
 const COMMIT: Duration = Duration::from_secs(1);
 const HEAR: Duration = Duration::from_millis(10);
-/// How often the end of a transaction's writing is looked for.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// Commits the transaction under way. Once this was begun only the brokers know how it ends: it is asked for until they say.
+///
+/// The client itself waits until every record is acknowledged, and is woken for it. [`Producer::flush`] would not do: it
+/// looks every 100 ms, and with a shorter wait it spins.
 pub(super) fn commit(producer: &BaseProducer<Quiet>) -> Result<(), KafkaError> {
-    delivered(producer)?;
     retried(|| {
         let done = producer.commit_transaction(COMMIT);
         if done.is_err() {
@@ -31,15 +31,9 @@ pub(super) fn commit(producer: &BaseProducer<Quiet>) -> Result<(), KafkaError> {
     })
 }
 
-/// Waits until it was heard what became of every record. The client's own waits look every 100 ms only.
+/// Waits until it was heard what became of every record.
 fn delivered(producer: &BaseProducer<Quiet>) -> Result<(), KafkaError> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match producer.flush(LOOK) {
-            Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) if Instant::now() < until => {}
-            done => return done,
-        }
-    }
+    producer.flush(PATIENCE)
 }
 
 /// Aborts the transaction under way, if there is one.
