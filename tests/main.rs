@@ -1,4 +1,4 @@
-//! The one integration binary: http, crash, simulation, architecture.
+//! The one integration binary: http, crash, cluster, simulation, architecture.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +9,9 @@
 )]
 
 mod architecture;
+mod cluster;
 mod crash;
+mod deploy;
 mod http;
 mod recovery_10m;
 mod simulation;

@@ -77,6 +77,15 @@ impl OlderRows for NoRows {
     }
 }
 
+fn log_config(args: &AppArgs) -> LogConfig {
+    let mut log = LogConfig::new(&args.brokers, ["swift", "steady", "value", "metro"].map(Arc::from).to_vec());
+    log.prefix.clone_from(&args.prefix);
+    log.partitions = args.partitions;
+    log.replication = 1;
+    log.commit_interval = Duration::from_millis(args.commit_interval_ms);
+    log
+}
+
 /// Runs the application.
 ///
 /// # Errors
@@ -85,12 +94,7 @@ pub fn run(args: &AppArgs) -> Result<AppReport, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let clock = SystemClock::new();
     let table = engine::carriers()?;
-    let ids = ["swift", "steady", "value", "metro"].map(Arc::from).to_vec();
-    let mut log = LogConfig::new(&args.brokers, ids);
-    log.prefix.clone_from(&args.prefix);
-    log.partitions = args.partitions;
-    log.replication = 1;
-    log.commit_interval = Duration::from_millis(args.commit_interval_ms);
+    let log = log_config(args);
     let deployment = runtime.block_on(topics::migrate(&log, clock.now_ms()))?.deployment;
     let mut rows: Arc<dyn OlderRows> = Arc::new(NoRows);
     let mut folds = None;
@@ -104,7 +108,8 @@ pub fn run(args: &AppArgs) -> Result<AppReport, Box<dyn std::error::Error>> {
     }
     let progress = Progress::start(&log, deployment)?;
     let health = Arc::new(HealthBoard::new(table.carriers().len()));
-    let stages: MakeStages = Arc::new(move || engine::stages(&table).unwrap_or_default());
+    let chain = engine::chain()?;
+    let stages: MakeStages = Arc::new(move || engine::stages(&chain, &table));
     // Without a store nothing has to wait for it.
     let stored = folds.is_some();
     let following = Arc::clone(&progress);

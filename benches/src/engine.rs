@@ -97,12 +97,17 @@ impl Clock for SystemClock {
     }
 }
 
-pub fn stages(table: &Arc<Table>) -> Result<Vec<Box<dyn Stage>>, Box<dyn std::error::Error>> {
-    let catalogue = Arc::new(sluice_data::catalogue()?);
-    let chain = Arc::new(Chain::standard(catalogue, Rules::embedded()?));
-    Ok(vec![Box::new(Classify::new(chain, table.weight_limits())), Box::new(Route::new(Arc::clone(table)))])
+/// The classifiers, for all stages to share.
+pub fn chain() -> Result<Arc<Chain>, Box<dyn std::error::Error>> {
+    Ok(Arc::new(Chain::standard(Arc::new(sluice_data::catalogue()?), Rules::embedded()?)))
 }
 
+/// The stages of one owner.
+pub fn stages(chain: &Arc<Chain>, table: &Arc<Table>) -> Vec<Box<dyn Stage>> {
+    vec![Box::new(Classify::new(Arc::clone(chain), table.weight_limits())), Box::new(Route::new(Arc::clone(table)))]
+}
+
+/// Four carriers that take everything.
 pub fn carriers() -> Result<Arc<Table>, Box<dyn std::error::Error>> {
     let rules =
         ["swift", "steady", "value", "metro"].map(|id| CarrierRule::new(id, GroupSet::of(&Group::ALL))).to_vec();
@@ -129,9 +134,9 @@ pub fn run(
     let opened = Engine::open(config, disk, store, clock.clone())?;
     let engine = opened.engine;
     let health = Arc::new(HealthBoard::new(ids.len()));
-    let mut runners = Vec::new();
+    let (mut runners, chain) = (Vec::new(), chain()?);
     for partition in opened.partitions {
-        runners.push(Runner::new(partition, stages(&table)?, Arc::clone(&health), clock.clone()));
+        runners.push(Runner::new(partition, stages(&chain, &table), Arc::clone(&health), clock.clone()));
     }
     let threads = Threads::start(&engine, runners, opened.checkpointer, |error| {
         let _ = error;

@@ -3,11 +3,13 @@
 
 pub mod carriers;
 pub mod client;
+pub mod cluster;
 pub mod fake;
 pub mod journal;
 pub mod judge;
 pub mod orders;
 pub mod process;
+pub mod proxy;
 pub mod setup;
 pub mod tmpfs;
 pub mod witness;

@@ -63,8 +63,14 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.id().to_string()]).status().unwrap();
-        assert!(sent.success(), "SIGTERM to {}", self.name);
+        self.signal("TERM");
+    }
+
+    /// Sends the signal of this name, such as STOP.
+    pub fn signal(&self, signal: &str) {
+        let command = format!("kill -{signal} \"$0\"");
+        let sent = Command::new("sh").args(["-c", &command, &self.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "SIG{signal} to {}", self.name);
     }
 
     /// Waits for its end.

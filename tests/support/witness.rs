@@ -57,14 +57,26 @@ pub struct Testimony {
     pub reads: u64,
     /// Readings of an order by a later server than the one before.
     pub across_restarts: u64,
+    /// Readings that said of an acknowledged order, never read before, that there is none.
+    pub denied: Vec<String>,
 }
 
 impl Witness {
-    /// A witness who posts as `client`; `name` makes its keys its own.
+    /// A witness who posts and reads as `client`; `name` makes its keys its own.
     pub fn start(client: Client, name: &str) -> Self {
+        Self::watch(Watch::new(vec![client.clone()], client, name.to_owned()))
+    }
+
+    /// A witness who posts as `posters`, each attempt as another, and reads as `reader`, who may see an order a while after
+    /// it was acknowledged.
+    pub fn apart(posters: Vec<Client>, reader: Client, name: &str) -> Self {
+        Self::watch(Watch { lags: true, ..Watch::new(posters, reader, name.to_owned()) })
+    }
+
+    fn watch(watch: Watch) -> Self {
         let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, counted, name) = (Arc::clone(&stop), Arc::clone(&reads), name.to_owned());
-        let thread = std::thread::spawn(move || Watch::new(client, name).run(&stopped, &counted));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&reads));
+        let thread = std::thread::spawn(move || watch.run(&stopped, &counted));
         Self { stop, reads, thread }
     }
 
@@ -89,7 +101,12 @@ struct Followed {
 }
 
 struct Watch {
-    client: Client,
+    posters: Vec<Client>,
+    /// The connection to one of them, and how many attempts were made.
+    posts: Option<Connection>,
+    attempts: usize,
+    reader: Client,
+    lags: bool,
     name: String,
     connection: Option<Connection>,
     connections: u64,
@@ -99,13 +116,31 @@ struct Watch {
     /// Key and body of the order that is being posted.
     posting: Option<(String, String)>,
     reads: u64,
+    /// Readings that were tried.
+    tried: u64,
     across_restarts: u64,
+    denied: Vec<String>,
 }
 
 impl Watch {
-    fn new(client: Client, name: String) -> Self {
-        let (orders, connection, posting) = (Vec::new(), None, None);
-        Self { client, name, connection, connections: 0, orders, next: 0, posting, reads: 0, across_restarts: 0 }
+    fn new(posters: Vec<Client>, reader: Client, name: String) -> Self {
+        Self {
+            posters,
+            posts: None,
+            attempts: 0,
+            reader,
+            lags: false,
+            name,
+            connection: None,
+            connections: 0,
+            orders: Vec::new(),
+            next: 0,
+            posting: None,
+            reads: 0,
+            tried: 0,
+            across_restarts: 0,
+            denied: Vec::new(),
+        }
     }
 
     fn run(mut self, stop: &AtomicBool, reads: &AtomicU64) -> Testimony {
@@ -113,22 +148,22 @@ impl Watch {
             reads.store(self.reads, SeqCst);
             // An error is a server that was killed; nobody can tell what it did last.
             if self.step().is_err() {
-                self.connection = None;
+                (self.connection, self.posts) = (None, None);
                 std::thread::sleep(PAUSE);
             }
         }
         let orders = self.orders.into_iter().map(|followed| followed.id).collect();
-        Testimony { orders, reads: self.reads, across_restarts: self.across_restarts }
+        Testimony { orders, reads: self.reads, across_restarts: self.across_restarts, denied: self.denied }
     }
 
     fn step(&mut self) -> io::Result<()> {
-        if self.posting.is_some() || (self.orders.len() < MOST && self.reads >= READS * self.orders.len() as u64) {
+        if self.posting.is_some() || (self.orders.len() < MOST && self.tried >= READS * self.orders.len() as u64) {
             return self.post();
         }
         let at = self.next % self.orders.len();
         self.next = at + 1;
-        let path = format!("GET /v1/orders/{}", self.orders[at].id);
-        let answer = self.exchange(&path, &[], "")?;
+        self.tried += 1;
+        let answer = self.read(&format!("GET /v1/orders/{}", self.orders[at].id))?;
         let followed = &mut self.orders[at];
         match answer.status {
             200 => {
@@ -141,6 +176,12 @@ impl Watch {
                 self.reads += 1;
             }
             503 => std::thread::sleep(PAUSE),
+            404 if self.lags && followed.view.is_none() => {
+                if answer.header("retry-after").is_none() {
+                    self.denied.push(followed.id.clone());
+                }
+                std::thread::sleep(PAUSE);
+            }
             _ => panic!("acknowledged order {}: {}", followed.id, answer.text()),
         }
         Ok(())
@@ -149,12 +190,18 @@ impl Watch {
     /// Posts an order under the same key and with the same bytes until somebody says that it is durable.
     fn post(&mut self) -> io::Result<()> {
         let number = self.orders.len();
-        let goods = [(YOGURT, 2), (THING, 1), (ICE, 3), (PLANT, 1), (BEER, 2)];
-        let fresh = || (format!("{}-{number}", self.name), order_of(&goods[number % 3..][..3]).to_string());
+        let fresh = || (format!("{}-{number}", self.name), order_of(&goods(number)).to_string());
         let (key, body) = self.posting.take().unwrap_or_else(fresh);
         let header = format!("idempotency-key: {key}");
         self.posting = Some((key, body.clone()));
-        let answer = self.exchange("POST /v1/orders", &["content-type: application/json", &header], &body)?;
+        let client = &self.posters[self.attempts % self.posters.len()];
+        self.attempts += 1;
+        if self.posters.len() > 1 || self.posts.is_none() {
+            self.posts = Some(client.connect()?);
+        }
+        let head = client.head("POST /v1/orders", &["content-type: application/json", &header], body.len());
+        let posts = self.posts.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let answer = posts.exchange(&head, body.as_bytes())?;
         match answer.status {
             201 => {
                 self.posting = None;
@@ -166,15 +213,33 @@ impl Watch {
         Ok(())
     }
 
-    fn exchange(&mut self, request: &str, headers: &[&str], body: &str) -> io::Result<Answer> {
+    fn read(&mut self, request: &str) -> io::Result<Answer> {
         if self.connection.is_none() {
-            self.connection = Some(self.client.connect()?);
+            self.connection = Some(self.reader.connect()?);
             self.connections += 1;
         }
-        let head = self.client.head(request, headers, body.len());
+        let head = self.reader.head(request, &[], 0);
         let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        connection.exchange(&head, body.as_bytes())
+        connection.exchange(&head, b"")
     }
+}
+
+/// Title and quantity of what is in the witness's order of this number; all of it ships.
+fn goods(number: usize) -> [(&'static str, u32); 3] {
+    let all = [(YOGURT, 2), (THING, 1), (ICE, 3), (PLANT, 1), (BEER, 2)];
+    std::array::from_fn(|at| all[number % 3 + at])
+}
+
+/// Asserts that the parcels of the witness's order of this number have in them what was ordered.
+pub fn assert_conserved(number: usize, view: &Value) {
+    let parcels = view["parcels"].as_array().unwrap().iter();
+    let lines = parcels.flat_map(|parcel| parcel["lines"].as_array().unwrap());
+    let mut shipped: Vec<_> =
+        lines.map(|line| (line["title"].as_str().unwrap(), line["quantity"].as_u64().unwrap())).collect();
+    let mut ordered: Vec<_> = goods(number).iter().map(|&(title, quantity)| (title, u64::from(quantity))).collect();
+    shipped.sort_unstable();
+    ordered.sort_unstable();
+    assert_eq!(shipped, ordered, "{view}");
 }
 
 fn rank(status: &Value) -> usize {

@@ -81,7 +81,14 @@ impl<'a> OrderState<'a> {
     /// # Errors
     /// [`CodecError`] if a delta can't be read.
     pub fn fold(id: OrderId, row: &'a [u8]) -> Result<Self, CodecError> {
-        let mut state = Self { id, accepted: None, classified: None, dead_lettered: None, conflicts: Vec::new(), parcels: Vec::new() };
+        let mut state = Self {
+            id,
+            accepted: None,
+            classified: None,
+            dead_lettered: None,
+            conflicts: Vec::new(),
+            parcels: Vec::new(),
+        };
         for delta in row_deltas(id.placed_at_ms(), row) {
             let (at, delta) = delta?;
             state.merge(at, delta);

@@ -147,7 +147,7 @@ impl LogConfig {
             .set("heartbeat.interval.ms", (self.session_timeout.as_millis() / 4).max(100).to_string())
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("fetch.wait.max.ms", "20")
-            .set("queued.max.messages.kbytes", "16384")
+            .set("queued.max.messages.kbytes", "6144")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "100")
             .set("max.partition.fetch.bytes", "2097152");
@@ -165,7 +165,7 @@ impl LogConfig {
             .set("message.max.bytes", "8388608")
             .set("batch.size", "1048576")
             .set("queue.buffering.max.messages", "1000000")
-            .set("queue.buffering.max.kbytes", "32768");
+            .set("queue.buffering.max.kbytes", "16384");
         config
     }
 }

@@ -31,7 +31,7 @@ use super::{
 use crate::{config::LogConfig, context::Reader, topics::Deployment};
 
 /// Bytes of frames already decided that are kept for retries, each partition.
-const RECENT_BYTES: usize = 4 << 20;
+const RECENT_BYTES: usize = 2 << 20;
 
 /// A frame of the orders topic.
 pub(crate) struct Frame {

@@ -1,0 +1,5 @@
+//! The cluster with real processes: a broker, a store, a node for each role, carriers.
+
+mod faults;
+mod poison;
+mod run;

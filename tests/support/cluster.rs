@@ -1,0 +1,325 @@
+//! A cluster of real processes: one broker and one store that all tests share, a node for each role, carriers.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde_json::Value;
+use sluice_brokers::{Brokers, Missing, Options};
+use sluice_carrier::simulated::Ledger;
+use tempfile::TempDir;
+use tokio::net::TcpSocket;
+
+use super::{
+    carriers::Carriers,
+    client::Client,
+    judge::Court,
+    process::{Process, program},
+    proxy::Proxy,
+    setup::{Carrier, Setup},
+    wait_at_most, wait_for,
+};
+
+/// How long a node may take to start: the brokers may have just been started themselves.
+const START: Duration = Duration::from_secs(90);
+/// A worker that is silent for so long loses its partitions, ms.
+pub const SESSION_MS: u64 = 2_000;
+/// Partitions of a deployment.
+pub const PARTITIONS: u16 = 4;
+
+/// Broker and store, with a proxy in front of the broker. Whoever holds it has them alone.
+pub struct Shared {
+    pub brokers: Brokers,
+    pub proxy: Proxy,
+}
+
+static SHARED: Mutex<Option<Result<Shared, String>>> = Mutex::new(None);
+
+/// Broker and store, started when first asked for and kept until the end; waits for whoever has them now. `None`, with a
+/// word on standard error, if this machine can't run them.
+pub fn brokers() -> Option<Taken> {
+    let mut guard = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    match guard.get_or_insert_with(start) {
+        Ok(shared) => {
+            // A test that failed may have left one of them dead.
+            shared.brokers.start_kafka().or_else(given).unwrap();
+            shared.brokers.start_store().or_else(given).unwrap();
+        }
+        Err(missing) => {
+            eprintln!("SKIPPED: no cluster here: {missing}");
+            return None;
+        }
+    }
+    Some(Taken(guard))
+}
+
+fn given(missing: Missing) -> Result<(), Missing> {
+    if matches!(missing, Missing::NotOurs { .. }) { Ok(()) } else { Err(missing) }
+}
+
+fn start() -> Result<Shared, String> {
+    let proxy = Proxy::start().map_err(|error| error.to_string())?;
+    let folder = folder();
+    let options = Options {
+        kafka_heap_mb: 768,
+        store_heap_mb: 1_024,
+        folder: Some(folder),
+        kafka_proxy: Some(proxy.port()),
+        ..Options::default()
+    };
+    match Brokers::start(&options) {
+        Ok(brokers) => {
+            eprintln!("cluster tests run on {}", brokers.describe());
+            if let Some(upstream) = brokers.kafka_behind_proxy() {
+                proxy.lead_to(upstream.parse().unwrap());
+            }
+            Ok(Shared { brokers, proxy })
+        }
+        Err(missing @ (Missing::Program { .. } | Missing::JavaVersion { .. } | Missing::Fetch { .. })) => {
+            Err(missing.to_string())
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A folder by this process's id. Nothing runs when statics end, so those of processes that are gone are removed here.
+fn folder() -> PathBuf {
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for entry in fs::read_dir(parent).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let id = name.strip_prefix("brokers-").and_then(|id| id.parse::<u32>().ok());
+        if id.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    parent.join(format!("brokers-{}", std::process::id()))
+}
+
+/// Broker and store, held.
+pub struct Taken(MutexGuard<'static, Option<Result<Shared, String>>>);
+
+impl std::ops::Deref for Taken {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        self.0.as_ref().and_then(|shared| shared.as_ref().ok()).unwrap()
+    }
+}
+
+impl std::ops::DerefMut for Taken {
+    fn deref_mut(&mut self) -> &mut Shared {
+        self.0.as_mut().and_then(|shared| shared.as_mut().ok()).unwrap()
+    }
+}
+
+/// One node: its role and its address stay while its process comes and goes.
+pub struct Node {
+    pub role: &'static str,
+    name: String,
+    pub address: SocketAddr,
+    /// Bound to the address and never listening: nobody else is given the port while the node is down.
+    _port: TcpSocket,
+    process: Option<Process>,
+    starts: u32,
+}
+
+/// A deployment with its nodes.
+pub struct Cluster {
+    pub setup: Setup,
+    // Before the folder, so that the processes are gone when it is removed.
+    pub nodes: Vec<Node>,
+    pub carriers: Carriers,
+    /// First part of the names of its topics, and its keyspace.
+    pub name: String,
+    /// Where its nodes reach Kafka.
+    pub kafka: String,
+    config: PathBuf,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Creates a deployment, and no node. `name` is new, of letters and digits.
+    pub fn new(name: &str, kafka: &str, store: &str, carriers: &[Carrier], seed: u64) -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let setup = Setup::with_defaults(carriers).with("placed_at_window_s = 3600\n");
+        let carriers = Carriers::start(folder.path(), &setup.carriers, seed);
+        let config = folder.path().join("cluster.toml");
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut text = setup.text(anywhere, &folder.path().join("unused"), &carriers.url);
+        text += &format!(
+            "\n[cluster]\nbrokers = {kafka:?}\nstore = [{store:?}]\nprefix = {name:?}\nkeyspace = {name:?}\n\
+             partitions = {PARTITIONS}\nreplication = 1\nstore_replication = 1\nowner_threads = 1\n\
+             session_timeout_ms = {SESSION_MS}\nscratch_dir = {:?}\n",
+            folder.path()
+        );
+        fs::write(&config, text).unwrap();
+        let mut migrate = program(&["migrate", "--config"]);
+        migrate.arg(&config);
+        let ended = Process::run(migrate, folder.path(), "migrate");
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        Self { setup, nodes: Vec::new(), carriers, name: name.to_owned(), kafka: kafka.to_owned(), config, folder }
+    }
+
+    /// Starts one more node of this role, and gives its number.
+    pub fn add(&mut self, role: &'static str) -> usize {
+        let port = TcpSocket::new_v4().unwrap();
+        port.set_reuseaddr(true).unwrap();
+        port.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let (number, address) = (self.nodes.len(), port.local_addr().unwrap());
+        let name = format!("{role}-{number}");
+        self.nodes.push(Node { role, name, address, _port: port, process: None, starts: 0 });
+        self.start(number);
+        number
+    }
+
+    /// Starts a node of this role that is down, or one more if all are up.
+    pub fn start_spare(&mut self, role: &'static str) -> usize {
+        let Some(down) = self.of(role).into_iter().find(|&number| !self.is_up(number)) else { return self.add(role) };
+        self.start(down);
+        down
+    }
+
+    /// Whether a node has a process.
+    pub fn is_up(&self, number: usize) -> bool {
+        self.nodes[number].process.is_some()
+    }
+
+    /// What the running nodes of this role have logged.
+    pub fn logs(&self, role: &str) -> String {
+        let processes = self.nodes.iter().filter(|node| node.role == role).filter_map(|node| node.process.as_ref());
+        processes.map(Process::log).collect()
+    }
+
+    /// Starts a node's process, and doesn't wait for it.
+    pub fn start(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        assert!(node.process.is_none(), "{} runs already", node.name);
+        node.starts += 1;
+        let mut command = program(&["worker", node.role, "--json", "--config"]);
+        command.arg(&self.config).arg("--ready-file").arg(ready(self.folder.path(), node));
+        command.env("SLUICE_LISTEN", node.address.to_string());
+        let name = format!("{}-{}", node.name, node.starts);
+        node.process = Some(Process::start(command, self.folder.path(), &name));
+    }
+
+    /// Waits until a node is at work.
+    #[track_caller]
+    pub fn ready(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        let file = ready(self.folder.path(), node);
+        let process = node.process.as_mut().unwrap();
+        wait_at_most(START, &format!("{} is at work", node.name), || {
+            assert!(process.ended().is_none(), "{} ended: {}", node.name, process.log());
+            file.exists().then_some(())
+        });
+    }
+
+    /// Waits until every node that was started is at work.
+    #[track_caller]
+    pub fn all_ready(&mut self) {
+        for number in 0..self.nodes.len() {
+            if self.nodes[number].process.is_some() {
+                self.ready(number);
+            }
+        }
+    }
+
+    /// Numbers of the nodes of this role.
+    pub fn of(&self, role: &str) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&number| self.nodes[number].role == role).collect()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        let mut process = node.process.take().unwrap();
+        assert!(process.ended().is_none(), "{} ended by itself: {}", node.name, process.log());
+        process.kill();
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, number: usize, signal: &str) {
+        self.nodes[number].process.as_ref().unwrap().signal(signal);
+    }
+
+    /// SIGTERM to these nodes at once; asserts that each ends well, and gives their receipts.
+    #[track_caller]
+    pub fn drain(&mut self, numbers: &[usize]) -> Vec<Value> {
+        numbers.iter().for_each(|&number| self.signal(number, "TERM"));
+        let receipt = |&number: &usize| {
+            let node = &mut self.nodes[number];
+            let ended = node.process.take().unwrap().end();
+            assert_eq!(ended.code, Some(0), "{}: {}", node.name, ended.log);
+            serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{}: {error}: {:?}", node.name, ended.out))
+        };
+        numbers.iter().map(receipt).collect()
+    }
+
+    /// Asserts that every process that was started still runs.
+    pub fn assert_alive(&mut self) {
+        self.carriers.assert_alive();
+        for node in &mut self.nodes {
+            if let Some(process) = &mut node.process {
+                assert!(process.ended().is_none(), "{} ended by itself: {}", node.name, process.log());
+            }
+        }
+    }
+
+    /// Waits until the owners have decided everything and the folds have written it.
+    pub fn wait_for_no_lag(&self) {
+        let number = self.of("status")[0];
+        wait_for("lag back to zero", || {
+            let lag = |topic| self.metric(number, &format!("sluice_lag_records{{topic=\"{topic}\"}}"));
+            (lag("orders") == Some(0.0) && lag("decisions") == Some(0.0)).then_some(())
+        });
+    }
+
+    /// The value of a node's metric, by its whole name with labels; `None` if it isn't shown.
+    pub fn metric(&self, number: usize, name: &str) -> Option<f64> {
+        let answer = Client::new(self.nodes[number].address, "").try_send("GET /metrics", &[], b"").ok()?;
+        answer.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Merchant m-1 at a node.
+    pub fn client(&self, number: usize) -> Client {
+        Client::new(self.nodes[number].address, "key-1")
+    }
+}
+
+fn ready(folder: &Path, node: &Node) -> PathBuf {
+    folder.join(format!("{}-{}.ready", node.name, node.starts))
+}
+
+impl Court for Cluster {
+    fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.nodes[self.of("status")[0]].address
+    }
+
+    fn ledger(&self) -> Ledger {
+        self.carriers.ledger()
+    }
+
+    fn lags(&self) -> bool {
+        true
+    }
+}
+
+/// Logs are what a failed test is understood by: they are kept if `SLUICE_KEEP_LOGS` names a folder.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let Some(kept) = std::env::var_os("SLUICE_KEEP_LOGS").filter(|_| std::thread::panicking()) else { return };
+        // Stopped processes can't be waited for by anything but a kill, which their own drop does.
+        let copied =
+            Command::new("cp").arg("-r").arg(self.folder.path()).arg(Path::new(&kept).join(&self.name)).status();
+        eprintln!("logs of {} kept: {copied:?}", self.name);
+    }
+}
