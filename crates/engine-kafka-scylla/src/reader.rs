@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// An order placed at most so long ago is likely to be on its way.
-const YOUNG: Duration = Duration::from_secs(10);
+/// A second less than what whoever asked calls young: its "not yet" must not become a "never" on the way.
+const YOUNG: Duration = Duration::from_secs(9);
 /// How long a reader waits for the fold.
 const WAIT: Duration = Duration::from_secs(2);
 /// How long one read may take in all, the store's answers included.
@@ -59,19 +60,20 @@ impl ClusterOrders {
         let started = Instant::now();
         // Taken before the first look, so that what was there by now is found by a look after it is passed.
         let mut mark = self.progress.mark(self.deployment.partition(id));
-        let young = self.clock.now_ms().abs_diff(id.placed_at_ms()) < YOUNG.as_millis() as u64;
+        // Asked again after the wait: an order that has grown old meanwhile would be answered as one that never was.
+        let is_young = || self.clock.now_ms().abs_diff(id.placed_at_ms()) < YOUNG.as_millis() as u64;
         let (mut pause, mut place) = (PAUSES.0, None);
         loop {
             let passed = self.progress.passed(&mut mark);
             if let Some(found) = self.look(id, started).await? {
                 return Ok(Some(found));
             }
-            if passed && !young {
+            if passed && !is_young() {
                 return Ok(None);
             }
             let left = WAIT.saturating_sub(started.elapsed());
             if left.is_zero() {
-                return if young { Ok(None) } else { Err(behind()) };
+                return if is_young() { Ok(None) } else { Err(behind()) };
             }
             if place.is_none() {
                 let full = |_| LogError::Store("too many readers wait for the fold".to_owned());
@@ -187,7 +189,7 @@ mod tests {
     async fn a_young_order_is_waited_for() {
         let (orders, rows, progress) = reader(4);
         progress.tell(1, (5, 5), (9, 9));
-        assert_eq!(orders.read(placed_ms_ago(9_999)).await.unwrap(), whole());
+        assert_eq!(orders.read(placed_ms_ago(8_999)).await.unwrap(), whole());
         assert_eq!(rows.looks.load(SeqCst), 4);
 
         let (orders, _, progress) = reader(usize::MAX);
@@ -201,12 +203,12 @@ mod tests {
     async fn an_old_order_is_unknown_once_the_fold_has_caught_up() {
         let (orders, rows, progress) = reader(usize::MAX);
         progress.tell(1, (5, 5), (9, 9));
-        assert_eq!(orders.read(placed_ms_ago(10_000)).await.unwrap(), None);
+        assert_eq!(orders.read(placed_ms_ago(9_000)).await.unwrap(), None);
         assert_eq!(rows.looks.load(SeqCst), 1);
 
         // The owner, then the fold, get to where the log ended when the reader came, and it goes on meanwhile.
         progress.tell(1, (4, 5), (9, 9));
-        let asked = orders.read(placed_ms_ago(10_000));
+        let asked = orders.read(placed_ms_ago(9_000));
         let told = async {
             let steps = [((5, 8), (9, 12)), ((6, 9), (11, 13)), ((7, 10), (12, 14))];
             for (owners, fold) in steps {
@@ -230,17 +232,17 @@ mod tests {
             // The other partition says nothing about this one.
             progress.tell(0, (5, 5), (9, 9));
             let start = Instant::now();
-            let answer = orders.read(placed_ms_ago(10_000)).await;
+            let answer = orders.read(placed_ms_ago(9_000)).await;
             assert!(matches!(answer, Err(LogError::Store(_))), "{answer:?}");
             assert!(start.elapsed() >= WAIT && start.elapsed() < BOUND);
         }
         // Nor while nothing was learned.
         let (orders, _, _unknown) = reader(usize::MAX);
-        assert!(orders.read(placed_ms_ago(10_000)).await.is_err());
+        assert!(orders.read(placed_ms_ago(9_000)).await.is_err());
         // Who is behind finds it, though.
         let (orders, _, progress) = reader(3);
         progress.tell(1, (5, 5), (8, 9));
-        assert_eq!(orders.read(placed_ms_ago(10_000)).await.unwrap(), whole());
+        assert_eq!(orders.read(placed_ms_ago(9_000)).await.unwrap(), whole());
     }
 
     #[tokio::test]

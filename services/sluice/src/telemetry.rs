@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_plain_level_is_the_products() {
-        assert_eq!(directives("info"), "info,fjall=warn,lsm_tree=warn");
+        assert_eq!(directives("info"), "info,fjall=warn,lsm_tree=warn,scylla=warn,rdkafka=off,librdkafka=warn");
         assert_eq!(directives("info,fjall=info"), "info,fjall=info");
         assert_eq!(directives("debug"), "debug");
     }

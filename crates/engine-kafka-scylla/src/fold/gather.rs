@@ -312,7 +312,7 @@ mod tests {
         let mut gather = Gather::default();
         let deltas = vec![7; 100_000];
         let frame = frame(1, &[Decision::Added { source: Place(7), order: 8, deltas: &deltas }]);
-        for n in 0..42 {
+        for n in 0..168 {
             assert!(!gather.is_full());
             gather.take(0, (1, n), &frame).unwrap();
         }
