@@ -182,6 +182,19 @@ impl Progress {
         learned != UNKNOWN && self.shared.started.elapsed() < Duration::from_millis(learned) + STALE
     }
 
+    /// Waits until everything was learned anew, at most so long; blocks. False if it wasn't.
+    #[must_use]
+    pub fn refresh(&self, wait: Duration) -> bool {
+        let (asked_ms, until) = (self.shared.now_ms(), Instant::now() + wait);
+        while self.shared.began_ms.load(Acquire) <= asked_ms {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+
     /// Notes the present, for an order of `partition`: where the log ends is what is learned next.
     #[must_use]
     pub fn mark(&self, partition: u16) -> Mark {

@@ -56,6 +56,8 @@ const NOTIFIER_GRACE: Duration = Duration::from_secs(2);
 const HTTP_GRACE: Duration = Duration::from_secs(1);
 /// A drain ends when nothing has been left to do for so long.
 const QUIET: Duration = Duration::from_secs(1);
+/// How long the receipt waits for the brokers' word on what is left.
+const REFRESH: Duration = Duration::from_secs(3);
 /// How often a drain looks.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -315,6 +317,9 @@ impl Node {
             }
             if let Some(presence) = presence.and_then(Arc::into_inner) {
                 presence.stop();
+            }
+            if !progress.refresh(REFRESH) {
+                tracing::warn!("the brokers don't say what is left in the log; the receipt has what was last known");
             }
             let left = progress.owners_lag();
             progress.stop();
