@@ -15,7 +15,6 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use sluice_pipeline::{Batch, OutcomeReport, Receipt};
-use sluice_schemas::outcome::Outcome;
 
 /// Bounds of one partition's queues.
 #[derive(Debug, Clone)]
@@ -254,17 +253,8 @@ impl Queue {
 
     /// Queues the report if there is room; else the waker is called when there may be.
     pub fn push_outcome(&self, report: &OutcomeReport, waker: &Waker, scratch: &mut Vec<u8>) -> bool {
-        let outcome = Outcome {
-            order: report.shipment.order.0,
-            parcel: report.shipment.parcel,
-            attempt: report.shipment.attempt,
-            kind: report.kind,
-            at_ms: report.at_ms,
-            carrier: &report.carrier,
-            text: &report.text,
-        };
         scratch.clear();
-        outcome.encode(scratch);
+        report.outcome().encode(scratch);
         let mut guard = self.queues.lock();
         let q = &mut *guard;
         if q.closed || q.outcome_bytes + scratch.len() > self.config.outcome_bytes {

@@ -26,7 +26,7 @@ use rdkafka::{
 };
 use sluice_domain::OrderId;
 use sluice_pipeline::{BoxFuture, Intake, OutcomeReport, Outcomes, Receipt, Submission};
-use sluice_schemas::{frame, outcome::Outcome};
+use sluice_schemas::frame;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -370,16 +370,7 @@ impl Outcomes for OutcomeWriter {
         let (mut bytes, mut entries) = (Vec::with_capacity(reports.len() * 64), Vec::with_capacity(reports.len()));
         for report in reports.iter() {
             let start = bytes.len();
-            let outcome = Outcome {
-                order: report.shipment.order.0,
-                parcel: report.shipment.parcel,
-                attempt: report.shipment.attempt,
-                kind: report.kind,
-                at_ms: report.at_ms,
-                carrier: &report.carrier,
-                text: &report.text,
-            };
-            outcome.encode(&mut bytes);
+            report.outcome().encode(&mut bytes);
             entries.push((report.shipment.order, start..bytes.len()));
         }
         let (len, count) = (bytes.len(), reports.len() as u64);

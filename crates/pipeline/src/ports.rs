@@ -4,7 +4,7 @@
 use std::{future::Future, io, ops::Range, pin::Pin, sync::Arc, task};
 
 use sluice_domain::{Fingerprint, Group, OrderId, ShipmentId};
-use sluice_schemas::outcome::OutcomeKind;
+use sluice_schemas::outcome::{Outcome, OutcomeKind};
 
 use crate::{
     batch::{Batch, BatchView, Rows},
@@ -251,6 +251,21 @@ pub struct OutcomeReport {
     pub carrier: Arc<str>,
     /// Tracking number, or the reason.
     pub text: String,
+}
+
+impl OutcomeReport {
+    /// The report as the log keeps it.
+    pub fn outcome(&self) -> Outcome<'_> {
+        Outcome {
+            order: self.shipment.order.0,
+            parcel: self.shipment.parcel,
+            attempt: self.shipment.attempt,
+            kind: self.kind,
+            at_ms: self.at_ms,
+            carrier: &self.carrier,
+            text: &self.text,
+        }
+    }
 }
 
 /// Takes outcomes into the log.

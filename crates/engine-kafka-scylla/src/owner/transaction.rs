@@ -31,11 +31,6 @@ pub(super) fn commit(producer: &BaseProducer<Quiet>) -> Result<(), KafkaError> {
     })
 }
 
-/// Waits until it was heard what became of every record.
-fn delivered(producer: &BaseProducer<Quiet>) -> Result<(), KafkaError> {
-    producer.flush(PATIENCE)
-}
-
 /// Aborts the transaction under way, if there is one.
 pub(super) fn abort(producer: &BaseProducer<Quiet>) -> Result<(), KafkaError> {
     // The client drops what is queued, and then waits until it was heard what became of each record. Only this thread
@@ -44,7 +39,7 @@ pub(super) fn abort(producer: &BaseProducer<Quiet>) -> Result<(), KafkaError> {
     retried(|| {
         let aborted = producer.abort_transaction(std::mem::replace(&mut wait, PATIENCE));
         if aborted.is_err()
-            && let Err(error) = delivered(producer)
+            && let Err(error) = producer.flush(PATIENCE)
         {
             tracing::debug!(%error, "records of a transaction that is aborted");
         }

@@ -369,13 +369,13 @@ fn start_notifiers(
         let consumer =
             CarrierConsumer::start(&base.log, partitions, &carrier.id, outcomes.ledger(), OutboxOptions::default());
         let consumer = Arc::new(consumer.map_err(ClusterError::from)?);
-        let opener = Arc::clone(&consumer);
+        let membership = Arc::clone(&consumer);
         let (clock, health) = (Arc::clone(&base.clock), Arc::clone(&base.health));
         let (endpoint, carrier, mut stop) = (carrier.endpoint()?, carrier.clone(), stop.clone());
         tasks.spawn(async move {
             while !*stop.borrow() {
                 let driver = Driver {
-                    outbox: Box::new(opener.outbox()),
+                    outbox: Box::new(membership.outbox()),
                     outcomes: outcomes.clone(),
                     endpoint: endpoint.clone(),
                     clock: Arc::clone(&clock),
