@@ -27,7 +27,7 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every metric that no service describes itself.
-const METRICS: [(Kind, &str, Unit, &str); 25] = [
+const METRICS: [(Kind, &str, Unit, &str); 39] = [
     (Counter, "sluice_orders_accepted_total", Unit::Count, "Orders that became durable"),
     (Counter, "sluice_orders_replayed_total", Unit::Count, "Requests answered as the repetition of an earlier one"),
     (Gauge, "sluice_orders", Unit::Count, "Orders in this data folder by class: in_flight, finished, dead_lettered"),
@@ -58,6 +58,21 @@ const METRICS: [(Kind, &str, Unit, &str); 25] = [
     (Gauge, "sluice_ready", Unit::Count, "1 while orders are taken"),
     (Gauge, "process_resident_memory_bytes", Unit::Bytes, "Resident memory"),
     (Gauge, "sluice_build_info", Unit::Count, "1, labelled with the version"),
+    // Of a cluster's nodes alone.
+    (Counter, "sluice_orders_finished_total", Unit::Count, "Orders that were finished"),
+    (Counter, "sluice_orders_dead_lettered_total", Unit::Count, "Orders that were dead-lettered"),
+    (Counter, "sluice_orders_conflicted_total", Unit::Count, "Requests under a key that another request had taken"),
+    (Gauge, "sluice_log_waiting_bytes", Unit::Bytes, "Orders and outcomes that the brokers don't have yet"),
+    (Counter, "sluice_log_write_errors_total", Unit::Count, "Records that the brokers did not take"),
+    (Counter, "sluice_log_damaged_records_total", Unit::Count, "Records that could not be read and were skipped"),
+    (Histogram, "sluice_owner_commit_seconds", Unit::Seconds, "Time to commit one transaction of decisions"),
+    (Counter, "sluice_owner_aborts_total", Unit::Count, "Transactions that came to nothing"),
+    (Counter, "sluice_owner_store_reads_total", Unit::Count, "Rows that owners had to ask the store for"),
+    (Gauge, "sluice_owner_partitions_waiting", Unit::Count, "Partitions that wait for the store or the fold"),
+    (Gauge, "sluice_owner_overlay_bytes", Unit::Bytes, "Rows that owners hold in memory"),
+    (Gauge, "sluice_outbox_unsettled", Unit::Count, "Shipments that this node has no outcome of, by carrier"),
+    (Counter, "sluice_outbox_rebalances_total", Unit::Count, "Changes of the partitions of an outbox, by carrier"),
+    (Counter, "sluice_outbox_damaged_total", Unit::Count, "Records of an outbox that could not be read, by carrier"),
 ];
 
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();

@@ -21,7 +21,7 @@ use sluice_carrier::{
     routing::{Route, Table},
 };
 use sluice_checkout::Checkout;
-use sluice_classify::Classify;
+use sluice_classify::{Chain, Classify};
 use sluice_domain::Merchants;
 use sluice_engine_kafka_scylla::{
     ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress, Writer,
@@ -138,6 +138,7 @@ struct Base {
     clock: Arc<dyn Clock>,
     merchants: Arc<Merchants>,
     table: Arc<Table>,
+    chain: Arc<Chain>,
     health: Arc<HealthBoard>,
 }
 
@@ -146,21 +147,22 @@ impl Base {
         let missing = || ConfigError::at("cluster", "expected a [cluster] section; `sluice worker --example` shows it");
         let cluster = config.cluster.clone().ok_or_else(missing)?;
         let log = cluster.log(&config)?;
+        let merchants = Arc::new(config.merchant_table()?);
+        let table = Arc::new(config.routing_table()?);
+        // Before anybody is connected to: a wrong rule file is no matter of the brokers.
+        let chain = Arc::new(topology::chain(&config)?);
         let asked = log.clone();
         let deployment = tokio::task::spawn_blocking(move || read_deployment(&asked)).await;
         let deployment = deployment.map_err(|e| ClusterError::Internal(e.to_string()))?.map_err(ClusterError::from)?;
         let store = Arc::new(Store::connect(&cluster.rows()).await.map_err(ClusterError::from)?);
-        let merchants = Arc::new(config.merchant_table()?);
-        let table = Arc::new(config.routing_table()?);
         let health = Arc::new(HealthBoard::new(table.carriers().len()));
         let progress = Progress::start(&log, deployment).map_err(ClusterError::from)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Ok(Self { config, log, deployment, store, progress, clock, merchants, table, health })
+        Ok(Self { config, log, deployment, store, progress, clock, merchants, table, chain, health })
     }
 
     fn owners(&self) -> Result<Owners, StartError> {
-        let chain = Arc::new(topology::chain(&self.config)?);
-        let table = Arc::clone(&self.table);
+        let (chain, table) = (Arc::clone(&self.chain), Arc::clone(&self.table));
         let stages: MakeStages = Arc::new(move || {
             let stages: Vec<Box<dyn Stage>> = vec![
                 Box::new(Classify::new(Arc::clone(&chain), table.weight_limits())),
