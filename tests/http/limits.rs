@@ -8,10 +8,13 @@ use sluice_domain::limits::*;
 use super::{operation, parcels};
 use crate::support::{
     client::{Client, fields_of},
+    engine::{Engine, on_both_engines},
     orders::{line, now_ms, order, padded, time},
     setup::{GOOD, Setup},
     world::World,
 };
+
+on_both_engines!(requests_at_a_bound_are_taken_and_beyond_it_refused_by_name);
 
 /// How far apart the clocks of client and server may be, ms: they are one clock, but an order takes time to arrive.
 const SLACK_MS: u64 = 5_000;
@@ -20,7 +23,7 @@ enum Covered {
     /// By this function, against one server for all.
     Request(fn(&Client)),
     /// By a test elsewhere, which needs a server of its own.
-    Elsewhere(fn()),
+    Elsewhere(fn(&Engine)),
 }
 use Covered::{Elsewhere, Request};
 
@@ -57,13 +60,12 @@ fn every_bound_has_its_test() {
     assert_eq!(constants, BOUNDS.iter().map(|(name, _)| *name).collect());
 }
 
-#[test]
-fn requests_at_a_bound_are_taken_and_beyond_it_refused_by_name() {
-    let world = World::new(Setup::new(&[GOOD]));
+fn requests_at_a_bound_are_taken_and_beyond_it_refused_by_name(engine: &Engine) {
+    let world = World::on(engine, Setup::new(&[GOOD]));
     let _server = world.serve();
     for (name, covered) in &BOUNDS {
         match covered {
-            Request(check) => check(&Client { key: "key-1".to_owned(), ..world.client() }),
+            Request(check) => check(&world.client()),
             Elsewhere(test) => eprintln!("{name} is tested at {test:p}"),
         }
     }

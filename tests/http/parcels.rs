@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -11,19 +10,22 @@ use sluice_domain::limits::{MAX_ATTEMPTS, MAX_PARCELS, MAX_REASON, MAX_TRACKING_
 
 use super::life::wait_for_status;
 use crate::support::{
-    client::Client,
+    engine::{Engine, on_both_engines},
     fake::Fake,
     orders::{BEER, ICE, THING, YOGURT, order_of},
-    process::{Process, program},
     setup::{Carrier, GOOD, Setup},
-    wait_for,
     world::World,
 };
 
-#[test]
-pub fn an_order_becomes_so_many_parcels() {
+on_both_engines!(
+    an_order_becomes_so_many_parcels,
+    a_parcel_is_offered_to_so_many_carriers,
+    what_carriers_say_has_its_length,
+);
+
+pub fn an_order_becomes_so_many_parcels(engine: &Engine) {
     // One unit of beer fills a parcel.
-    let world = World::new(Setup::new(&[Carrier { more: "max_weight_g = 4000", ..GOOD }]));
+    let world = World::on(engine, Setup::new(&[Carrier { more: "max_weight_g = 4000", ..GOOD }]));
     let _server = world.serve();
     let client = world.client();
     let most = MAX_PARCELS as u32;
@@ -39,30 +41,7 @@ pub fn an_order_becomes_so_many_parcels() {
     assert_eq!(world.ledger().totals().accepted, total, "nothing of the last one was sent");
 }
 
-/// A server whose carriers are `fake`.
-struct Faked {
-    _process: Process,
-    client: Client,
-    _folder: tempfile::TempDir,
-}
-
-fn serve(setup: &Setup, fake: &Fake) -> Faked {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (config, ready) = (folder.path().join("sluice.toml"), folder.path().join("ready"));
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    std::fs::write(&config, setup.text(any, &folder.path().join("data"), &fake.url())).unwrap();
-    let mut command = program(&["serve", "--config"]);
-    command.arg(&config).arg("--ready-file").arg(&ready);
-    let process = Process::start(command, folder.path(), "serve");
-    let address = wait_for("the server takes orders", || {
-        let url = std::fs::read_to_string(&ready).ok()?;
-        url.strip_prefix("http://")?.strip_suffix('\n')?.parse().ok()
-    });
-    Faked { _process: process, client: Client::new(address, "key-1"), _folder: folder }
-}
-
-#[test]
-pub fn a_parcel_is_offered_to_so_many_carriers() {
+pub fn a_parcel_is_offered_to_so_many_carriers(engine: &Engine) {
     const IDS: [&str; 9] = ["c-0", "c-1", "c-2", "c-3", "c-4", "c-5", "c-6", "c-7", "c-8"];
     let most = usize::from(MAX_ATTEMPTS);
     assert_eq!(IDS.len(), most + 1);
@@ -80,10 +59,12 @@ pub fn a_parcel_is_offered_to_so_many_carriers() {
         book.lock().unwrap().entry(order).or_default().push(carrier.to_owned());
         json!({"outcome": "rejected", "reason": "no"})
     });
-    let server = serve(&Setup::new(&carriers), &fake);
+    let world = World::faked(engine, Setup::new(&carriers), &fake);
+    let _server = world.serve();
+    let client = world.client();
     for (goods, attempts) in [(THING, most - 1), (ICE, most), (YOGURT, most)] {
-        let id = server.client.order(goods.split(' ').next().unwrap(), &order_of(&[(goods, 1)])).id();
-        wait_for_status(&server.client, &id, "dead_lettered");
+        let id = client.order(goods.split(' ').next().unwrap(), &order_of(&[(goods, 1)])).id();
+        wait_for_status(&client, &id, "dead_lettered");
         let mut carriers = asked.lock().unwrap()[&id].clone();
         assert_eq!(carriers.len(), attempts, "{goods}: {carriers:?}");
         carriers.sort();
@@ -92,8 +73,7 @@ pub fn a_parcel_is_offered_to_so_many_carriers() {
     }
 }
 
-#[test]
-pub fn what_carriers_say_has_its_length() {
+pub fn what_carriers_say_has_its_length(engine: &Engine) {
     // So much fits one parcel that the quantity of its only line can say how long the answer shall be.
     let roomy = Carrier { more: "max_weight_g = 1000000", ..GOOD };
     let says_no = Carrier { id: "no", handling: &["chilled"], ..roomy.clone() };
@@ -105,18 +85,20 @@ pub fn what_carriers_say_has_its_length() {
             _ => json!({"outcome": "rejected", "reason": text}),
         }
     });
-    let server = serve(&Setup::new(&[says_yes, says_no]), &fake);
+    let world = World::faked(engine, Setup::new(&[says_yes, says_no]), &fake);
+    let _server = world.serve();
+    let client = world.client();
     let post = |key: &str, goods: &str, length: usize| -> String {
-        server.client.order(&format!("{key}-{length}"), &order_of(&[(goods, length as u32)])).id()
+        client.order(&format!("{key}-{length}"), &order_of(&[(goods, length as u32)])).id()
     };
     for length in [1, MAX_TRACKING_NUMBER - 1, MAX_TRACKING_NUMBER, MAX_TRACKING_NUMBER + 1] {
-        let view = wait_for_status(&server.client, &post("yes", THING, length), "carrier_accepted");
+        let view = wait_for_status(&client, &post("yes", THING, length), "carrier_accepted");
         let shown = if length <= MAX_TRACKING_NUMBER { Value::from("x".repeat(length)) } else { Value::Null };
         // A number that was cut would be another parcel's.
         assert_eq!(view["parcels"][0]["tracking_number"], shown, "{length}");
     }
     for length in [1, MAX_REASON - 1, MAX_REASON, MAX_REASON + 1] {
-        let view = wait_for_status(&server.client, &post("no", YOGURT, length), "dead_lettered");
+        let view = wait_for_status(&client, &post("no", YOGURT, length), "dead_lettered");
         let text = view["timeline"].to_string();
         let shown = text.split(|letter| letter != 'x').map(str::len).max().unwrap();
         assert_eq!(shown, length.min(MAX_REASON), "{text}");

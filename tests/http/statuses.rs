@@ -1,6 +1,6 @@
 //! Every status that the API's description promises is seen, and carries what the description says.
 
-use std::{cell::Cell, collections::BTreeSet};
+use std::{cell::Cell, collections::BTreeSet, net::ToSocketAddrs};
 
 use serde_json::Value;
 use sluice_domain::limits::{MAX_BATCH_BYTES, MAX_ORDER_BYTES};
@@ -8,12 +8,16 @@ use sluice_domain::limits::{MAX_BATCH_BYTES, MAX_ORDER_BYTES};
 use crate::support::{
     PATIENCE,
     client::{Answer, Client, Connection},
+    engine::{Engine, on_both_engines},
     journal::{groups, overwrite},
     orders::order,
+    proxy::Proxy,
     setup::{GOOD, Setup},
     wait_for,
     world::World,
 };
+
+on_both_engines!(every_documented_status_is_seen);
 
 /// Method, path as described, status.
 type Seen = BTreeSet<(String, String, u16)>;
@@ -49,19 +53,19 @@ fn documented(description: &Value) -> Seen {
     all
 }
 
-#[test]
-fn every_documented_status_is_seen() {
+fn every_documented_status_is_seen(engine: &Engine) {
     // As little memory for requests as may be configured: one batch as large as it may be is a merchant's whole share.
     let mut setup = Setup::new(&[GOOD]).with("max_inflight_mb = 32\ndrain_deadline_s = 60\n");
     setup.merchants.push(("m-3".to_owned(), "key-3".to_owned()));
-    let world = World::new(setup);
+    let mut world = World::on(engine, setup);
+    let store = store_of(engine, &mut world);
     let server = world.serve();
     let client = world.client();
     let mut seen = Seen::new();
     overload(&mut seen, &world);
     // These take as long as the server's patience with a body: they run beside everything else.
     let slow = [(ORDERS, "application/json"), (BATCH, "application/x-ndjson")].map(|(path, kind)| {
-        let client = Client::new(world.address(), "key-3");
+        let client = world.client_of("key-3");
         std::thread::spawn(move || never_finished(&client, path, kind))
     });
     refusals(&mut seen, &client);
@@ -79,11 +83,11 @@ fn every_documented_status_is_seen() {
     wait_for("the drain begins", || (client.get("/readyz").status == 503).then_some(()));
     note(&mut seen, "get", "/readyz", 503, &client.get("/readyz"));
     note(&mut seen, "get", "/healthz", 200, &client.get("/healthz"));
-    note(&mut seen, "get", ORDER, 200, &client.get(&format!("/v1/orders/{id}")));
+    client.view(&id);
     world.carriers.change("good", r#"{"down": false}"#);
     server.receipt();
 
-    unreadable(&mut seen, &world, &id);
+    unreadable(&mut seen, &world, store.as_ref(), &id);
     let description = description.json();
     let missing: Vec<_> = documented(&description).difference(&seen).cloned().collect();
     assert!(missing.is_empty(), "documented and never seen: {missing:?}");
@@ -122,6 +126,7 @@ fn refusals(seen: &mut Seen, client: &Client) {
 
 fn operations(seen: &mut Seen, client: &Client, id: &str) {
     let path = format!("/v1/orders/{id}");
+    client.view(id);
     note(seen, "get", ORDER, 200, &client.get(&path));
     note(seen, "get", ORDER, 401, &Client::new(client.address, "key-none").get(&path));
     note(seen, "get", ORDER, 404, &client.get("/v1/orders/no-id-at-all"));
@@ -164,7 +169,7 @@ fn overload(seen: &mut Seen, world: &World) {
         note(seen, "post", path, 429, &refused(&one, &one, path, 429));
         assert!(post(&other, path).status < 300, "another merchant isn't held up");
     }
-    let third = Client::new(world.address(), "key-3");
+    let third = world.client_of("key-3");
     for path in [ORDERS, BATCH] {
         note(seen, "post", path, 503, &refused(&other, &third, path, 503));
     }
@@ -185,12 +190,31 @@ fn never_finished(client: &Client, path: &str, kind: &str) -> Answer {
     answer
 }
 
-/// Damages the record of an order behind the server's back, after its start has verified all of it.
-fn unreadable(seen: &mut Seen, world: &World, id: &str) {
+/// A way to the cluster's store that can be closed.
+fn store_of(engine: &Engine, world: &mut World) -> Option<Proxy> {
+    let Engine::Cluster(shared) = engine else { return None };
+    let proxy = Proxy::start().unwrap();
+    proxy.lead_to(shared.brokers.store().to_socket_addrs().unwrap().next().unwrap());
+    world.reach_store_at(proxy.address());
+    Some(proxy)
+}
+
+/// Takes from a server what an order is read from: the store, or the record in its journal.
+fn unreadable(seen: &mut Seen, world: &World, store: Option<&Proxy>, id: &str) {
     let server = world.serve();
     let client = world.client();
-    let path = format!("/v1/orders/{id}");
-    assert_eq!(client.get(&path).status, 200);
+    client.view(id);
+    match store {
+        Some(store) => store.close(),
+        None => damage(world, id),
+    }
+    note(seen, "get", ORDER, 503, &client.get(&format!("/v1/orders/{id}")));
+    assert_eq!(client.order("k-after", &order()).status, 201, "nobody else is held up");
+    server.kill();
+}
+
+/// Damages the record of an order behind the server's back, after its start has verified all of it.
+fn damage(world: &World, id: &str) {
     let needle = ulid::Ulid::from_string(id).unwrap().0.to_be_bytes();
     let group = groups(world.data_dir()).into_iter().find_map(|group| {
         let bytes = std::fs::read(&group.file).unwrap();
@@ -201,7 +225,4 @@ fn unreadable(seen: &mut Seen, world: &World, id: &str) {
     let (file, at) = group.expect("the order's id is in its record");
     // What stands before the id says what kind of record this is.
     overwrite(&file, at - 1, &[0xEE]);
-    note(seen, "get", ORDER, 503, &client.get(&path));
-    assert_eq!(client.order("k-after", &order()).status, 201, "nobody else is held up");
-    server.kill();
 }

@@ -9,6 +9,8 @@ use std::{
 
 use serde_json::Value;
 
+use super::wait_for;
+
 /// How long an answer may take: longer than the server waits for a body.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -17,11 +19,13 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 pub struct Client {
     pub address: SocketAddr,
     pub key: String,
+    /// Whether an acknowledged order may take a while to become readable.
+    pub lags: bool,
 }
 
 impl Client {
     pub fn new(address: SocketAddr, key: &str) -> Self {
-        Self { address, key: key.to_owned() }
+        Self { address, key: key.to_owned(), lags: false }
     }
 
     pub fn connect(&self) -> io::Result<Connection> {
@@ -74,9 +78,12 @@ impl Client {
     /// The view of an order that must be there.
     #[track_caller]
     pub fn view(&self, id: &str) -> Value {
-        let answer = self.get(&format!("/v1/orders/{id}"));
-        assert_eq!(answer.status, 200, "order {id}: {}", answer.text());
-        answer.json()
+        wait_for(&format!("order {id} is readable"), || {
+            let answer = self.get(&format!("/v1/orders/{id}"));
+            let may_come = self.lags && answer.status == 404 && answer.header("retry-after").is_some();
+            assert!(answer.status == 200 || may_come, "order {id}: {}", answer.text());
+            (answer.status == 200).then(|| answer.json())
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -38,12 +38,14 @@ pub struct Shared {
     pub proxy: Proxy,
 }
 
-static SHARED: Mutex<Option<Result<Shared, String>>> = Mutex::new(None);
+type Brought = Option<Result<Shared, String>>;
+
+static SHARED: RwLock<Brought> = RwLock::new(None);
 
 /// Broker and store, started when first asked for and kept until the end; waits for whoever has them now. `None`, with a
 /// word on standard error, if this machine can't run them.
 pub fn brokers() -> Option<Taken> {
-    let mut guard = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut guard = SHARED.write().unwrap_or_else(PoisonError::into_inner);
     match guard.get_or_insert_with(start) {
         Ok(shared) => {
             // A test that failed may have left one of them dead.
@@ -55,7 +57,20 @@ pub fn brokers() -> Option<Taken> {
             return None;
         }
     }
+    SHARED.clear_poison();
     Some(Taken(guard))
+}
+
+/// As [`brokers`], for a test that does nothing to them: any number of such tests have them at a time. A thread that has
+/// them must not ask again: it would wait for whoever wants them alone, who waits for it.
+pub fn lend() -> Option<Lent> {
+    // Poisoned: a test failed while it had them alone.
+    if let Ok(guard) = SHARED.read()
+        && matches!(*guard, Some(Ok(_)))
+    {
+        return Some(Lent(guard));
+    }
+    brokers().map(|taken| Lent(RwLockWriteGuard::downgrade(taken.0)))
 }
 
 fn given(missing: Missing) -> Result<(), Missing> {
@@ -100,8 +115,19 @@ fn folder() -> PathBuf {
     parent.join(format!("brokers-{}", std::process::id()))
 }
 
-/// Broker and store, held.
-pub struct Taken(MutexGuard<'static, Option<Result<Shared, String>>>);
+/// Broker and store, held together with others.
+pub struct Lent(RwLockReadGuard<'static, Brought>);
+
+impl std::ops::Deref for Lent {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        self.0.as_ref().and_then(|shared| shared.as_ref().ok()).unwrap()
+    }
+}
+
+/// Broker and store, held alone.
+pub struct Taken(RwLockWriteGuard<'static, Brought>);
 
 impl std::ops::Deref for Taken {
     type Target = Shared;
@@ -115,6 +141,15 @@ impl std::ops::DerefMut for Taken {
     fn deref_mut(&mut self) -> &mut Shared {
         self.0.as_mut().and_then(|shared| shared.as_mut().ok()).unwrap()
     }
+}
+
+/// The `[cluster]` section of a deployment of its own.
+pub fn section(name: &str, kafka: &str, store: &str, partitions: u16, scratch: &Path) -> String {
+    format!(
+        "\n[cluster]\nbrokers = {kafka:?}\nstore = [{store:?}]\nprefix = {name:?}\nkeyspace = {name:?}\n\
+         partitions = {partitions}\nreplication = 1\nstore_replication = 1\nowner_threads = 1\n\
+         session_timeout_ms = {SESSION_MS}\nscratch_dir = {scratch:?}\n"
+    )
 }
 
 /// One node: its role and its address stay while its process comes and goes.
@@ -151,12 +186,7 @@ impl Cluster {
         let config = folder.path().join("cluster.toml");
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut text = setup.text(anywhere, &folder.path().join("unused"), &carriers.url);
-        text += &format!(
-            "\n[cluster]\nbrokers = {kafka:?}\nstore = [{store:?}]\nprefix = {name:?}\nkeyspace = {name:?}\n\
-             partitions = {PARTITIONS}\nreplication = 1\nstore_replication = 1\nowner_threads = 1\n\
-             session_timeout_ms = {SESSION_MS}\nscratch_dir = {:?}\n",
-            folder.path()
-        );
+        text += &section(name, kafka, store, PARTITIONS, folder.path());
         fs::write(&config, text).unwrap();
         let mut migrate = program(&["migrate", "--config"]);
         migrate.arg(&config);

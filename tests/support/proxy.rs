@@ -81,6 +81,12 @@ impl Proxy {
         *self.state.upstream.lock() = Some(upstream);
     }
 
+    /// Passes nothing on any more, and resets what is open.
+    pub fn close(&self) {
+        *self.state.upstream.lock() = None;
+        self.cut();
+    }
+
     /// Changes the weather, for connections that are open too.
     pub fn set(&self, weather: Weather) {
         *self.state.weather.lock() = weather;

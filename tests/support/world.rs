@@ -1,8 +1,10 @@
-//! One test's world: a folder, carriers, an address that stays its own, and a server that comes and goes.
+//! One test's world: a folder, carriers, an address that stays its own, and a server that comes and goes; on either
+//! engine.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering::SeqCst},
     time::Duration,
 };
@@ -16,10 +18,35 @@ use super::{
     PATIENCE,
     carriers::Carriers,
     client::Client,
+    cluster::section,
+    engine::Engine,
+    fake::Fake,
+    orders::now_ms,
     process::{Ended, Process, program},
     setup::Setup,
     wait_at_most,
 };
+
+/// Partitions of a world's cluster: few, for every one costs topics and threads; two, so that they can be mixed up.
+const PARTITIONS: u16 = 2;
+
+/// A deployment on a cluster that is a world's own.
+struct Deployment {
+    name: String,
+    kafka: String,
+    store: String,
+}
+
+impl Deployment {
+    fn on(engine: &Engine) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let Engine::Cluster(shared) = engine else { return None };
+        // Brokers that were given by address may have seen the same test before.
+        let name = format!("http_{}_{:x}", NUMBER.fetch_add(1, SeqCst), now_ms());
+        let (kafka, store) = (shared.brokers.kafka().to_owned(), shared.brokers.store().to_owned());
+        Some(Self { name, kafka, store })
+    }
+}
 
 /// See the module.
 pub struct World {
@@ -30,19 +57,33 @@ pub struct World {
     /// Bound to the address and never listening: nobody else is given the port while the server is down.
     _port: TcpSocket,
     data_dir: PathBuf,
+    /// `None` on the embedded engine.
+    deployment: Option<Deployment>,
     folder: TempDir,
     starts: AtomicU32,
 }
 
 impl World {
-    /// A world with its data on the disk that the build is on.
+    /// A world on the embedded engine with its data on the disk that the build is on.
     pub fn new(setup: Setup) -> Self {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let data_dir = folder.path().join("data");
-        Self::build(setup, folder, data_dir)
+        Self::on(&Engine::Embedded, setup)
     }
 
-    /// A world with its data somewhere else.
+    /// A world on `engine`; on a cluster with topics and tables of its own.
+    pub fn on(engine: &Engine, setup: Setup) -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let data_dir = folder.path().join("data");
+        Self { deployment: Deployment::on(engine), ..Self::build(setup, folder, data_dir) }
+    }
+
+    /// As [`World::on`], with carriers that say whatever `fake` says.
+    pub fn faked(engine: &Engine, setup: Setup, fake: &Fake) -> Self {
+        let mut world = Self::on(engine, setup);
+        world.carriers.url = fake.url();
+        world
+    }
+
+    /// A world on the embedded engine with its data somewhere else.
     pub fn with_data_in(setup: Setup, data_dir: PathBuf) -> Self {
         Self::build(setup, tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), data_dir)
     }
@@ -53,7 +94,7 @@ impl World {
         port.set_reuseaddr(true).unwrap();
         port.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = port.local_addr().unwrap();
-        Self { setup, carriers, address, _port: port, data_dir, folder, starts: AtomicU32::new(0) }
+        Self { setup, carriers, address, _port: port, data_dir, deployment: None, folder, starts: AtomicU32::new(0) }
     }
 
     pub fn folder(&self) -> &Path {
@@ -68,14 +109,54 @@ impl World {
         self.address
     }
 
+    /// Whoever has this key.
+    pub fn client_of(&self, key: &str) -> Client {
+        Client { lags: self.deployment.is_some(), ..Client::new(self.address, key) }
+    }
+
     /// Merchant m-1.
     pub fn client(&self) -> Client {
-        Client::new(self.address, "key-1")
+        self.client_of("key-1")
     }
 
     /// Merchant m-2.
     pub fn other_client(&self) -> Client {
-        Client::new(self.address, "key-2")
+        self.client_of("key-2")
+    }
+
+    /// Whether a request is compared with earlier ones under its key before it is answered. On a cluster the owner does
+    /// so afterwards: a repetition is answered as if it were the first, and a conflict shows on the first one's time line.
+    pub fn answers_decided(&self) -> bool {
+        self.deployment.is_none()
+    }
+
+    /// Whether what is durable is in files of the server's own.
+    pub fn has_journal(&self) -> bool {
+        self.deployment.is_none()
+    }
+
+    /// Lets a cluster's servers reach the store at another address.
+    pub fn reach_store_at(&mut self, address: String) {
+        self.deployment.as_mut().unwrap().store = address;
+    }
+
+    /// The configuration as it is now.
+    pub fn config(&self) -> String {
+        let mut setup = self.setup.clone();
+        if let Some(Deployment { name, kafka, store }) = &self.deployment {
+            setup.top += &section(name, kafka, store, PARTITIONS, self.folder());
+        }
+        setup.text(self.address, &self.data_dir, &self.carriers.url)
+    }
+
+    /// A command that starts a server with the configuration at `config`.
+    pub fn command(&self, config: &Path) -> Command {
+        let mut command = match self.deployment {
+            None => program(&["serve"]),
+            Some(_) => program(&["worker", "--all"]),
+        };
+        command.args(["--json", "--config"]).arg(config);
+        command
     }
 
     /// Starts a server and waits until it takes orders.
@@ -87,9 +168,15 @@ impl World {
     pub fn launch(&self) -> Server {
         let number = self.starts.fetch_add(1, SeqCst);
         let (config, ready) = (self.folder().join("sluice.toml"), self.folder().join(format!("ready-{number}")));
-        std::fs::write(&config, self.setup.text(self.address, &self.data_dir, &self.carriers.url)).unwrap();
-        let mut command = program(&["serve", "--json", "--config"]);
-        command.arg(&config).arg("--ready-file").arg(&ready);
+        std::fs::write(&config, self.config()).unwrap();
+        if self.deployment.is_some() && number == 0 {
+            let mut migrate = program(&["migrate", "--config"]);
+            migrate.arg(&config);
+            let ended = Process::run(migrate, self.folder(), "migrate");
+            assert_eq!(ended.code, Some(0), "{}", ended.log);
+        }
+        let mut command = self.command(&config);
+        command.arg("--ready-file").arg(&ready);
         let process = Process::start(command, self.folder(), &format!("serve-{number}"));
         Server { process, ready, address: self.address }
     }
