@@ -2,4 +2,6 @@
 
 mod faults;
 mod poison;
+mod repartition;
 mod run;
+mod town;

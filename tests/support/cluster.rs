@@ -19,7 +19,7 @@ use super::{
     carriers::Carriers,
     client::Client,
     judge::Court,
-    process::{Process, program},
+    process::{Ended, Process, program},
     proxy::Proxy,
     setup::{Carrier, Setup},
     wait_at_most, wait_for,
@@ -237,6 +237,18 @@ impl Cluster {
         node.process = Some(Process::start(command, self.folder.path(), &name));
     }
 
+    /// A command on this deployment, such as `migrate --partitions 8`.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = program(arguments);
+        command.arg("--config").arg(&self.config);
+        command
+    }
+
+    /// Where everything is that its processes say.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Waits until a node is at work.
     #[track_caller]
     pub fn ready(&mut self, number: usize) {
@@ -288,6 +300,12 @@ impl Cluster {
             serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{}: {error}: {:?}", node.name, ended.out))
         };
         numbers.iter().map(receipt).collect()
+    }
+
+    /// Waits until a node has ended by itself.
+    #[track_caller]
+    pub fn ended(&mut self, number: usize) -> Ended {
+        self.nodes[number].process.take().unwrap().end()
     }
 
     /// Asserts that every process that was started still runs.

@@ -1,5 +1,5 @@
-//! A checkout node's place in the deployment: a member of a group of its own, so that a change of the map can see who is
-//! running, and a watch on the deployment record, so that no order is written by an old map for long.
+//! A node's place in the deployment: a watch on the deployment record, so that nobody goes by an old map for long, and for
+//! checkout nodes, which are in no group otherwise, a group of their own, so that a change of the map sees who is running.
 
 use std::{
     sync::{
@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 
 use crate::{
@@ -25,19 +26,23 @@ const WAIT: Duration = Duration::from_millis(200);
 pub struct Presence {
     stop: Arc<AtomicBool>,
     changed: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Presence {
-    /// Joins the group and watches for an epoch after that of `deployment`.
+    /// Watches for an epoch after that of `deployment`, and joins the group if this node takes orders.
     ///
     /// # Errors
     /// [`KafkaError`] if a client or the thread can't be made.
-    pub fn start(config: &LogConfig, deployment: Deployment) -> Result<Self, KafkaError> {
+    pub fn start(config: &LogConfig, deployment: Deployment, takes_orders: bool) -> Result<Self, KafkaError> {
         let names = Names::new(&config.prefix);
         let topic = names.deployment();
-        let member: Reader = config.consumer(&names.checkouts()).create_with_context(Quiet)?;
-        member.subscribe(&[&topic])?;
+        let member = || {
+            let member: Reader = config.consumer(&names.checkouts()).create_with_context(Quiet)?;
+            member.subscribe(&[&topic])?;
+            Ok::<_, KafkaError>(member)
+        };
+        let member = takes_orders.then(member).transpose()?;
         let watch: Reader = reader(config).create_with_context(Quiet)?;
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(&topic, 0, Offset::Beginning)?;
@@ -48,7 +53,7 @@ impl Presence {
             std::thread::Builder::new().name("presence".to_owned()).spawn(move || {
                 while !stop.load(Relaxed) {
                     // What it reads doesn't matter; polling keeps it a member.
-                    drop(member.poll(Duration::ZERO));
+                    drop(member.as_ref().map(|member| member.poll(Duration::ZERO)));
                     if let Some(Ok(message)) = watch.poll(WAIT) {
                         // A record that this program can't read is from one that knows more.
                         let newer =
@@ -56,11 +61,13 @@ impl Presence {
                         changed.fetch_or(newer, Relaxed);
                     }
                 }
-                member.unsubscribe();
+                if let Some(member) = member {
+                    member.unsubscribe();
+                }
             })
         };
         let thread = thread.map_err(|e| KafkaError::ClientCreation(e.to_string()))?;
-        Ok(Self { stop, changed, thread: Some(thread) })
+        Ok(Self { stop, changed, thread: Mutex::new(Some(thread)) })
     }
 
     /// True once the slots were dealt out anew: this node must be started again.
@@ -70,9 +77,9 @@ impl Presence {
     }
 
     /// Leaves the group and waits for the thread.
-    pub fn stop(mut self) {
+    pub fn stop(&self) {
         self.stop.store(true, Relaxed);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        if self.thread.lock().take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the presence thread panicked");
         }
     }

@@ -151,8 +151,8 @@ pub enum DeploymentError {
     /// It isn't what this program writes.
     #[error("the deployment record can't be read: {0}")]
     Malformed(String),
-    /// The partition count can't be changed now.
-    #[error("the partition count can't change now: {0}")]
+    /// Nodes run, or something is left to do.
+    #[error("not now: {0}")]
     Busy(String),
 }
 
@@ -347,26 +347,41 @@ pub async fn repartition(config: &LogConfig, partitions: u16, now_ms: u64) -> Re
     let old = read_deployment(config)?;
     let consumer: Reader = config.consumer(&names.owners()).create_with_context(Quiet).map_err(failed("connecting"))?;
     idle(&consumer, config, &names)?;
-    caught_up(config, &names, old.partitions)?;
+    caught_up(config, &names)?;
     let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(failed("connecting"))?;
     let mut widened = Vec::new();
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
-    for (name, _, _) in topics(config, &names, partitions) {
-        let metadata = consumer.fetch_metadata(Some(&name), PATIENCE).map_err(failed(format!("looking at {name}")))?;
-        let has = metadata.topics().first().map_or(0, |t| t.partitions().len());
-        if has < usize::from(partitions) {
+    let mut topics = topics(config, &names, partitions);
+    // Orders last: if this ends on the way, no owner is given a partition that the other topics don't have.
+    topics.rotate_left(1);
+    for (name, _, _) in topics {
+        let has = width(&consumer, &name).map_err(failed(format!("looking at {name}")))?;
+        if has < partitions {
             let more = NewPartitions::new(&name, usize::from(partitions));
             let results =
                 admin.create_partitions([&more], &options).await.map_err(failed(format!("widening {name}")))?;
             for result in results {
                 let name = result.map_err(|(n, code)| failed(format!("widening {n}"))(KafkaError::AdminOp(code)))?;
+                tracing::info!(topic = name, from = has, to = partitions, "topic widened");
                 widened.push(name);
             }
         }
     }
     let new = Deployment { epoch: old.epoch + 1, partitions, since_ms: now_ms, ..old };
     write_deployment(config, &new)?;
-    Ok(MigratedTopics { created: Vec::new(), widened, deployment: read_deployment(config)? })
+    let deployment = read_deployment(config)?;
+    if deployment != new {
+        let Deployment { epoch, partitions, .. } = deployment;
+        let text = format!("somebody else has just begun epoch {epoch} with {partitions} partitions");
+        return Err(DeploymentError::Busy(text));
+    }
+    Ok(MigratedTopics { created: Vec::new(), widened, deployment })
+}
+
+/// How many partitions a topic has: at least those of the deployment.
+pub(crate) fn width<C: ConsumerContext>(client: &BaseConsumer<C>, topic: &str) -> Result<u16, KafkaError> {
+    let metadata = client.fetch_metadata(Some(topic), PATIENCE)?;
+    Ok(metadata.topics().first().map_or(0, |t| t.partitions().len()) as u16)
 }
 
 /// Refuses while any node of the deployment runs.
@@ -390,13 +405,33 @@ pub(crate) fn idle<C: ConsumerContext>(
 }
 
 /// Refuses while there is anything that an owner, a notifier or a fold has not seen.
-fn caught_up(config: &LogConfig, names: &Names, partitions: u16) -> Result<(), DeploymentError> {
+fn caught_up(config: &LogConfig, names: &Names) -> Result<(), DeploymentError> {
+    resolved(config, &names.orders())?;
     let mut pairs = vec![(names.orders(), names.owners()), (names.decisions(), names.status())];
     pairs.extend(config.carriers.iter().map(|c| (names.shipments(c), names.notifiers(c))));
     for (topic, group) in pairs {
+        let client: Reader = reader(config).create_with_context(Quiet).map_err(failed("connecting"))?;
+        let partitions = width(&client, &topic).map_err(failed(format!("looking at {topic}")))?;
         let behind = lag(config, &topic, &group, partitions)?;
         if behind > 0 {
             let text = format!("{behind} records of {topic} wait for {group}; let the nodes catch up first");
+            return Err(DeploymentError::Busy(text));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses while a transaction that somebody has left open hides what was written behind it.
+fn resolved(config: &LogConfig, topic: &str) -> Result<(), DeploymentError> {
+    let what = || format!("looking for the end of {topic}");
+    let mut all = reader(config);
+    let all: Reader =
+        all.set("isolation.level", "read_uncommitted").create_with_context(Quiet).map_err(failed(what()))?;
+    let stable: Reader = reader(config).create_with_context(Quiet).map_err(failed(what()))?;
+    for partition in 0..i32::from(width(&all, topic).map_err(failed(what()))?) {
+        let end = |of: &Reader| of.fetch_watermarks(topic, partition, PATIENCE).map_err(failed(what()));
+        if end(&stable)?.1 < end(&all)?.1 {
+            let text = format!("a transaction in {topic} is open; it ends by itself once its worker's session is over");
             return Err(DeploymentError::Busy(text));
         }
     }
@@ -410,8 +445,11 @@ fn caught_up(config: &LogConfig, names: &Names, partitions: u16) -> Result<(), D
 pub fn lag(config: &LogConfig, topic: &str, group: &str, partitions: u16) -> Result<u64, DeploymentError> {
     let what = || format!("asking how far {group} is in {topic}");
     let of_group: Reader = config.consumer(group).create_with_context(Quiet).map_err(failed(what()))?;
+    let records: Reader = reader(config).create_with_context(Quiet).map_err(failed(what()))?;
     let mut list = TopicPartitionList::new();
-    list.add_partition_range(topic, 0, i32::from(partitions) - 1);
+    for partition in 0..i32::from(partitions) {
+        list.add_partition(topic, partition);
+    }
     let committed = of_group.committed_offsets(list, PATIENCE).map_err(failed(what()))?;
     let mut behind = 0;
     for element in committed.elements() {
@@ -421,29 +459,32 @@ pub fn lag(config: &LogConfig, topic: &str, group: &str, partitions: u16) -> Res
             _ => low,
         };
         if at < high {
-            behind += records_between(config, topic, element.partition(), at, high).map_err(failed(what()))?;
+            behind += records_between(&records, topic, element.partition(), at, high).map_err(failed(what()))?;
         }
     }
     Ok(behind)
 }
 
-/// Counts the records that a reader gets from `from` to the end; few are left when this is asked.
-fn records_between(config: &LogConfig, topic: &str, partition: i32, from: i64, high: i64) -> Result<u64, KafkaError> {
+/// Counts the records that `consumer` gets from `from` to the end; few are left when this is asked.
+fn records_between(consumer: &Reader, topic: &str, partition: i32, from: i64, high: i64) -> Result<u64, KafkaError> {
     /// Enough to know that it isn't idle.
     const ENOUGH: u64 = 1_000;
-    let consumer: Reader = reader(config).create_with_context(Quiet)?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(from))?;
     consumer.assign(&list)?;
     let mut count = 0;
     let until = std::time::Instant::now() + PATIENCE;
-    while count < ENOUGH && std::time::Instant::now() < until {
+    while std::time::Instant::now() < until {
         match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) if message.offset() < high => count += 1,
-            Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => return Ok(count),
+            Some(Ok(message)) if message.partition() != partition => {}
+            Some(Ok(message)) if message.offset() < high && count + 1 < ENOUGH => count += 1,
+            Some(Ok(message)) => return Ok(count + u64::from(message.offset() < high)),
+            Some(Err(KafkaError::PartitionEOF(p))) if p == partition => return Ok(count),
+            // What is left of the partition before.
+            Some(Err(KafkaError::PartitionEOF(_))) | None => {}
             Some(Err(error)) => return Err(error),
-            None => {}
         }
     }
-    Ok(count)
+    // Not to be taken for a group that has seen everything.
+    Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
 }

@@ -16,6 +16,8 @@ pub const INTERNAL: u8 = 70;
 pub const IO: u8 = 74;
 /// Another process has the data folder open.
 pub const IN_USE: u8 = 75;
+/// The deployment was changed under a node, which has to be started again.
+pub const OUTDATED: u8 = 76;
 /// Ended by Ctrl-C before the work was done.
 pub const INTERRUPTED: u8 = 130;
 
@@ -30,6 +32,7 @@ Exit codes:
    70  a defect of this program
    74  disk or store failed; nothing acknowledged is lost, a restart recovers it
    75  another process has the data folder open
+   76  the partition count was changed while this node ran; start it again
   130  interrupted";
 
 #[cfg(test)]
@@ -39,7 +42,7 @@ mod tests {
 
     #[test]
     fn every_code_is_in_the_table_once() {
-        let codes = [OK, FOUND_WRONG, USAGE, NO_SERVER, NO_ADDRESS, INTERNAL, IO, IN_USE, INTERRUPTED];
+        let codes = [OK, FOUND_WRONG, USAGE, NO_SERVER, NO_ADDRESS, INTERNAL, IO, IN_USE, OUTDATED, INTERRUPTED];
         let shown: Vec<u8> = HELP.lines().skip(1).filter_map(|l| l.split_whitespace().next()?.parse().ok()).collect();
         assert_eq!(shown, codes);
     }

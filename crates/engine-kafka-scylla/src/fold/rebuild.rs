@@ -88,9 +88,12 @@ pub async fn rebuild(
     progress: &mut (dyn FnMut(RebuildProgress) + Send),
 ) -> Result<Rebuilt, RebuildError> {
     let names = Names::new(&config.prefix);
-    let (topic, partitions) = (names.decisions(), deployment.partitions);
+    let topic = names.decisions();
     let group: BaseConsumer = config.consumer(&names.status()).create().map_err(failed("connecting"))?;
     topics::idle(&group, config, &names)?;
+    // All there are: an earlier map may have had more than the present one.
+    let width = topics::width(&group, &topic).map_err(failed("asking for the partitions of decisions"))?;
+    let partitions = width.max(deployment.partitions);
     let spans = spans(&group, &topic, partitions).map_err(failed("asking where decisions begin and end"))?;
 
     // From here on, a fold that finds an interrupted rebuild replays everything.

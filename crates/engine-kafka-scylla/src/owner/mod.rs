@@ -33,7 +33,7 @@ use crate::{
     config::LogConfig,
     context::Quiet,
     store::{Store, StoreError, StoredRow},
-    topics::{Deployment, Names, PATIENCE, reader},
+    topics::{Deployment, DeploymentError, Names, PATIENCE, read_deployment, reader},
 };
 
 mod counts;
@@ -105,6 +105,7 @@ pub struct OwnersConfig {
 /// Owners at work.
 pub struct Owners {
     stop: Arc<AtomicBool>,
+    outdated: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     totals: Arc<Totals>,
 }
@@ -115,23 +116,30 @@ impl Owners {
     /// # Errors
     /// [`KafkaError`] if a thread or a client can't be made.
     pub fn start(config: &OwnersConfig, stages: &MakeStages) -> Result<Self, KafkaError> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, outdated) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let totals = Arc::new(Totals::default());
         let mut threads = Vec::new();
         for number in 0..config.threads.max(1) {
             let (config, stages) = (config.clone(), Arc::clone(stages));
-            let (stop, totals) = (Arc::clone(&stop), Arc::clone(&totals));
+            let (stop, outdated, totals) = (Arc::clone(&stop), Arc::clone(&outdated), Arc::clone(&totals));
             let consumer = consumer(&config.log)?;
             let thread = std::thread::Builder::new().name(format!("owner-{number}")).spawn(move || {
                 let mut worker = Worker::new(config, stages, consumer, totals);
-                while !stop.load(Relaxed) {
+                while !stop.load(Relaxed) && !worker.outdated {
                     worker.round();
                 }
+                outdated.fetch_or(worker.outdated, Relaxed);
                 worker.leave();
             });
             threads.push(thread.map_err(|e| KafkaError::ClientCreation(e.to_string()))?);
         }
-        Ok(Self { stop, threads, totals })
+        Ok(Self { stop, outdated, threads, totals })
+    }
+
+    /// True once the slots were dealt out anew and this node was about to decide by the old map: it decides no more.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.outdated.load(Relaxed)
     }
 
     /// What was decided since the start.
@@ -149,7 +157,7 @@ impl Owners {
                 tracing::error!("an owner panicked; what it had not committed is decided by another");
             }
         }
-        Self { stop: Arc::default(), threads: Vec::new(), totals }.counts()
+        totals.counts()
     }
 }
 
@@ -239,6 +247,8 @@ struct Worker {
     looked_after: Instant,
     /// An outage is logged when it begins and when it ends.
     troubled: bool,
+    /// The deployment is not the one that it knows: it must decide nothing more.
+    outdated: bool,
 }
 
 /// Why a round came to nothing.
@@ -248,6 +258,10 @@ enum RoundError {
     Kafka(#[from] KafkaError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    Deployment(#[from] DeploymentError),
+    #[error("the deployment was changed to epoch {0}; this node must be started again")]
+    Outdated(u16),
 }
 
 impl Worker {
@@ -262,6 +276,7 @@ impl Worker {
             totals,
             looked_after: Instant::now(),
             troubled: false,
+            outdated: false,
         }
     }
 
@@ -462,8 +477,20 @@ impl Worker {
     }
 
     fn assigned(&mut self, numbers: &[u16]) -> Result<(), RoundError> {
+        // The slots are dealt out anew only while the group has no members, so an assignment from before that can't commit,
+        // and whoever is given one after it sees the new epoch here.
+        let Deployment { epoch, .. } = read_deployment(&self.config.log)?;
+        if epoch != self.config.deployment.epoch {
+            self.outdated = true;
+            return Err(RoundError::Outdated(epoch));
+        }
         let world = self.world()?;
-        let new: Vec<u16> = numbers.iter().copied().filter(|n| !self.parts.contains_key(n)).collect();
+        let new = numbers.iter().copied().filter(|n| !self.parts.contains_key(n));
+        let (new, beyond): (Vec<u16>, Vec<u16>) = new.partition(|&n| n < self.config.deployment.partitions);
+        for number in beyond {
+            // Topics may have more partitions than the map: there nothing is decided, and what comes is handed on.
+            self.parts.insert(number, self.fresh(number, &world));
+        }
         let token = rebuild::barrier(&world, &new)?;
         for number in new {
             let started = Instant::now();

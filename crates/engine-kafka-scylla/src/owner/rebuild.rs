@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     context::{Quiet, Reader},
-    topics::{Names, PATIENCE, reader},
+    topics::{self, Names, PATIENCE, reader},
 };
 
 /// A partition's decisions must come within this time of each other.
@@ -48,7 +48,8 @@ pub(super) fn barrier(world: &World, partitions: &[u16]) -> Result<[u8; 16], Rou
 /// Reads the decisions of `partition` up to the barrier into `log`, from where they matter; gives the offset behind it.
 ///
 /// They matter from `known` on if that is above 0 (what came before is in `log`), else from the fold's offset and as far
-/// back as a retry may ask. If the slots were dealt out anew since then, all partitions are asked for their index entries.
+/// back as a retry may ask. If the slots were dealt out anew since then, all partitions are asked for their index entries,
+/// those that the map no longer has too.
 pub(super) fn catch_up(
     world: &World,
     partition: u16,
@@ -61,7 +62,8 @@ pub(super) fn catch_up(
     let window_from = now_ms.saturating_sub(2 * world.config.window_ms + 60_000);
     let consumer: Reader = reader(&world.config).create_with_context(Quiet)?;
     if known == 0 && world.deployment.epoch > 1 && world.deployment.since_ms > window_from {
-        for other in (0..world.deployment.partitions).filter(|&p| p != partition) {
+        let width = topics::width(&consumer, &Names::new(&world.config.prefix).decisions())?;
+        for other in (0..width).filter(|&p| p != partition) {
             let from = first_since(world, &consumer, other, window_from)?;
             read(world, &consumer, other, from, None, &mut |_, decision| index(log, world, partition, decision))?;
         }

@@ -66,11 +66,11 @@ async fn run(
     cluster: &ClusterConfig,
 ) -> Result<Report, Box<dyn std::error::Error>> {
     let log = cluster.log(config)?;
-    let now_ms = SystemClock::new().now_ms();
-    let mut done = topics::migrate(&log, now_ms).await.map_err(ClusterError::from)?;
+    let clock = SystemClock::new();
+    let mut done = topics::migrate(&log, clock.now_ms()).await.map_err(ClusterError::from)?;
     let schema = Store::migrate(&cluster.rows()).await.map_err(ClusterError::from)?;
     if let Some(partitions) = args.partitions.filter(|&n| n != done.deployment.partitions) {
-        let changed = topics::repartition(&log, partitions, now_ms).await.map_err(ClusterError::from)?;
+        let changed = topics::repartition(&log, partitions, clock.now_ms()).await.map_err(ClusterError::from)?;
         done.widened = changed.widened;
         done.deployment = changed.deployment;
     }

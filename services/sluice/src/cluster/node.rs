@@ -118,7 +118,7 @@ pub struct Node {
     progress: Arc<Progress>,
     health: Arc<HealthBoard>,
     writer: Option<Writer>,
-    presence: Option<Arc<Presence>>,
+    presence: Arc<Presence>,
     owners: Option<Owners>,
     folds: Option<Fold>,
     carriers: Vec<Arc<CarrierConsumer>>,
@@ -231,9 +231,8 @@ impl Node {
         let writer = (has(Role::Checkout) || has(Role::Carrier))
             .then(|| Writer::start(&base.log, base.deployment).map_err(ClusterError::from))
             .transpose()?;
-        let presence = has(Role::Checkout)
-            .then(|| Presence::start(&base.log, base.deployment).map(Arc::new).map_err(ClusterError::from))
-            .transpose()?;
+        let presence = Presence::start(&base.log, base.deployment, has(Role::Checkout)).map_err(ClusterError::from)?;
+        let presence = Arc::new(presence);
         let owners = has(Role::Classify).then(|| base.owners()).transpose()?;
         let folds = has(Role::Status)
             .then(|| Fold::start(&base.log, Arc::clone(&base.store), tokio::runtime::Handle::current()))
@@ -249,14 +248,9 @@ impl Node {
         let app = base.app(roles, writer.as_ref(), ops.clone());
         let server = Server::start(reserved, app, config.max_connections).map_err(listen)?;
         let mut background = vec![tokio::spawn(publish(ops))];
-        if let (Some(writer), Some(presence)) = (&writer, &presence) {
-            let bound = base.log.max_lag;
-            background.push(tokio::spawn(hold_back(
-                writer.clone(),
-                Arc::clone(presence),
-                Arc::clone(&base.progress),
-                bound,
-            )));
+        if let Some(writer) = writer.as_ref().filter(|_| has(Role::Checkout)) {
+            let (presence, progress) = (Arc::clone(&presence), Arc::clone(&base.progress));
+            background.push(tokio::spawn(hold_back(writer.clone(), presence, progress, base.log.max_lag)));
         }
         Ok(Self {
             server,
@@ -284,6 +278,14 @@ impl Node {
     #[must_use]
     pub fn deployment(&self) -> Deployment {
         self.deployment
+    }
+
+    /// Returns once the slots were dealt out anew: this node goes by an old map, and must be started again.
+    pub async fn outdated(&self) {
+        let mut tick = tokio::time::interval(PUBLISH);
+        while !self.presence.is_outdated() && !self.owners.as_ref().is_some_and(Owners::is_outdated) {
+            tick.tick().await;
+        }
     }
 
     /// Stops in order: no new orders (503 with Retry-After); a node with every role goes on until nothing is left or
@@ -317,9 +319,7 @@ impl Node {
                 let summary = folds.stop();
                 tracing::info!(?summary, "folded");
             }
-            if let Some(presence) = presence.and_then(Arc::into_inner) {
-                presence.stop();
-            }
+            presence.stop();
             if !progress.refresh(REFRESH) {
                 tracing::warn!("the brokers don't say what is left in the log; the receipt has what was last known");
             }

@@ -15,7 +15,8 @@ Examples:
   sluice worker --all --config sluice.toml             # every role in one process
 
 SIGTERM or SIGINT drains: no new orders (503 with Retry-After); what this node was at is finished or left to others, and
-a receipt goes to standard output. A second signal ends the process at once; nothing acknowledged is lost by that either.";
+a receipt goes to standard output. A second signal ends the process at once; nothing acknowledged is lost by that either.
+A node that finds the partition count changed ends by itself with exit code 76, to be started again.";
 
 /// Runs one node of a cluster over Kafka and ScyllaDB.
 #[derive(Debug, Clone, Args)]
@@ -81,8 +82,17 @@ pub async fn command(args: WorkerArgs, config: Config, mut warnings: Vec<String>
         output::fault(format_args!("--ready-file {}: {error}", path.display()));
         return exit::USAGE;
     }
-    let (signal, _) = stop.next().await;
-    tracing::info!(signal, "draining");
+    let (deadline, code) = tokio::select! {
+        (signal, _) = stop.next() => {
+            tracing::info!(signal, "draining");
+            (deadline, exit::OK)
+        }
+        () = node.outdated() => {
+            output::fault(format_args!("the deployment was changed since epoch {epoch}; start this node again"));
+            // By its map nothing must be decided any more.
+            (Duration::ZERO, exit::OUTDATED)
+        }
+    };
     let receipt = tokio::select! {
         receipt = Box::pin(node.drain(deadline)) => receipt,
         (signal, code) = stop.next() => {
@@ -91,7 +101,7 @@ pub async fn command(args: WorkerArgs, config: Config, mut warnings: Vec<String>
         }
     };
     serve::show(&receipt, args.json);
-    exit::OK
+    code
 }
 
 /// Prints the example configuration.
