@@ -2,6 +2,7 @@
 
 mod faults;
 mod poison;
+mod rebuild;
 mod repartition;
 mod run;
 mod town;

@@ -1,11 +1,19 @@
 //! `sluice rebuild`: drops the rows of a cluster and folds them anew from the log.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use sluice_engine_kafka_scylla::{fold, store::Store, topics};
+use sluice_engine_kafka_scylla::{
+    fold::{self, RebuildProgress},
+    store::Store,
+    topics,
+};
 
 use super::{ClusterConfig, ClusterError};
 use crate::{
@@ -20,6 +28,9 @@ Examples:
 
 The log is the truth and rows are its fold: nothing is lost by dropping them. Interrupted, it is run again, or the next
 status worker does the rest.";
+
+/// How often a log, which nobody may be watching, says how far it is.
+const TELL: Duration = Duration::from_secs(5);
 
 /// Drops the rows of a cluster and folds them anew from the log.
 #[derive(Debug, Clone, Args)]
@@ -37,6 +48,7 @@ pub struct RebuildArgs {
 struct Report {
     records: u64,
     rows: u64,
+    damaged: u64,
     seconds: f64,
 }
 
@@ -46,22 +58,28 @@ pub async fn command(args: RebuildArgs, config: Config) -> u8 {
         output::fault("cluster: expected a [cluster] section; `sluice worker --example` shows it");
         return exit::USAGE;
     };
-    match run(&config, &cluster).await {
-        Ok(report) if args.json => output::json(&report),
-        Ok(report) => {
-            let (records, rows) = (count(report.records), count(report.rows));
-            output::result(format!("{rows} rows from {records} records of the log in {:.1} s", report.seconds));
-        }
+    let report = match run(&config, &cluster).await {
+        Ok(report) => report,
         Err(error) => {
             output::fault(&error);
             return exit::NO_SERVER;
         }
+    };
+    if args.json {
+        output::json(&report);
+    } else {
+        let (records, rows) = (count(report.records), count(report.rows));
+        output::result(format!("{rows} rows from {records} records of the log in {:.1} s", report.seconds));
+    }
+    if report.damaged > 0 {
+        output::fault(format_args!("{} records of the log could not be read whole", count(report.damaged)));
+        return exit::FOUND_WRONG;
     }
     exit::OK
 }
 
 async fn run(config: &Config, cluster: &ClusterConfig) -> Result<Report, Box<dyn std::error::Error>> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let log = cluster.log(config)?;
     let asked = log.clone();
     let deployment = tokio::task::spawn_blocking(move || topics::read_deployment(&asked)).await?;
@@ -72,11 +90,25 @@ async fn run(config: &Config, cluster: &ClusterConfig) -> Result<Report, Box<dyn
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(200));
+    let (is_watched, mut told) = (output::is_watched(), None);
     let rebuilt = fold::rebuild(&log, &store, deployment, &mut |progress| {
         bar.set_length(progress.total);
         bar.set_position(progress.done);
+        if !is_watched {
+            log_now_and_then(progress, &mut told);
+        }
     })
     .await?;
     bar.finish_and_clear();
-    Ok(Report { records: rebuilt.records, rows: rebuilt.rows, seconds: started.elapsed().as_secs_f64() })
+    let fold::Rebuilt { records, rows, damaged } = rebuilt;
+    Ok(Report { records, rows, damaged, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// The first and the last that is told, and some between.
+fn log_now_and_then(progress: RebuildProgress, told: &mut Option<Instant>) {
+    let RebuildProgress { done, total } = progress;
+    if done == total || told.is_none_or(|at| at.elapsed() >= TELL) {
+        *told = Some(Instant::now());
+        tracing::info!(done, total, "the rows were dropped and are folded anew");
+    }
 }
