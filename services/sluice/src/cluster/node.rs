@@ -138,7 +138,6 @@ struct Base {
     clock: Arc<dyn Clock>,
     merchants: Arc<Merchants>,
     table: Arc<Table>,
-    chain: Arc<Chain>,
     health: Arc<HealthBoard>,
 }
 
@@ -149,8 +148,6 @@ impl Base {
         let log = cluster.log(&config)?;
         let merchants = Arc::new(config.merchant_table()?);
         let table = Arc::new(config.routing_table()?);
-        // Before anybody is connected to: a wrong rule file is no matter of the brokers.
-        let chain = Arc::new(topology::chain(&config)?);
         let asked = log.clone();
         let deployment = tokio::task::spawn_blocking(move || read_deployment(&asked)).await;
         let deployment = deployment.map_err(|e| ClusterError::Internal(e.to_string()))?.map_err(ClusterError::from)?;
@@ -158,11 +155,11 @@ impl Base {
         let health = Arc::new(HealthBoard::new(table.carriers().len()));
         let progress = Progress::start(&log, deployment).map_err(ClusterError::from)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Ok(Self { config, log, deployment, store, progress, clock, merchants, table, chain, health })
+        Ok(Self { config, log, deployment, store, progress, clock, merchants, table, health })
     }
 
-    fn owners(&self) -> Result<Owners, StartError> {
-        let (chain, table) = (Arc::clone(&self.chain), Arc::clone(&self.table));
+    fn owners(&self, chain: Chain) -> Result<Owners, StartError> {
+        let (chain, table) = (Arc::new(chain), Arc::clone(&self.table));
         let stages: MakeStages = Arc::new(move || {
             let stages: Vec<Box<dyn Stage>> = vec![
                 Box::new(Classify::new(Arc::clone(&chain), table.weight_limits())),
@@ -226,14 +223,16 @@ impl Node {
         let listen = |source| StartError::Listen { address: config.listen, source };
         let reserved = Server::reserve(config.listen).map_err(listen)?;
         let metrics = telemetry::install_metrics();
-        let base = Base::new(config.clone()).await?;
         let has = |role| roles.contains(&role);
+        // Before anybody is connected to: a wrong rule file is no matter of the brokers.
+        let chain = has(Role::Classify).then(|| topology::chain(&config)).transpose()?;
+        let base = Base::new(config.clone()).await?;
         let writer = (has(Role::Checkout) || has(Role::Carrier))
             .then(|| Writer::start(&base.log, base.deployment).map_err(ClusterError::from))
             .transpose()?;
         let presence = Presence::start(&base.log, base.deployment, has(Role::Checkout)).map_err(ClusterError::from)?;
         let presence = Arc::new(presence);
-        let owners = has(Role::Classify).then(|| base.owners()).transpose()?;
+        let owners = chain.map(|chain| base.owners(chain)).transpose()?;
         let folds = has(Role::Status)
             .then(|| Fold::start(&base.log, Arc::clone(&base.store), tokio::runtime::Handle::current()))
             .transpose()
