@@ -110,6 +110,11 @@ fn a_retry_is_recognised_across_checkpoints_kills_and_restarts(engine: &Engine) 
     let server = world.serve();
     assert_recognised(&world, "early", &early, &early_answer.body);
     assert_recognised(&world, "late", &late, &late_answer.body);
+    if !world.answers_decided() {
+        let other = client.order("late", &order()).id();
+        wait_for_conflict(&client, &late_answer.id(), Some(&other));
+        assert!(client.get(&format!("/v1/orders/{other}")).problem(404).is_empty(), "it is no order");
+    }
     // Nothing was sent twice by any of it.
     server.drain();
     assert_eq!(world.ledger().duplicates().count(), 0);

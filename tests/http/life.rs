@@ -101,7 +101,7 @@ fn an_order_is_its_merchants_own(engine: &Engine) {
     // As one an hour earlier in the same slot, and one in a slot that there isn't.
     let earlier = Ulid(Ulid::from_string(&id).unwrap().0 - (3_600_000 << 80)).to_string();
     for nobodys in [earlier.as_str(), "01ARZ3NDEKTSV4RRFFQ69G5FAV"] {
-        let nobodys = world.other_client().get(&format!("/v1/orders/{nobodys}"));
+        let nobodys = world.other_client().insist(|client| client.get(&format!("/v1/orders/{nobodys}")));
         assert_eq!(nobodys.problem(404), Vec::<String>::new());
         assert_eq!(others.text(), nobodys.text(), "one can't tell the other's order from none");
     }

@@ -11,6 +11,7 @@ use crate::support::{
     engine::{Engine, on_both_engines},
     orders::{line, now_ms, order, padded, time},
     setup::{GOOD, Setup},
+    wait_for,
     world::World,
 };
 
@@ -62,13 +63,20 @@ fn every_bound_has_its_test() {
 
 fn requests_at_a_bound_are_taken_and_beyond_it_refused_by_name(engine: &Engine) {
     let world = World::on(engine, Setup::new(&[GOOD]));
-    let _server = world.serve();
+    let server = world.serve();
     for (name, covered) in &BOUNDS {
         match covered {
             Request(check) => check(&world.client()),
             Elsewhere(test) => eprintln!("{name} is tested at {test:p}"),
         }
     }
+    // Whatever was refused left nothing behind: as many were taken as were told so.
+    let told = server.metric("sluice_checkout_orders_total{outcome=\"accepted\"}").unwrap();
+    wait_for("what was acknowledged is decided", || {
+        let taken = server.metric("sluice_orders_accepted_total").unwrap();
+        assert!(taken <= told, "{taken} taken, {told} acknowledged");
+        (taken == told).then_some(())
+    });
 }
 
 /// Posts the order that `change` makes of a good one, alone and in a batch, and expects both to be taken, or both to be
@@ -77,8 +85,12 @@ fn requests_at_a_bound_are_taken_and_beyond_it_refused_by_name(engine: &Engine) 
 fn check(client: &Client, name: &str, field: &str, fits: bool, change: impl Fn(&mut Value)) {
     let mut changed = order();
     change(&mut changed);
-    let answer = client.order(&format!("{name}-single"), &changed);
-    let result = client.batch(line(&format!("{name}-batch"), changed).to_string()).lines().remove(0);
+    let answer = client.insist(|client| client.order(&format!("{name}-single"), &changed));
+    let in_batch = line(&format!("{name}-batch"), changed).to_string();
+    let result = wait_for("a line that is answered other than 503", || {
+        let result = client.batch(&in_batch).lines().remove(0);
+        (!client.lags || result["status"] != 503).then_some(result)
+    });
     if fits {
         answer.id();
         assert_eq!(result["status"], 201, "{name}: {result}");

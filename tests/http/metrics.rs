@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::life::wait_for_status;
 use crate::support::{
+    client::Client,
     engine::{Engine, on_both_engines},
     orders::{BEER, order, order_of},
     setup::{Carrier, GOOD, Setup},
@@ -108,6 +109,12 @@ struct Exposition {
 }
 
 impl Exposition {
+    fn read(client: &Client) -> Self {
+        let answer = client.get("/metrics");
+        assert!(answer.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
+        Self::parse(&answer.text())
+    }
+
     fn parse(text: &str) -> Self {
         let mut all = Self { kinds: BTreeMap::new(), helped: BTreeSet::new(), samples: Vec::new() };
         assert!(text.ends_with('\n'));
@@ -125,6 +132,10 @@ impl Exposition {
             }
         }
         all
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.samples.iter().any(|sample| self.family(&sample.name) == name)
     }
 
     /// The metric that a sample belongs to: a histogram's samples have suffixes.
@@ -198,11 +209,13 @@ fn metrics_are_readable_complete_and_bounded(engine: &Engine) {
         (server.metric("sluice_orders_replayed_total") == Some(1.0)).then_some(())
     });
 
-    let answer = client.get("/metrics");
-    assert!(answer.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
-    let shown = Exposition::parse(&answer.text());
     let (own, rare): (Kinds, Kinds) = if world.has_journal() { (JOURNAL, &[]) } else { (NODE, RARE) };
-    assert_promised(&shown, &[PROMISED, own].concat(), rare);
+    let promised = [PROMISED, own].concat();
+    for (name, _) in &promised {
+        wait_for(&format!("a sample of {name}"), || Exposition::read(&client).has(name).then_some(()));
+    }
+    let shown = Exposition::read(&client);
+    assert_bounded(&shown, &[&promised, rare].concat());
     assert_histograms(&shown);
     let value = |name: &str, labels: &[(&str, &str)]| shown.value(name, labels);
     assert_eq!(value("sluice_orders_accepted_total", &[]), f64::from(batch + 2));
@@ -217,16 +230,12 @@ fn metrics_are_readable_complete_and_bounded(engine: &Engine) {
     assert!(value("process_resident_memory_bytes", &[]) > 1e6);
 }
 
-/// All that is promised is there, nothing else is, and no label says what it may not say.
-fn assert_promised(shown: &Exposition, promised: &[(&str, &str)], rare: Kinds) {
-    let families: BTreeSet<&str> = shown.samples.iter().map(|sample| shown.family(&sample.name)).collect();
-    for (name, _) in promised {
-        assert!(families.contains(name), "{name} has no sample");
-    }
+/// Nothing is shown that isn't promised, and no label says what it may not say.
+fn assert_bounded(shown: &Exposition, promised: &[(&str, &str)]) {
     let labels: BTreeMap<&str, &[&str]> = LABELS.into();
     for sample in &shown.samples {
         let family = shown.family(&sample.name);
-        let kind = promised.iter().chain(rare).find(|(name, _)| *name == family).map(|(_, kind)| *kind);
+        let kind = promised.iter().find(|(name, _)| *name == family).map(|(_, kind)| *kind);
         assert!(kind.is_some(), "{family} is promised nowhere");
         assert_eq!(shown.kinds.get(family).map(String::as_str), kind, "{family}");
         assert!(shown.helped.contains(family), "{family} has no help");

@@ -75,6 +75,13 @@ impl Client {
         self.send("POST /v1/orders:batch", &["content-type: application/x-ndjson"], lines.as_ref())
     }
 
+    /// What is answered in the end. Where orders lag, whether there is an old one may not be known yet, and who asks is told
+    /// to come again.
+    #[track_caller]
+    pub fn insist(&self, mut ask: impl FnMut(&Self) -> Answer) -> Answer {
+        wait_for("an answer other than 503", || Some(ask(self)).filter(|answer| !self.lags || answer.status != 503))
+    }
+
     /// The view of an order that must be there.
     #[track_caller]
     pub fn view(&self, id: &str) -> Value {
