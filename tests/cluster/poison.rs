@@ -14,6 +14,7 @@ use crate::support::{
     block_on,
     cluster::{Cluster, PARTITIONS},
     orders::now_ms,
+    wait_for,
 };
 
 /// An id whose slot is of this partition.
@@ -58,7 +59,9 @@ fn poison_first_in_every_partition_holds_nobody_up() {
         salt += 1;
         write(run.cluster, salt);
         // Each is named where an operator looks.
-        let named = run.cluster.logs("classify").matches("a record of orders is skipped").count();
-        assert!(named >= usize::from(PARTITIONS), "{named} named for {}", Names::new(&run.cluster.name).orders());
+        wait_for(&format!("poison named for {}", Names::new(&run.cluster.name).orders()), || {
+            let named = run.cluster.logs("classify").matches("a record of orders is skipped").count();
+            (named >= usize::from(PARTITIONS)).then_some(())
+        });
     });
 }
