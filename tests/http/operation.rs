@@ -15,6 +15,7 @@ use crate::support::{
 };
 
 on_both_engines!(
+    who_says_that_it_takes_orders_is_ready,
     a_drain_finishes_what_is_in_flight,
     what_a_drain_leaves_the_next_start_serves,
     a_wrong_configuration_is_refused_by_name,
@@ -27,6 +28,15 @@ pub fn post_batch(client: &Client, name: &str, orders: usize) -> Vec<String> {
     let results = client.batch(lines.join("\n")).lines();
     assert!(results.iter().all(|result| result["status"] == 201), "{}", results[0]);
     results.iter().map(|result| result["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn who_says_that_it_takes_orders_is_ready(engine: &Engine) {
+    let world = World::on(engine, Setup::new(&[GOOD]));
+    let _server = world.serve();
+    let client = world.client();
+    let readiness = client.get("/readyz");
+    assert_eq!(readiness.status, 200, "{}", readiness.text());
+    client.order("k", &order()).id();
 }
 
 fn a_drain_finishes_what_is_in_flight(engine: &Engine) {

@@ -56,7 +56,7 @@ const NOTIFIER_GRACE: Duration = Duration::from_secs(2);
 const HTTP_GRACE: Duration = Duration::from_secs(1);
 /// A drain ends when nothing has been left to do for so long.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long the receipt waits for the brokers' word on what is left.
+/// How long a start and a receipt wait for the brokers' word on what is left to do.
 const REFRESH: Duration = Duration::from_secs(3);
 /// How often a drain looks.
 const LOOK: Duration = Duration::from_millis(50);
@@ -184,6 +184,14 @@ impl Base {
         Ok(Owners::start(&owners, &stages).map_err(ClusterError::from)?)
     }
 
+    /// Waits a while for the brokers' first word on how far everybody is: before it a node calls itself not ready.
+    async fn learn(&self) {
+        let until = Instant::now() + REFRESH;
+        while !self.progress.is_fresh() && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// The routes of `roles`.
     fn app(&self, roles: &[Role], writer: Option<&Writer>, ops: Ops) -> Router {
         let orders = Arc::new(ClusterOrders::new(
@@ -245,6 +253,7 @@ impl Node {
         let watched = Health { writer: writer.clone(), progress: Arc::clone(&base.progress) };
         let ops = Ops { engine: Arc::new(watched), metrics };
         let app = base.app(roles, writer.as_ref(), ops.clone());
+        base.learn().await;
         let server = Server::start(reserved, app, config.max_connections).map_err(listen)?;
         let mut background = vec![tokio::spawn(publish(ops))];
         if let Some(writer) = writer.as_ref().filter(|_| has(Role::Checkout)) {
