@@ -23,6 +23,10 @@ const WATCHED: &str = r#"exec 3<&0
 (read -r _ <&3 || kill -9 $$) >/dev/null 2>&1 &
 exec "$@" </dev/null 3<&-"#;
 
+/// Removes a folder at the end of a pipe; a server that its own watchdog is just killing may still write for a moment.
+const SWEEP: &str = r#"read -r _
+for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- "$1" 2>/dev/null && exit; sleep 0.3; done"#;
+
 /// How long another process may take to leave a folder, say one that its watchdog is just killing.
 const LEAVE: Duration = Duration::from_secs(10);
 /// How often a process or a server is looked at while it is waited for.
@@ -146,9 +150,38 @@ impl Drop for Process {
     }
 }
 
+/// A temporary folder that is removed when this is dropped, and however else this process ends.
+pub(crate) struct Temporary {
+    folder: PathBuf,
+    sweeper: Child,
+}
+
+impl Temporary {
+    pub(crate) fn new() -> Result<Self, Missing> {
+        let folder = tempfile::Builder::new().prefix("sluice-brokers-").tempdir();
+        let folder = folder.map_err(io("creating a temporary folder"))?;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", SWEEP, "sh"]).arg(folder.path()).stdin(Stdio::piped()).process_group(0);
+        let sweeper = shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(io("starting a shell"))?;
+        Ok(Self { folder: folder.keep(), sweeper })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.folder
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        drop(self.sweeper.stdin.take());
+        let _ = self.sweeper.wait();
+    }
+}
+
 /// Locks `file` for as long as it is open; `path` is what is named when another process holds it.
 ///
-/// A server inherits its open log, and with it the lock, so the folder stays locked when only this process ends. Two Cassandras on one folder would ruin each other's data; it doesn't look for another one itself.
+/// A server inherits its open log, and with it the lock, so the folder stays locked when only this process ends. Two
+/// Cassandras on one folder would ruin each other's data; it doesn't look for another one itself.
 pub(crate) fn lock(file: &File, path: &Path) -> Result<(), Missing> {
     let start = Instant::now();
     loop {

@@ -1,9 +1,14 @@
-//! What librdkafka has to say, as log lines of ours.
+//! What librdkafka has to say, as log lines of ours; and how its consumers end.
+
+use std::{
+    sync::mpsc::{RecvTimeoutError, sync_channel},
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, ConsumerContext},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
     message::DeliveryResult,
     producer::ProducerContext,
@@ -42,5 +47,53 @@ impl ProducerContext for Quiet {
         if let Err((error, _)) = result {
             tracing::debug!(target: "librdkafka", %error, "a record of a transaction was not acknowledged");
         }
+    }
+}
+
+/// How long a member may take to leave its group: to hand over its partitions, which commits, and to be let go.
+const LEAVE: Duration = Duration::from_secs(15);
+/// Of that, how long its partitions may take.
+const HAND_OVER: Duration = Duration::from_secs(5);
+
+/// Takes a consumer out of its group and ends it, in bounded time: see [`LEAVE`].
+///
+/// A client that is closed in the middle of a rebalance may wait for ever (librdkafka issues 4527 and 4884, rust-rdkafka
+/// issue 509). So it hands over its partitions first, as it does in any rebalance, and is closed without any; and should
+/// that not end either, it is left behind on a thread of its own, which the end of the process ends.
+pub(crate) fn leave<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) {
+    let (ended, end) = sync_channel::<()>(1);
+    let leaving = move || {
+        consumer.unsubscribe();
+        let until = Instant::now() + HAND_OVER;
+        while consumer.assignment().is_ok_and(|all| all.count() > 0) && Instant::now() < until {
+            drop(consumer.poll(Duration::from_millis(20)));
+        }
+        drop(consumer);
+        // Whoever waited may have gone on.
+        let _ = ended.try_send(());
+    };
+    match std::thread::Builder::new().name("leaving".to_owned()).spawn(leaving) {
+        // Disconnected: it panicked, which is an end too.
+        Ok(_) if end.recv_timeout(LEAVE) == Err(RecvTimeoutError::Timeout) => {
+            tracing::warn!("a client of the brokers does not end; it is left behind");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "no thread to leave a group on"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LogConfig;
+
+    #[test]
+    fn brokers_that_are_away_keep_nobody_from_leaving() {
+        let consumer: Reader =
+            LogConfig::new("127.0.0.1:1", Vec::new()).consumer("g").create_with_context(Quiet).unwrap();
+        consumer.subscribe(&["t"]).unwrap();
+        let started = Instant::now();
+        leave(consumer);
+        assert!(started.elapsed() < LEAVE);
     }
 }

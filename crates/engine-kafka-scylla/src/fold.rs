@@ -33,7 +33,7 @@ use self::{
     gather::{Gather, Pen, Written},
     member::{Member, State},
 };
-use crate::{config::LogConfig, store::Store, topics::Names};
+use crate::{config::LogConfig, context::leave, store::Store, topics::Names};
 
 /// How late the end of a write may be noticed while there is nothing to read.
 const POLL: Duration = Duration::from_millis(5);
@@ -140,11 +140,14 @@ impl Worker {
         let mut consumer = Some(consumer);
         while !self.stop.load(Relaxed) {
             match consumer.take().map(|member| (self.fold(&member), member)) {
-                Some((End::Stopped, member)) => self.finish(&member),
+                Some((End::Stopped, member)) => {
+                    self.finish(&member);
+                    leave(member);
+                }
                 Some((End::Failed, member)) => {
                     // Before it leaves the group, so that it commits nothing then.
                     self.state.lock().forget();
-                    drop(member);
+                    leave(member);
                     std::thread::sleep(AGAIN);
                 }
                 None => match join(&self.config, &self.state) {

@@ -15,7 +15,7 @@ use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::Ka
 
 use crate::{
     config::LogConfig,
-    context::{Quiet, Reader},
+    context::{Quiet, Reader, leave},
     topics::{Deployment, Names, parse, reader},
 };
 
@@ -62,7 +62,7 @@ impl Presence {
                     }
                 }
                 if let Some(member) = member {
-                    member.unsubscribe();
+                    leave(member);
                 }
             })
         };

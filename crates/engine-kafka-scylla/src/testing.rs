@@ -1,27 +1,86 @@
-//! The broker that the tests of this crate share.
+//! The brokers that the tests of this crate share: one log and one store for the whole run. Each test keeps to topics and a
+//! keyspace of its own; one that kills a server has both alone.
 
-use std::{io::Write as _, sync::OnceLock};
+use std::{
+    io::Write as _,
+    ops::{Deref, DerefMut},
+    sync::{
+        OnceLock,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
+    time::Duration,
+};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use sluice_brokers::{Brokers, Options};
 
-/// A broker without a store. Tests share it; one that kills it has it alone. `None`, loudly, if none can be had.
-pub(crate) fn kafka() -> Option<&'static RwLock<Brokers>> {
-    static BROKER: OnceLock<Option<RwLock<Brokers>>> = OnceLock::new();
-    let start = || {
-        let options = Options { kafka_heap_mb: 512, with_store: false, ..Options::default() };
-        match Brokers::start(&options) {
-            Ok(brokers) => Some(RwLock::new(brokers)),
-            Err(missing) => {
-                skipped(&missing.to_string());
-                None
-            }
+/// Longest use of the brokers by one test, several times what the slowest takes.
+const LONGEST: Duration = Duration::from_secs(400);
+
+/// The brokers while a test uses them.
+pub(crate) struct Held<G> {
+    brokers: G,
+    /// Dropped when the test ends.
+    _bound: Sender<()>,
+}
+
+/// The brokers, together with other tests. `None`, loudly, if none can be had.
+pub(crate) fn shared() -> Option<Held<RwLockReadGuard<'static, Brokers>>> {
+    Some(held(brokers()?.read()))
+}
+
+/// The brokers, with no other test beside this one, which may kill them and leaves them running. `None`, loudly, if none can
+/// be had or they are somebody else's.
+pub(crate) fn alone() -> Option<Held<RwLockWriteGuard<'static, Brokers>>> {
+    let brokers = brokers()?.write();
+    if !brokers.can_kill() {
+        skipped("the brokers were given by address, so they can't be killed");
+        return None;
+    }
+    Some(held(brokers))
+}
+
+fn brokers() -> Option<&'static RwLock<Brokers>> {
+    static BROKERS: OnceLock<Option<RwLock<Brokers>>> = OnceLock::new();
+    let start = || match Brokers::start(&Options { kafka_heap_mb: 512, store_heap_mb: 768, ..Options::default() }) {
+        Ok(brokers) => Some(RwLock::new(brokers)),
+        Err(missing) => {
+            skipped(&missing.to_string());
+            None
         }
     };
-    BROKER.get_or_init(start).as_ref()
+    BROKERS.get_or_init(start).as_ref()
+}
+
+/// The harness would wait for a test that hangs for ever: it ends the run instead, and says which it was.
+fn held<G>(brokers: G) -> Held<G> {
+    let (bound, ended) = channel::<()>();
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+            let _ = writeln!(std::io::stderr(), "HANGS: {test} has had the brokers for {LONGEST:?}");
+            std::process::abort();
+        }
+    });
+    Held { brokers, _bound: bound }
+}
+
+impl<G: Deref<Target = Brokers>> Deref for Held<G> {
+    type Target = Brokers;
+
+    fn deref(&self) -> &Brokers {
+        &self.brokers
+    }
+}
+
+impl<G: DerefMut<Target = Brokers>> DerefMut for Held<G> {
+    fn deref_mut(&mut self) -> &mut Brokers {
+        &mut self.brokers
+    }
 }
 
 /// Says it past the test harness, which would swallow it.
-pub(crate) fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: tests against a broker: {why}");
+fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {why}");
 }

@@ -2,9 +2,9 @@
 
 use std::{
     collections::HashMap,
-    io::Write as _,
+    ops::DerefMut,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -15,14 +15,11 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use sluice_brokers::{Brokers, Options};
+use sluice_brokers::Brokers;
 use sluice_domain::OrderId;
 use sluice_pipeline::{Clock, LogError, Orders, StoredOrder};
 use sluice_schemas::frame::{self, Decision, Place};
-use tokio::{
-    runtime::Handle,
-    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use tokio::runtime::Handle;
 
 use super::{Fold, FoldSummary, RebuildError, RebuildProgress, rebuild};
 use crate::{
@@ -30,25 +27,12 @@ use crate::{
     progress::Progress,
     reader::ClusterOrders,
     store::{Store, StoreConfig, StoredRow},
+    testing,
     topics::{self, Deployment, DeploymentError, Names},
 };
 
 const PARTITIONS: u16 = 4;
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Tests share the servers; the one that kills the store has them alone.
-fn server() -> Option<&'static RwLock<Brokers>> {
-    static SERVER: OnceLock<Option<RwLock<Brokers>>> = OnceLock::new();
-    let start = || match Brokers::start(&Options { kafka_heap_mb: 384, store_heap_mb: 768, ..Options::default() }) {
-        Ok(brokers) => Some(RwLock::new(brokers)),
-        Err(missing) => {
-            // Past the test harness, which would swallow it.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: the tests of the fold: {missing}");
-            None
-        }
-    };
-    SERVER.get_or_init(start).as_ref()
-}
 
 /// A deployment of its own.
 struct Cluster {
@@ -57,16 +41,16 @@ struct Cluster {
     deployment: Deployment,
 }
 
-async fn shared(name: &str) -> Option<(RwLockReadGuard<'static, Brokers>, Cluster)> {
-    let server = tokio::task::block_in_place(server)?.read().await;
-    let cluster = Cluster::new(&server, name).await;
-    Some((server, cluster))
+async fn shared(name: &str) -> Option<(impl Sized, Cluster)> {
+    let brokers = testing::shared()?;
+    let cluster = Cluster::new(&brokers, name).await;
+    Some((brokers, cluster))
 }
 
-async fn alone(name: &str) -> Option<(RwLockWriteGuard<'static, Brokers>, Cluster)> {
-    let server = tokio::task::block_in_place(server)?.write().await;
-    let cluster = Cluster::new(&server, name).await;
-    Some((server, cluster))
+async fn alone(name: &str) -> Option<(impl DerefMut<Target = Brokers>, Cluster)> {
+    let brokers = testing::alone()?;
+    let cluster = Cluster::new(&brokers, name).await;
+    Some((brokers, cluster))
 }
 
 struct Now;
@@ -430,10 +414,6 @@ async fn a_rebuild_gives_the_same_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_was_killed_is_waited_for() {
     let Some((mut server, cluster)) = alone("fold_killed").await else { return };
-    if !server.can_kill() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: a fold waits for a killed store: the store is somebody else's");
-        return;
-    }
     let fold = cluster.fold();
     cluster.plain(0..1_000);
     cluster.folded(0..1_000).await;
@@ -475,10 +455,6 @@ async fn a_store_that_was_killed_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_killed_is_waited_for() {
     let Some((mut server, cluster)) = alone("fold_outage").await else { return };
-    if !server.can_kill() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: a fold waits for a killed log: the log is somebody else's");
-        return;
-    }
     let progress = Progress::start(&cluster.config, cluster.deployment).unwrap();
     let fold = cluster.fold();
     let producer = cluster.producer(true);

@@ -22,7 +22,12 @@ use super::{
     mark::Mark,
     state::{Frame, Phase, Planned, State},
 };
-use crate::{config::LogConfig, context::Quiet, topics::Names, writer::Ledger};
+use crate::{
+    config::LogConfig,
+    context::{Quiet, leave},
+    topics::Names,
+    writer::Ledger,
+};
 
 /// How long a poll waits when nothing comes.
 const POLL: Duration = Duration::from_millis(20);
@@ -304,7 +309,7 @@ pub(super) fn run(shared: &Arc<Shared>, client: Client) {
             last_commit(shared, &client, &shared.inner.lock().state);
         }
         // Leaves the group; what was asked to be committed is committed first.
-        drop(client);
+        leave(client);
         shared.inner.lock().state.lost();
         if stop {
             return;

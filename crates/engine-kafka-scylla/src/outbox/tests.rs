@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::RwLockReadGuard;
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -207,8 +206,8 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn world(name: &str, partitions: u16) -> Option<(RwLockReadGuard<'static, Brokers>, World)> {
-    let brokers = testing::kafka()?.read();
+fn world(name: &str, partitions: u16) -> Option<(impl Sized, World)> {
+    let brokers = testing::shared()?;
     let world = World::new(&brokers, name, partitions, Duration::from_millis(2));
     Some((brokers, world))
 }
@@ -253,8 +252,7 @@ fn a_small_buffer_pauses_and_loses_nothing() {
 
 #[test]
 fn offsets_are_committed_once_outcomes_are_durable() {
-    let Some(brokers) = testing::kafka() else { return };
-    let brokers = brokers.read();
+    let Some(brokers) = testing::shared() else { return };
     // Outcomes wait so long before they are written.
     let world = World::new(&brokers, "durable", 1, Duration::from_secs(2));
     world.write(0, 0..10);
@@ -502,11 +500,7 @@ fn partitions_that_go_wait_for_the_last_outcomes() {
 
 #[test]
 fn a_broker_that_comes_back_changes_nothing() {
-    let Some(brokers) = testing::kafka() else { return };
-    let mut brokers = brokers.write();
-    if !brokers.can_kill() {
-        return testing::skipped("the broker was given by address, so it can't be killed");
-    }
+    let Some(mut brokers) = testing::alone() else { return };
     let world = World::new(&brokers, "killed", 2, Duration::from_millis(2));
     world.write(0, 0..10);
     world.write(1, 100..110);

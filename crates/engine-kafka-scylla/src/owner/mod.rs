@@ -31,7 +31,7 @@ use sluice_pipeline::{BoxFuture, Clock, HealthBoard, LogError, Runner, Stage};
 
 use crate::{
     config::LogConfig,
-    context::Quiet,
+    context::{Quiet, leave},
     store::{Store, StoreError, StoredRow},
     topics::{Deployment, DeploymentError, Names, PATIENCE, read_deployment, reader},
 };
@@ -567,7 +567,6 @@ impl Worker {
     /// Leaves the group, so that others take over at once.
     fn leave(mut self) {
         self.abort();
-        self.consumer.unsubscribe();
-        self.consumer.poll(Duration::ZERO);
+        leave(self.consumer);
     }
 }

@@ -1,55 +1,28 @@
-//! The row store against a real server, one for all tests here, each in a keyspace of its own.
+//! The row store against a real server, each test in a keyspace of its own.
 
 use std::{
-    io::Write as _,
-    sync::{Arc, Weak},
+    ops::DerefMut,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-use sluice_brokers::{Brokers, Options};
+use sluice_brokers::Brokers;
 use sluice_domain::OrderId;
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::{
     MAX_ROWS_PER_BATCH, Migrated, Page, Row, SCHEMA_VERSION, Store, StoreConfig, StoreError, StoredRow, retry, schema,
     session, write,
 };
+use crate::testing;
 
-/// Tests share the server; the one that kills it has it alone, and the last one stops it and leaves nothing behind.
-fn server() -> Option<Arc<RwLock<Brokers>>> {
-    /// The server while anybody uses it, and whether none can be had.
-    static SERVER: Mutex<(Weak<RwLock<Brokers>>, bool)> = Mutex::new((Weak::new(), false));
-    let mut server = SERVER.lock();
-    if let Some(running) = server.0.upgrade() {
-        return Some(running);
-    }
-    if server.1 {
-        return None;
-    }
-    match Brokers::start(&Options { kafka_heap_mb: 256, store_heap_mb: 768, ..Options::default() }) {
-        Ok(brokers) => {
-            let brokers = Arc::new(RwLock::new(brokers));
-            server.0 = Arc::downgrade(&brokers);
-            Some(brokers)
-        }
-        Err(missing) => {
-            // Past the test harness, which would swallow it.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: the tests of the row store: {missing}");
-            server.1 = true;
-            None
-        }
-    }
-}
-
-async fn shared(keyspace: &str) -> Option<(OwnedRwLockReadGuard<Brokers>, StoreConfig)> {
-    let brokers = server()?.read_owned().await;
+async fn shared(keyspace: &str) -> Option<(impl Sized, StoreConfig)> {
+    let brokers = testing::shared()?;
     let config = config(&brokers, keyspace).await;
     Some((brokers, config))
 }
 
-async fn alone(keyspace: &str) -> Option<(OwnedRwLockWriteGuard<Brokers>, StoreConfig)> {
-    let brokers = server()?.write_owned().await;
+async fn alone(keyspace: &str) -> Option<(impl DerefMut<Target = Brokers>, StoreConfig)> {
+    let brokers = testing::alone()?;
     let config = config(&brokers, keyspace).await;
     Some((brokers, config))
 }
@@ -252,10 +225,6 @@ async fn a_schema_that_is_gone_ends_the_write() {
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_wait_for_a_store_that_was_killed() {
     let Some((mut server, mut config)) = alone("store_killed").await else { return };
-    if !server.can_kill() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: writes wait for a killed store: the store is somebody else's");
-        return;
-    }
     (config.rows_per_batch, config.batches_in_flight, config.request_timeout) = (5, 1, Duration::from_secs(2));
     let store = Arc::new(migrated(&config).await);
     let write = |orders: &[OrderId]| {

@@ -4,25 +4,17 @@ mod cluster;
 mod tail;
 mod world;
 
-use std::{cell::RefCell, collections::BTreeMap, io::Write as _, rc::Rc, time::Instant};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Instant};
 
-use sluice_brokers::{Brokers, Options};
 use sluice_pipeline::conformance::CASES;
 
 use self::{cluster::Cluster, world::World};
+use crate::testing;
 
 /// All cases on one deployment, one after another: each has keys of its own.
 #[test]
 fn conformance() {
-    let options = Options { kafka_heap_mb: 384, store_heap_mb: 768, ..Options::default() };
-    let brokers = match Brokers::start(&options) {
-        Ok(brokers) => brokers,
-        Err(missing) => {
-            // Past the test harness, which would swallow it.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: the conformance suite against brokers: {missing}");
-            return;
-        }
-    };
+    let Some(brokers) = testing::shared() else { return };
     let cluster = Rc::new(RefCell::new(Cluster::new(&brokers)));
     let mut number = 0;
     let only = std::env::var("SLUICE_TEST_CASE").unwrap_or_default();
