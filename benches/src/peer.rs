@@ -4,9 +4,10 @@
 use std::{
     collections::BTreeMap,
     error::Error,
+    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use serde::Serialize;
@@ -61,11 +62,18 @@ pub struct Comparison {
     work: &'static str,
     orders: u64,
     sluice: Vec<Run>,
+    /// The rival at the same: orders in hand are sent to its input topic while it reads them.
     kafka_streams: Vec<Run>,
+    /// The rival spared of that: its input topic was filled before the clock started.
+    kafka_streams_filled_before: Vec<Run>,
     /// Median of the rounds' ratios of orders/s.
     ratio: f64,
     /// Least and greatest of them.
     ratio_range: [f64; 2],
+    /// Median of the ratios to the rival that was spared of filling its input.
+    ratio_filled_before: f64,
+    /// Least and greatest of them.
+    ratio_filled_before_range: [f64; 2],
     /// Median of the ratios of peak memory.
     memory_ratio: f64,
 }
@@ -93,30 +101,32 @@ pub fn run(args: &PeerArgs) -> Result<PeerReport, Box<dyn Error>> {
     warm.sluice(0)?;
     warm.streams(0)?;
     for (work, orders) in [("stateless", args.orders), ("stored", args.stored_orders)] {
-        let (mut sluice, mut kafka_streams) = (Vec::new(), Vec::new());
+        let mut runs: [Vec<Run>; 3] = Default::default();
         for round in 0..args.rounds {
             let prefix = format!("{work}-{round}");
             let stage =
                 Stage { args, brokers: &brokers, peer: &peer, prefix: &prefix, orders, stored: work == "stored" };
-            // Whoever goes second finds the broker warmer, so they take turns.
-            for ours in [round % 2 == 0, round % 2 == 1] {
-                let run = if ours { stage.sluice(round)? } else { stage.streams(round)? };
-                let name = if ours { "sluice" } else { "kafka streams" };
+            // Whoever comes later finds the broker warmer, so they take turns.
+            for turn in 0..3 {
+                let who = (round + turn) % 3;
+                let run = [Stage::sluice, Stage::streams, Stage::streams_filled_before][who](&stage, round)?;
                 eprintln!(
-                    "{work} {round}: {name:<14} {:>9.0} orders/s, CPU {:.1} s and {:.1} s of the servers, {} MiB",
+                    "{work} {round}: {:<31} {:>9.0} orders/s, CPU {:.1} s and {:.1} s of the servers, {} MiB",
+                    ["sluice", "kafka streams", "kafka streams, filled before"][who],
                     run.orders_per_second,
                     run.cpu_seconds,
                     run.server_cpu_seconds,
                     run.peak_rss_bytes >> 20
                 );
-                if ours { sluice.push(run) } else { kafka_streams.push(run) }
+                runs[who].push(run);
             }
         }
-        let comparison = Comparison::new(work, orders, sluice, kafka_streams);
-        let [least, most] = comparison.ratio_range;
+        let comparison = Comparison::new(work, orders, runs);
+        let ([least, most], [low, high]) = (comparison.ratio_range, comparison.ratio_filled_before_range);
         eprintln!(
-            "{work}: {:.2} times the orders/s ({least:.2} to {most:.2}), {:.2} of the memory",
-            comparison.ratio, comparison.memory_ratio
+            "{work}: {:.2} times the orders/s ({least:.2} to {most:.2}), {:.2} of the memory; {:.2} times ({low:.2} to \
+             {high:.2}) those of a rival whose input was filled before",
+            comparison.ratio, comparison.memory_ratio, comparison.ratio_filled_before
         );
         comparisons.push(comparison);
     }
@@ -125,26 +135,40 @@ pub fn run(args: &PeerArgs) -> Result<PeerReport, Box<dyn Error>> {
 }
 
 impl Comparison {
-    fn new(work: &'static str, orders: u64, sluice: Vec<Run>, kafka_streams: Vec<Run>) -> Self {
-        let ratios = |of: fn(&Run) -> f64| {
-            let mut all: Vec<f64> = sluice.iter().zip(&kafka_streams).map(|(a, b)| of(a) / of(b)).collect();
-            all.sort_by(f64::total_cmp);
-            all
-        };
-        let speed = ratios(|r| r.orders_per_second);
-        let memory = ratios(|r| r.peak_rss_bytes as f64);
-        let median = |all: &[f64]| all.get(all.len() / 2).copied().unwrap_or(f64::NAN);
-        let edge = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);
-        let (ratio, ratio_range) = (median(&speed), [edge(speed.first()), edge(speed.last())]);
-        let memory_ratio = median(&memory);
-        Self { work, orders, sluice, kafka_streams, ratio, ratio_range, memory_ratio }
+    fn new(work: &'static str, orders: u64, runs: [Vec<Run>; 3]) -> Self {
+        let [sluice, kafka_streams, kafka_streams_filled_before] = runs;
+        let (ratio, ratio_range) = ratios(&sluice, &kafka_streams, |r| r.orders_per_second);
+        let (ratio_filled_before, ratio_filled_before_range) =
+            ratios(&sluice, &kafka_streams_filled_before, |r| r.orders_per_second);
+        let (memory_ratio, _) = ratios(&sluice, &kafka_streams, |r| r.peak_rss_bytes as f64);
+        Self {
+            work,
+            orders,
+            sluice,
+            kafka_streams,
+            kafka_streams_filled_before,
+            ratio,
+            ratio_range,
+            ratio_filled_before,
+            ratio_filled_before_range,
+            memory_ratio,
+        }
     }
+}
+
+/// Median, least and greatest of the rounds' ratios.
+fn ratios(ours: &[Run], theirs: &[Run], of: fn(&Run) -> f64) -> (f64, [f64; 2]) {
+    let mut all: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| of(a) / of(b)).collect();
+    all.sort_by(f64::total_cmp);
+    let at = |index: usize| all.get(index).copied().unwrap_or(f64::NAN);
+    (at(all.len() / 2), [at(0), at(all.len().saturating_sub(1))])
 }
 
 fn build() -> Result<PathBuf, Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/kafka-streams");
     let jar = folder.join("target/kafka-streams-peer.jar");
-    if !jar.exists() {
+    let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified());
+    if changed(&jar).ok() < newest(&folder.join("src"))?.max(Some(changed(&folder.join("pom.xml"))?)) {
         eprintln!("building {}", folder.display());
         let built = Command::new("mvn").args(["-q", "-DskipTests", "package"]).current_dir(&folder).status();
         if !built.map_err(|e| format!("mvn (Maven builds the rival): {e}"))?.success() {
@@ -154,7 +178,17 @@ fn build() -> Result<PathBuf, Box<dyn Error>> {
     Ok(jar)
 }
 
-/// One pair of runs.
+/// When the newest file below `folder` was changed.
+fn newest(folder: &Path) -> io::Result<Option<SystemTime>> {
+    let mut newest = None;
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        newest = newest.max(if path.is_dir() { self::newest(&path)? } else { Some(path.metadata()?.modified()?) });
+    }
+    Ok(newest)
+}
+
+/// One round of all.
 struct Stage<'a> {
     args: &'a PeerArgs,
     brokers: &'a Brokers,
@@ -178,18 +212,26 @@ impl Stage<'_> {
     }
 
     fn streams(&self, round: usize) -> Result<Run, Box<dyn Error>> {
-        let prefix = format!("ks-{}", self.prefix);
-        let (orders, partitions) = (self.orders.to_string(), self.args.partitions.to_string());
+        let mut run = self.streams_app("ks");
+        run.args(["--ingest", &self.orders.to_string(), "--partitions", &self.args.partitions.to_string()]);
+        self.measured(round, run)
+    }
+
+    fn streams_filled_before(&self, round: usize) -> Result<Run, Box<dyn Error>> {
         let mut load = self.java();
-        load.args(["load", "--brokers", self.brokers.kafka(), "--prefix", &prefix]);
-        load.args(["--orders", &orders, "--partitions", &partitions]);
+        load.args(["load", "--brokers", self.brokers.kafka(), "--prefix", &format!("ksf-{}", self.prefix)]);
+        load.args(["--orders", &self.orders.to_string(), "--partitions", &self.args.partitions.to_string()]);
         said(load)?;
+        self.measured(round, self.streams_app("ksf"))
+    }
+
+    fn streams_app(&self, prefix: &str) -> Command {
         let mut run = self.java();
-        run.args(["run", "--brokers", self.brokers.kafka(), "--prefix", &prefix]);
+        run.args(["run", "--brokers", self.brokers.kafka(), "--prefix", &format!("{prefix}-{}", self.prefix)]);
         run.args(["--mode", if self.stored { "store" } else { "stateless" }]);
         run.args(["--threads", &self.args.threads.to_string()]);
         run.args(["--commit-interval-ms", &self.args.commit_interval_ms.to_string()]);
-        self.measured(round, run)
+        run
     }
 
     fn java(&self) -> Command {

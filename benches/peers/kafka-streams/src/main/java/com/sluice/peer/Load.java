@@ -35,8 +35,9 @@ final class Load {
     private final int partitions;
     private long orders;
     private long bytes;
+    private Prepared prepared;
 
-    private Load(String brokers, String topic, int partitions) {
+    Load(String brokers, String topic, int partitions) {
         this.topic = topic;
         this.partitions = partitions;
         producer = new KafkaProducer<>(Map.of(
@@ -54,16 +55,19 @@ final class Load {
         int partitions = (int) options.number("partitions", 8);
         createTopics(brokers, names, partitions);
         Load load = new Load(brokers, names.orders(), partitions);
+        if (!options.has("from")) {
+            load.prepare(options.number("seed", 42));
+        }
         long started = System.nanoTime();
         if (options.has("from")) {
             load.file(options.required("from"), options.number("orders", Long.MAX_VALUE), options.has("restamp"));
         } else {
-            load.generate(Long.parseLong(options.required("orders").replace("_", "")), options.number("seed", 42));
+            load.generate(Long.parseLong(options.required("orders").replace("_", "")));
         }
-        load.finish(started);
+        System.out.println(Json.of(load.finish(started)));
     }
 
-    private static void createTopics(String brokers, Names names, int partitions) throws Exception {
+    static void createTopics(String brokers, Names names, int partitions) throws Exception {
         List<NewTopic> topics = new ArrayList<>();
         names.all().forEach(name -> topics.add(new NewTopic(name, partitions, (short) 1)));
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", brokers))) {
@@ -79,15 +83,19 @@ final class Load {
         }
     }
 
-    private void generate(long count, long seed) throws Exception {
-        Baskets baskets = new Baskets(new Catalogue());
-        String placedAt = "";
+    /** Makes the bodies that {@link #generate} sends, as Sluice's own benchmark does before its clock starts. */
+    void prepare(long seed) {
+        prepared = new Prepared(seed);
+    }
+
+    /** Sends as many orders, each with a key and a time of its own, and waits for nothing. */
+    void generate(long count) throws Exception {
+        byte[] placedAt = null;
         for (long sequence = 0; sequence < count; sequence++) {
             if (sequence % 1_000 == 0) {
-                placedAt = now();
+                placedAt = Text.ascii(now());
             }
-            Baskets.Body body = baskets.twoLines(sequence, seed, placedAt);
-            send(String.format("%s/bench-%012d", body.merchant(), sequence), body.json());
+            send(prepared.key(sequence), prepared.body(sequence, placedAt));
         }
     }
 
@@ -121,13 +129,15 @@ final class Load {
     }
 
     private void send(String key, String json) throws Exception {
-        byte[] keyBytes = Text.utf8(key);
-        byte[] value = Text.utf8(json);
-        identity.fingerprint(keyBytes);
+        send(Text.utf8(key), Text.utf8(json));
+    }
+
+    private void send(byte[] key, byte[] value) throws Exception {
+        identity.fingerprint(key);
         orders++;
         bytes += value.length;
         // As Sluice's checkout partitions: every order by its slot, so that answers about it find it there.
-        send(OrderId.partition(identity.high() & OrderId.SLOTS - 1, partitions), keyBytes, value);
+        send(OrderId.partition(identity.high() & OrderId.SLOTS - 1, partitions), key, value);
     }
 
     private void send(int partition, byte[] key, byte[] value) throws Exception {
@@ -141,7 +151,8 @@ final class Load {
         }
     }
 
-    private void finish(long started) throws Exception {
+    /** Waits until everything sent is acknowledged. */
+    Map<String, Object> finish(long started) throws Exception {
         producer.close();
         if (failure.get() != null) {
             throw failure.get();
@@ -152,7 +163,7 @@ final class Load {
         result.put("seconds", seconds);
         result.put("per_second", orders / seconds);
         result.put("mean_bytes", orders == 0 ? 0 : (double) bytes / orders);
-        System.out.println(Json.of(result));
+        return result;
     }
 
     /** Feeds an acceptance with a tracking number for each shipment. */
@@ -178,6 +189,6 @@ final class Load {
                 load.send(shipment.partition(), order, out.copy());
             });
         }
-        load.finish(started);
+        System.out.println(Json.of(load.finish(started)));
     }
 }

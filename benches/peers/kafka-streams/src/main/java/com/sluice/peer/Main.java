@@ -9,6 +9,7 @@ public final class Main {
           load    --orders N [--partitions 8] [--seed 42] [--from FILE|-] [--restamp]
           run     --mode stateless|store [--threads 2] [--commit-interval-ms 100] [--application-id ID]
                   [--state-dir DIR] [--set kafka.setting=value]...
+                  [--ingest N [--partitions 8] [--seed 42]]  (sends the orders, too, as load does)
           settle  (feeds an acceptance for each shipment, for a second run in mode store)
           check
         """;
@@ -25,7 +26,7 @@ public final class Main {
                 case "load" -> Load.run(new Options(arguments,
                     Set.of("brokers", "prefix", "orders", "partitions", "seed", "from", "restamp")));
                 case "run" -> Run.run(new Options(arguments, Set.of("brokers", "prefix", "mode", "threads",
-                    "commit-interval-ms", "application-id", "state-dir", "set")));
+                    "commit-interval-ms", "application-id", "state-dir", "set", "ingest", "partitions", "seed")));
                 case "settle" -> Load.settle(new Options(arguments, Set.of("brokers", "prefix")));
                 case "check" -> good = Check.run(new Options(arguments, Set.of("brokers", "prefix")));
                 default -> throw new IllegalArgumentException("unknown command");

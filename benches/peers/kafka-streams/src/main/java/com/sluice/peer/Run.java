@@ -27,7 +27,10 @@ import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler.StreamThreadExceptionResponse;
 
-/** One measured run: from the first poll until everything that stood in the input at the start is committed. */
+/**
+ * One measured run: from the first poll until everything that stood in the input at the start is committed; or, with
+ * {@code --ingest}, from the first order sent to the input until as many are committed.
+ */
 final class Run {
     private static final OperatingSystemMXBean SYSTEM =
         (OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean();
@@ -126,6 +129,8 @@ final class Run {
                 running.countDown();
             }
         });
+        long ingested = options.number("ingest", 0);
+        Load load = ingested == 0 ? null : ingest();
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", options.required("brokers")))) {
             Map<TopicPartition, Long> ends = ends(admin);
             Map<TopicPartition, Long> begins = committed(admin);
@@ -136,8 +141,9 @@ final class Run {
             }
             long first = System.nanoTime();
             long cpu = SYSTEM.getProcessCpuTime();
-            long inputs = missing(begins, ends);
+            long inputs = missing(begins, ends) + ingested;
             long left = inputs;
+            Thread sender = load == null ? null : send(load, ingested, first);
             while (left > 0) {
                 if (failure.get() != null) {
                     throw new IllegalStateException("the application has failed", failure.get());
@@ -146,7 +152,13 @@ final class Run {
                 // A quarter of the time that what is left takes at the pace so far.
                 long wait = passedMs * left / Math.max(inputs - left, 1) / 4;
                 Thread.sleep(Math.max(SHORTEST_MS, Math.min(LONGEST_MS, wait)));
-                left = missing(committed(admin), ends);
+                if (sender != null && !sender.isAlive()) {
+                    ends = ends(admin);
+                    sender = null;
+                }
+                if (sender == null) {
+                    left = missing(committed(admin), ends);
+                }
             }
             long last = System.nanoTime();
             return report(mode, inputs, (first - starting) / 1e9, (last - first) / 1e9,
@@ -154,6 +166,29 @@ final class Run {
         } finally {
             streams.close(Duration.ofSeconds(30));
         }
+    }
+
+    /** What fills an empty input while it is read. */
+    private Load ingest() throws Exception {
+        String brokers = options.required("brokers");
+        int partitions = (int) options.number("partitions", 8);
+        Load.createTopics(brokers, names, partitions);
+        Load load = new Load(brokers, names.orders(), partitions);
+        load.prepare(options.number("seed", 42));
+        return load;
+    }
+
+    private Thread send(Load load, long orders, long started) {
+        Thread sender = new Thread(() -> {
+            try {
+                load.generate(orders);
+                load.finish(started);
+            } catch (Exception e) {
+                failure.compareAndSet(null, e);
+            }
+        }, "storefronts");
+        sender.start();
+        return sender;
     }
 
     private Map<TopicPartition, Long> ends(Admin admin) throws Exception {
