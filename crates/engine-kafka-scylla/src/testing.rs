@@ -15,7 +15,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use sluice_brokers::{Brokers, Options};
 
 /// Longest use of the brokers by one test, several times what the slowest takes.
-const LONGEST: Duration = Duration::from_secs(400);
+const LONGEST: Duration = Duration::from_secs(900);
 
 /// The brokers while a test uses them.
 pub(crate) struct Held<G> {

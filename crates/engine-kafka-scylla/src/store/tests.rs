@@ -231,7 +231,7 @@ async fn writes_wait_for_a_store_that_was_killed() {
         let (store, orders) = (store.clone(), orders.to_vec());
         tokio::spawn(async move { store.write(&rows(&orders)).await })
     };
-    let (early, late) = (orders(40_000, 400), orders(500, 10));
+    let (early, late) = (orders(4_000, 40), orders(500, 10));
     let under_way = write(&early);
     while store.read(early[0]).await.unwrap().is_none() {
         assert!(!under_way.is_finished());
