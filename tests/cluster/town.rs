@@ -140,10 +140,15 @@ impl Town {
 
     /// The map that is in force.
     pub fn deployment(&self) -> Deployment {
+        read_deployment(&self.log()).unwrap()
+    }
+
+    /// The log, as its nodes have it.
+    pub fn log(&self) -> LogConfig {
         let carriers = self.cluster.setup.carriers.iter().map(|carrier| Arc::from(carrier.id)).collect();
         let mut log = LogConfig::new(&self.cluster.kafka, carriers);
         log.prefix.clone_from(&self.cluster.name);
-        read_deployment(&log).unwrap()
+        log
     }
 }
 
