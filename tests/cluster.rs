@@ -5,4 +5,5 @@ mod poison;
 mod rebuild;
 mod repartition;
 mod run;
+mod secured;
 mod town;

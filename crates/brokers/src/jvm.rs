@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::Missing;
 use crate::error::io;
 use crate::process::Process;
+use crate::secured::Secured;
 use crate::{jars, ports, probe, process};
 
 pub(crate) const SERVER_PROPERTIES: &str = include_str!("../jvm/server.properties");
@@ -62,6 +63,9 @@ pub(crate) struct Jvm {
     kind: Kind,
     address: String,
     behind_proxy: Option<String>,
+    /// Where to look whether it is ready; the store is asked as a client that has to log in.
+    probed: String,
+    secured: Option<Secured>,
     version: String,
     command: Command,
     log: PathBuf,
@@ -72,8 +76,14 @@ pub(crate) struct Jvm {
 
 impl Jvm {
     /// Prepares `folder` (its data is kept if it has any), and starts the server. Kafka also listens for a proxy if there
-    /// is one at this port.
-    pub(crate) fn start(kind: Kind, folder: &Path, heap_mb: u32, proxy: Option<u16>) -> Result<Self, Missing> {
+    /// is one at this port and it isn't secured.
+    pub(crate) fn start(
+        kind: Kind,
+        folder: &Path,
+        heap_mb: u32,
+        proxy: Option<u16>,
+        secured: Option<&Secured>,
+    ) -> Result<Self, Missing> {
         let java = java(kind)?;
         let jars = jars::of(kind.name(), kind.profile())?;
         let folder = std::path::absolute(folder.join(kind.profile())).map_err(io("making a path absolute"))?;
@@ -81,14 +91,18 @@ impl Jvm {
         let lock = File::create(folder.join("lock")).map_err(io(format!("creating a lock in {}", folder.display())))?;
         process::lock(&lock, &folder)?;
         let ports = ports_of(&folder)?;
+        let proxy = proxy.filter(|_| kind == Kind::Kafka && secured.is_none());
         let command = match kind {
-            Kind::Kafka => kafka(&java, &jars, &folder, heap_mb, ports, proxy)?,
-            Kind::Cassandra => cassandra(&java, &jars, &folder, heap_mb, ports)?,
+            Kind::Kafka => kafka(&java, &jars, &folder, heap_mb, ports, proxy, secured)?,
+            Kind::Cassandra => cassandra(&java, &jars, &folder, heap_mb, ports, secured)?,
         };
+        let probed = if kind == Kind::Kafka && secured.is_some() { ports[2] } else { ports[0] };
         let mut jvm = Self {
             kind,
             address: format!("127.0.0.1:{}", ports[0]),
-            behind_proxy: proxy.filter(|_| kind == Kind::Kafka).map(|_| format!("127.0.0.1:{}", ports[2])),
+            behind_proxy: proxy.map(|_| format!("127.0.0.1:{}", ports[2])),
+            probed: format!("127.0.0.1:{probed}"),
+            secured: secured.cloned(),
             version: version(kind, &jars),
             command,
             log: folder.join(format!("{}.log", kind.profile())),
@@ -126,9 +140,10 @@ impl Jvm {
             return Ok(());
         }
         let mut process = Process::spawn(self.kind.name(), &self.command, &self.log)?;
-        process.await_ready(&self.address, START, || match self.kind {
-            Kind::Kafka => probe::kafka(&self.address),
-            Kind::Cassandra => probe::cql(&self.address),
+        process.await_ready(&self.address, START, || match (self.kind, &self.secured) {
+            (Kind::Kafka, _) => probe::kafka(&self.probed),
+            (Kind::Cassandra, None) => probe::cql(&self.probed),
+            (Kind::Cassandra, Some(secured)) => secured.admit(&self.probed),
         })?;
         self.process = Some(process);
         Ok(())
@@ -179,9 +194,14 @@ fn kafka(
     heap_mb: u32,
     ports: [u16; 3],
     proxy: Option<u16>,
+    secured: Option<&Secured>,
 ) -> Result<Command, Missing> {
     let properties = folder.join("server.properties");
-    let text = with_proxy(SERVER_PROPERTIES, proxy.map(|port| (ports[2], port)))
+    let text = secured.map_or_else(
+        || with_proxy(SERVER_PROPERTIES, proxy.map(|port| (ports[2], port))),
+        |secured| secured.kafka(SERVER_PROPERTIES, ports[2]),
+    );
+    let text = text
         .replace("@PORT@", &ports[0].to_string())
         .replace("@CONTROLLER_PORT@", &ports[1].to_string())
         .replace("@FOLDER@", &folder.display().to_string());
@@ -199,6 +219,9 @@ fn kafka(
     let log = folder.join("format.log");
     let mut format = base(128);
     format.args(["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", CLUSTER, "-c"]).arg(&properties);
+    if let Some(secured) = secured {
+        format.args(["--add-scram", &secured.scram()]);
+    }
     let mut format = Process::spawn(Kind::Kafka.name(), &format, &log)?;
     match format.wait(START) {
         Some(status) if status.success() => {}
@@ -229,9 +252,17 @@ fn with_proxy(properties: &str, ports: Option<(u16, u16)>) -> String {
     properties.lines().map(line).collect()
 }
 
-fn cassandra(java: &Path, jars: &Path, folder: &Path, heap_mb: u32, ports: [u16; 3]) -> Result<Command, Missing> {
+fn cassandra(
+    java: &Path,
+    jars: &Path,
+    folder: &Path,
+    heap_mb: u32,
+    ports: [u16; 3],
+    secured: Option<&Secured>,
+) -> Result<Command, Missing> {
     let yaml = folder.join("cassandra.yaml");
-    let text = CASSANDRA_YAML
+    let text = secured.map_or_else(|| CASSANDRA_YAML.to_owned(), |secured| secured.cassandra(CASSANDRA_YAML));
+    let text = text
         .replace("@CQL_PORT@", &ports[0].to_string())
         .replace("@STORAGE_PORT@", &ports[1].to_string())
         .replace("@SSL_STORAGE_PORT@", &ports[2].to_string())

@@ -11,15 +11,17 @@ mod jvm;
 mod ports;
 mod probe;
 mod process;
+mod secured;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::containers::{Container, Engine};
-use crate::error::io;
 use crate::jvm::{Jvm, Kind};
+use crate::process::Temporary;
 
 pub use crate::error::Missing;
+pub use crate::secured::{Authority, Secured};
 
 /// Environment variable with the bootstrap servers of a running Kafka (a list of `host:port`).
 pub const KAFKA: &str = "SLUICE_TEST_KAFKA";
@@ -44,11 +46,21 @@ pub struct Options {
     /// Port of 127.0.0.1 at which a proxy listens that passes connections on to [`Brokers::kafka_behind_proxy`]: clients
     /// that bootstrap there are told no other address. Honoured by a JVM process only.
     pub kafka_proxy: Option<u16>,
+    /// TLS with certificates on both sides, and passwords, for both servers: see [`Brokers::secured`]. They are JVM processes
+    /// then, whatever else there is, in a folder without data of earlier runs; and Kafka has no listener for a proxy.
+    pub secured: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { kafka_heap_mb: 1024, store_heap_mb: 2048, with_store: true, folder: None, kafka_proxy: None }
+        Self {
+            kafka_heap_mb: 1024,
+            store_heap_mb: 2048,
+            with_store: true,
+            folder: None,
+            kafka_proxy: None,
+            secured: false,
+        }
     }
 }
 
@@ -65,13 +77,14 @@ enum Server {
 /// One Kafka broker and one store that accept requests.
 ///
 /// Dropping it stops what it started (in order first, by force after 20 s) and removes its temporary folder. What it
-/// started also ends when this process is killed: see the watchdog in `process.rs`. Containers are the exception:
-/// nothing removes them then.
+/// started also ends when this process is killed, and so does the folder: see the watchdogs in `process.rs`. Containers are
+/// the exception: nothing removes them then.
 pub struct Brokers {
     kafka: Server,
     store: Option<Server>,
+    secured: Option<Box<Secured>>,
     /// After the servers: fields are dropped in this order, and they write into it until they end.
-    _temporary: Option<tempfile::TempDir>,
+    _temporary: Option<Temporary>,
 }
 
 impl Brokers {
@@ -83,28 +96,30 @@ impl Brokers {
         let (folder, temporary) = match &options.folder {
             Some(folder) => (folder.clone(), None),
             None => {
-                let folder = tempfile::Builder::new().prefix("sluice-brokers-").tempdir();
-                let folder = folder.map_err(io("creating a temporary folder"))?;
+                let folder = Temporary::new()?;
                 (folder.path().to_owned(), Some(folder))
             }
         };
-        let given = |name: &str| std::env::var(name).ok().filter(|address| !address.trim().is_empty());
+        let secured = options.secured.then(|| Secured::new(&folder.join("secured")).map(Box::new)).transpose()?;
+        let given =
+            |name: &str| std::env::var(name).ok().filter(|address| !address.trim().is_empty() && !options.secured);
         let (kafka, store) = (given(KAFKA), given(STORE));
         // Asked only when it is needed.
-        let engine = if kafka.is_none() || options.with_store && store.is_none() { Engine::answering() } else { None };
+        let wanted = (kafka.is_none() || options.with_store && store.is_none()) && !options.secured;
+        let engine = if wanted { Engine::answering() } else { None };
         let (kafka, store) = std::thread::scope(|scope| {
             let store = options.with_store.then(|| {
-                let (engine, folder) = (engine.clone(), &folder);
-                scope.spawn(move || Server::start(Kind::Cassandra, store, engine, folder, options))
+                let (engine, folder, secured) = (engine.clone(), &folder, secured.as_deref());
+                scope.spawn(move || Server::start(Kind::Cassandra, store, engine, folder, options, secured))
             });
-            let kafka = Server::start(Kind::Kafka, kafka, engine.clone(), &folder, options);
+            let kafka = Server::start(Kind::Kafka, kafka, engine.clone(), &folder, options, secured.as_deref());
             let store = store.map(|store| match store.join() {
                 Ok(store) => store,
                 Err(panic) => std::panic::resume_unwind(panic),
             });
             (kafka, store)
         });
-        Ok(Self { kafka: kafka?, store: store.transpose()?, _temporary: temporary })
+        Ok(Self { kafka: kafka?, store: store.transpose()?, secured, _temporary: temporary })
     }
 
     /// Bootstrap servers of Kafka: a list of `host:port`, separated by commas.
@@ -124,6 +139,11 @@ impl Brokers {
     /// Address of the store, `host:port`; empty without a store.
     pub fn store(&self) -> &str {
         self.store.as_ref().map_or("", Server::address)
+    }
+
+    /// What lets a client in, if [`Options::secured`] was asked for.
+    pub fn secured(&self) -> Option<&Secured> {
+        self.secured.as_deref()
     }
 
     /// What runs and where, for the heading of a measurement.
@@ -154,9 +174,6 @@ impl Brokers {
     }
 
     /// Kills the store (SIGKILL) and returns once it is gone; does nothing to one that was given by address.
-    ///
-    /// Its commit log is synced periodically, as is usual for such stores: the last moments' writes (some 100 ms)
-    /// may be lost although they were acknowledged.
     pub fn kill_store(&mut self) {
         if let Some(store) = &mut self.store {
             store.kill();
@@ -199,6 +216,7 @@ impl Server {
         engine: Option<Engine>,
         folder: &Path,
         options: &Options,
+        secured: Option<&Secured>,
     ) -> Result<Self, Missing> {
         let heap_mb = match kind {
             Kind::Kafka => options.kafka_heap_mb.max(256),
@@ -214,7 +232,7 @@ impl Server {
                 Err(error) => tracing::warn!(%error, "a container could not be used; trying a JVM process"),
             }
         }
-        Jvm::start(kind, folder, heap_mb, options.kafka_proxy).map(Box::new).map(Self::Jvm)
+        Jvm::start(kind, folder, heap_mb, options.kafka_proxy, secured).map(Box::new).map(Self::Jvm)
     }
 
     fn address(&self) -> &str {

@@ -10,6 +10,7 @@
 //! * [`progress`]: how far owners and folds are.
 //! * [`reader`]: orders by id.
 
+mod access;
 mod config;
 mod context;
 pub mod fold;

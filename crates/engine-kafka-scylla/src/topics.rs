@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sluice_domain::{OrderId, SlotCount};
 
 use crate::{
+    access::meet,
     config::LogConfig,
     context::{Quiet, Reader},
 };
@@ -142,6 +143,14 @@ pub enum DeploymentError {
         /// What they said.
         source: KafkaError,
     },
+    /// The brokers refuse this client.
+    #[error("{reason}")]
+    Access {
+        /// Keys of the configuration that it may be due to.
+        settings: &'static str,
+        /// What the client says.
+        reason: String,
+    },
     /// There is no deployment under this prefix.
     #[error("there is no deployment {0:?} at these brokers; `sluice migrate --config FILE` creates it")]
     Missing(String),
@@ -178,6 +187,7 @@ pub struct MigratedTopics {
 /// [`DeploymentError`]; what was created until then stays, and the next run goes on from there.
 pub async fn migrate(config: &LogConfig, now_ms: u64) -> Result<MigratedTopics, DeploymentError> {
     let names = Names::new(&config.prefix);
+    meet(&reader(config), &names.deployment())?;
     let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(failed("connecting"))?;
     let mut created = create(&admin, config, &[(names.deployment(), 1, Kind::Compacted)]).await?;
     let deployment = match read_deployment(config) {
@@ -274,10 +284,7 @@ pub(crate) fn reader(config: &LogConfig) -> ClientConfig {
 pub fn read_deployment(config: &LogConfig) -> Result<Deployment, DeploymentError> {
     let topic = Names::new(&config.prefix).deployment();
     let what = || format!("reading topic {topic}");
-    let consumer: Reader = reader(config).create_with_context(Quiet).map_err(failed(what()))?;
-    let metadata = consumer.fetch_metadata(Some(&topic), PATIENCE).map_err(failed(what()))?;
-    let exists =
-        metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty() && t.error().is_none());
+    let (consumer, exists) = meet(&reader(config), &topic)?;
     if !exists {
         return Err(DeploymentError::Missing(config.prefix.clone()));
     }

@@ -5,6 +5,9 @@ use scylla::errors::{
     NewSessionError, PrepareError, RequestAttemptError,
 };
 
+/// Settings that a refused handshake may be due to.
+const HANDSHAKE: &str = "tls, cert_file, key_file";
+
 /// Why the row store didn't do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,9 +20,19 @@ pub enum StoreError {
         /// What it may be.
         expected: &'static str,
     },
-    /// A certificate, key or authority can't be used.
-    #[error("TLS material for the store: {0}")]
+    /// TLS can't be had.
+    #[error("TLS: {0}")]
     Tls(#[from] openssl::error::ErrorStack),
+    /// A certificate, key or authority can't be used.
+    #[error("{}: {source}", file.display())]
+    TlsFile {
+        /// Which setting.
+        setting: &'static str,
+        /// The file that it names.
+        file: std::path::PathBuf,
+        /// What is wrong with it.
+        source: openssl::error::ErrorStack,
+    },
     /// No session with the cluster.
     #[error("can't connect to the store at {nodes}: {source}")]
     Connect {
@@ -80,6 +93,36 @@ pub enum StoreError {
 impl StoreError {
     pub(super) fn request(what: &'static str) -> impl FnOnce(ExecutionError) -> Self {
         move |source| Self::Request { what, source: Box::new(source) }
+    }
+
+    /// The settings that it may be due to, if there is something to be set right.
+    pub fn settings(&self) -> Option<&'static str> {
+        match self {
+            Self::Config { setting, .. } | Self::TlsFile { setting, .. } => Some(setting),
+            Self::Connect { source, .. } => {
+                let NewSessionError::MetadataError(MetadataError::ConnectionPoolError(pool)) = &**source else {
+                    return None;
+                };
+                let ConnectionPoolError::Broken { last_connection_error: last } = pool else { return None };
+                match last {
+                    // Nodes that want TLS, or a certificate, end the connection without a word.
+                    ConnectionError::ConnectionSetupRequestError(e)
+                        if matches!(e.get_error(), ConnectionSetupRequestErrorKind::BrokenConnection(_)) =>
+                    {
+                        Some(HANDSHAKE)
+                    }
+                    ConnectionError::ConnectionSetupRequestError(_) if !transient_pool(pool) => {
+                        Some("username, password_env or password_file")
+                    }
+                    ConnectionError::IoError(error) if error.to_string().contains("certificate verify failed") => {
+                        Some("ca_file")
+                    }
+                    ConnectionError::IoError(error) if error.to_string().contains("SSL routines") => Some(HANDSHAKE),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
     }
 
     /// True if the same request may succeed later without anybody's help: a node is down, slow or overloaded.

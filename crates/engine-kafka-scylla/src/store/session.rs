@@ -1,6 +1,6 @@
 //! One way to reach the cluster for migration and for service: same consistency, same datacentre, same TLS.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use openssl::ssl::{SslContext, SslContextBuilder, SslFiletype, SslMethod, SslVerifyMode};
 use scylla::{
@@ -66,14 +66,18 @@ fn profile(config: &StoreConfig, datacenter: Option<&str>) -> ExecutionProfile {
 
 fn tls(tls: &StoreTls) -> Result<SslContext, StoreError> {
     let mut context = SslContextBuilder::new(SslMethod::tls_client())?;
+    let wrong = |setting: &'static str, file: &Path| {
+        let file = file.to_owned();
+        move |source| StoreError::TlsFile { setting, file, source }
+    };
     match &tls.ca_file {
-        Some(file) => context.set_ca_file(file)?,
+        Some(file) => context.set_ca_file(file).map_err(wrong("ca_file", file))?,
         None => context.set_default_verify_paths()?,
     }
     if let (Some(certificate), Some(key)) = (&tls.cert_file, &tls.key_file) {
-        context.set_certificate_chain_file(certificate)?;
-        context.set_private_key_file(key, SslFiletype::PEM)?;
-        context.check_private_key()?;
+        context.set_certificate_chain_file(certificate).map_err(wrong("cert_file", certificate))?;
+        context.set_private_key_file(key, SslFiletype::PEM).map_err(wrong("key_file", key))?;
+        context.check_private_key().map_err(wrong("key_file", key))?;
     }
     context.set_verify(if tls.verify { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
     Ok(context.build())

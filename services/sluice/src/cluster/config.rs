@@ -189,7 +189,14 @@ impl ClusterConfig {
         if self.cql.sasl.is_some() {
             return Err(wrong("cql.sasl", "is for Kafka only"));
         }
-        Ok(())
+        if self.kafka.sasl.is_none() && (self.kafka.username.is_some() || self.kafka.has_password()) {
+            return Err(wrong("kafka.sasl", "expected a mechanism to use the user and the password with"));
+        }
+        if self.kafka.sasl.is_some() && self.kafka.username.is_none() {
+            return Err(wrong("kafka.username", "expected a user for SASL"));
+        }
+        self.kafka.check("kafka")?;
+        self.cql.check("cql")
     }
 
     /// The log's part, for carriers with these ids.
@@ -256,6 +263,11 @@ impl ClusterConfig {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        for (section, access) in [("kafka", &self.kafka), ("cql", &self.cql)] {
+            if access.has_password() && !access.tls {
+                warnings.push(format!("cluster.{section}.tls is off: the password can be read on its way"));
+            }
+        }
         for (key, copies) in [("replication", self.replication), ("store_replication", self.store_replication)] {
             if copies < 3 {
                 warnings
@@ -267,8 +279,35 @@ impl ClusterConfig {
 }
 
 impl Access {
+    fn has_password(&self) -> bool {
+        self.password_env.is_some() || self.password_file.is_some()
+    }
+
+    fn files(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let all = [("ca_file", &self.ca_file), ("cert_file", &self.cert_file), ("key_file", &self.key_file)];
+        all.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?)))
+    }
+
+    /// Checks what would be ignored in silence.
+    fn check(&self, section: &str) -> Result<(), ConfigError> {
+        let at = |key: &str, problem: &str| Err(wrong(&format!("{section}.{key}"), problem));
+        if let Some((key, _)) = self.files().find(|_| !self.tls) {
+            return at(key, "needs tls = true");
+        }
+        if self.cert_file.is_some() != self.key_file.is_some() {
+            return at("cert_file", "expected both cert_file and key_file, or neither");
+        }
+        if self.username.is_some() != self.has_password() {
+            return at("username", "expected a user and a password (password_env or password_file), or neither");
+        }
+        Ok(())
+    }
+
     fn resolve(&mut self, section: &str, environment: Environment<'_>) -> Result<(), ConfigError> {
         let at = |key: &str, problem: String| wrong(&format!("{section}.{key}"), problem);
+        for (key, file) in self.files() {
+            fs::File::open(file).map_err(|e| at(key, format!("{}: {e}", file.display())))?;
+        }
         self.password = match (&self.password_env, &self.password_file) {
             (Some(_), Some(_)) => {
                 return Err(at("password_env", "expected either password_env or password_file, got both".into()));
@@ -351,6 +390,12 @@ mod tests {
         assert!(error(|c| c.prefix = "a b".into()).starts_with("cluster.prefix: expected 1 to 48 letters"));
         assert!(error(|c| c.keyspace = "a-b".into()).starts_with("cluster.keyspace: "));
         assert!(error(|c| c.kafka.sasl = Some("GSSAPI".into())).starts_with("cluster.kafka.sasl: expected PLAIN"));
+        assert!(error(|c| c.kafka.sasl = Some("PLAIN".into())).starts_with("cluster.kafka.username: expected"));
+        assert!(error(|c| c.kafka.password_env = Some("P".into())).starts_with("cluster.kafka.sasl: expected"));
+        assert!(error(|c| c.cql.password_env = Some("P".into())).starts_with("cluster.cql.username: expected"));
+        assert_eq!(error(|c| c.cql.ca_file = Some("ca".into())), "cluster.cql.ca_file: needs tls = true");
+        let both = "cluster.cql.cert_file: expected both cert_file and key_file, or neither";
+        assert_eq!(error(|c| (c.cql.tls, c.cql.key_file) = (true, Some("key".into()))), both);
     }
 
     #[test]

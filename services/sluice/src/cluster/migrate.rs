@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use sluice_engine_kafka_scylla::{
+    LogConfig,
     store::Store,
     topics::{self, MigratedTopics},
 };
@@ -49,7 +50,14 @@ pub async fn command(args: MigrateArgs, config: Config) -> u8 {
     for warning in cluster.warnings() {
         tracing::warn!("{warning}");
     }
-    match run(&args, &config, &cluster).await {
+    let log = match cluster.log(&config) {
+        Ok(log) => log,
+        Err(error) => {
+            output::fault(error);
+            return exit::USAGE;
+        }
+    };
+    match run(&args, &log, &cluster).await {
         Ok(report) if args.json => output::json(&report),
         Ok(report) => show(&report),
         Err(error) => {
@@ -60,17 +68,12 @@ pub async fn command(args: MigrateArgs, config: Config) -> u8 {
     exit::OK
 }
 
-async fn run(
-    args: &MigrateArgs,
-    config: &Config,
-    cluster: &ClusterConfig,
-) -> Result<Report, Box<dyn std::error::Error>> {
-    let log = cluster.log(config)?;
+async fn run(args: &MigrateArgs, log: &LogConfig, cluster: &ClusterConfig) -> Result<Report, ClusterError> {
     let clock = SystemClock::new();
-    let mut done = topics::migrate(&log, clock.now_ms()).await.map_err(ClusterError::from)?;
-    let schema = Store::migrate(&cluster.rows()).await.map_err(ClusterError::from)?;
+    let mut done = topics::migrate(log, clock.now_ms()).await?;
+    let schema = Store::migrate(&cluster.rows()).await?;
     if let Some(partitions) = args.partitions.filter(|&n| n != done.deployment.partitions) {
-        let changed = topics::repartition(&log, partitions, clock.now_ms()).await.map_err(ClusterError::from)?;
+        let changed = topics::repartition(log, partitions, clock.now_ms()).await?;
         done.widened = changed.widened;
         done.deployment = changed.deployment;
     }

@@ -22,12 +22,27 @@ pub enum ClusterError {
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
     /// The deployment can't be read or changed.
-    #[error(transparent)]
+    #[error("{}", of_kafka(.0))]
     Deployment(#[from] DeploymentError),
     /// The rows can't be had.
-    #[error("store: {0}")]
+    #[error("{}", of_store(.0))]
     Store(#[from] StoreError),
     /// A defect.
     #[error("{0}")]
     Internal(String),
+}
+
+/// With the keys of the configuration that it may be due to.
+fn of_kafka(error: &DeploymentError) -> String {
+    match error {
+        DeploymentError::Access { settings, .. } => format!("cluster.kafka.{settings}: {error}"),
+        _ => error.to_string(),
+    }
+}
+
+fn of_store(error: &StoreError) -> String {
+    match error.settings() {
+        Some(settings) => format!("cluster.cql.{settings}: {error}"),
+        None => format!("store: {error}"),
+    }
 }

@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sluice_engine_kafka_scylla::{
+    LogConfig,
     fold::{self, RebuildProgress},
     store::Store,
     topics,
@@ -58,7 +59,14 @@ pub async fn command(args: RebuildArgs, config: Config) -> u8 {
         output::fault("cluster: expected a [cluster] section; `sluice worker --example` shows it");
         return exit::USAGE;
     };
-    let report = match run(&config, &cluster).await {
+    let log = match cluster.log(&config) {
+        Ok(log) => log,
+        Err(error) => {
+            output::fault(error);
+            return exit::USAGE;
+        }
+    };
+    let report = match run(log, &cluster).await {
         Ok(report) => report,
         Err(error) => {
             output::fault(&error);
@@ -78,9 +86,8 @@ pub async fn command(args: RebuildArgs, config: Config) -> u8 {
     exit::OK
 }
 
-async fn run(config: &Config, cluster: &ClusterConfig) -> Result<Report, Box<dyn std::error::Error>> {
+async fn run(log: LogConfig, cluster: &ClusterConfig) -> Result<Report, Box<dyn std::error::Error>> {
     let started = Instant::now();
-    let log = cluster.log(config)?;
     let asked = log.clone();
     let deployment = tokio::task::spawn_blocking(move || topics::read_deployment(&asked)).await?;
     let deployment = deployment.map_err(ClusterError::from)?;
