@@ -20,6 +20,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use report::{EngineReport, HttpReport, Origin};
 
+/// As in the `sluice` binary.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Measures Sluice on this machine and keeps the results below benches/runs. Without arguments it runs everything,
 /// which takes about ten minutes; the machine should be idle.
 #[derive(Debug, Parser)]
