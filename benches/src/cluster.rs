@@ -35,13 +35,13 @@ pub struct AppArgs {
     #[arg(long)]
     pub prefix: String,
     /// Orders of two lines
-    #[arg(long, default_value_t = 2_000_000)]
+    #[arg(long, default_value_t = 2_000_000, overrides_with = "orders")]
     pub orders: u64,
     /// Partitions
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, overrides_with = "partitions")]
     pub partitions: u16,
     /// Owners' threads
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, overrides_with = "threads")]
     pub threads: usize,
     /// Threads that decode and submit
     #[arg(long, default_value_t = 1)]
@@ -49,6 +49,21 @@ pub struct AppArgs {
     /// How long inputs gather before a transaction, ms
     #[arg(long, default_value_t = 20)]
     pub commit_interval_ms: u64,
+    /// Orders of a transaction, at most
+    #[arg(long)]
+    pub orders_per_commit: Option<usize>,
+    /// How long orders gather for a record, ms
+    #[arg(long)]
+    pub linger_ms: Option<u64>,
+    /// Rows of a batch, at most
+    #[arg(long)]
+    pub rows_per_batch: Option<usize>,
+    /// Batches of rows under way
+    #[arg(long)]
+    pub batches_in_flight: Option<usize>,
+    /// A setting of librdkafka, `key=value`; any number of them
+    #[arg(long)]
+    pub set: Vec<String>,
 }
 
 /// What it gave.
@@ -83,6 +98,10 @@ fn log_config(args: &AppArgs) -> LogConfig {
     log.partitions = args.partitions;
     log.replication = 1;
     log.commit_interval = Duration::from_millis(args.commit_interval_ms);
+    log.orders_per_commit = args.orders_per_commit.unwrap_or(log.orders_per_commit);
+    log.linger = args.linger_ms.map_or(log.linger, Duration::from_millis);
+    log.overrides =
+        args.set.iter().filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
     log
 }
 
@@ -101,6 +120,8 @@ pub fn run(args: &AppArgs) -> Result<AppReport, Box<dyn std::error::Error>> {
     if let Some(node) = &args.store {
         let mut config = StoreConfig::new(vec![node.clone()], args.prefix.replace(['-', '.'], "_"));
         config.replication = 1;
+        config.rows_per_batch = args.rows_per_batch.unwrap_or(config.rows_per_batch);
+        config.batches_in_flight = args.batches_in_flight.unwrap_or(config.batches_in_flight);
         runtime.block_on(Store::migrate(&config))?;
         let store = Arc::new(runtime.block_on(Store::connect(&config))?);
         folds = Some(Fold::start(&log, Arc::clone(&store), runtime.handle().clone())?);

@@ -8,6 +8,7 @@ mod measure;
 mod orders;
 mod peer;
 mod report;
+mod settings;
 
 use std::{
     error::Error,
@@ -64,6 +65,8 @@ enum App {
     ClusterApp(cluster::AppArgs),
     /// Sluice beside Kafka Streams on the same broker, in alternating rounds
     KafkaStreams(peer::PeerArgs),
+    /// The settings of the scale-out engine, each beside its neighbours
+    ClusterSettings(settings::SettingsArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,6 +90,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(App::KafkaStreams(peers)) => {
             let report = peer::run(peers)?;
             return Ok(Runs::new(args.dry || peers.dry)?.save("peer_kafka_streams.json", &report)?);
+        }
+        Some(App::ClusterSettings(settings)) => {
+            let report = settings::run(settings)?;
+            return Ok(Runs::new(args.dry || settings.dry)?.save("cluster_settings.json", &report)?);
         }
         None => {}
     }

@@ -7,7 +7,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 use serde::Serialize;
@@ -25,6 +25,9 @@ pub struct PeerArgs {
     /// Orders a run with rows in the store
     #[arg(long, default_value_t = 2_000_000)]
     pub stored_orders: u64,
+    /// Only this work: stateless or stored
+    #[arg(long)]
+    pub only: Option<String>,
     /// Rounds, each with one run of either
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
@@ -46,13 +49,20 @@ pub struct PeerArgs {
 #[derive(Debug, Clone, Serialize)]
 pub struct Run {
     round: usize,
-    orders_per_second: f64,
+    pub orders_per_second: f64,
     /// CPU of the application, seconds.
-    cpu_seconds: f64,
+    pub cpu_seconds: f64,
     /// CPU of broker and store meanwhile, seconds, the application's start included.
-    server_cpu_seconds: f64,
+    pub server_cpu_seconds: f64,
     peak_rss_bytes: u64,
     seconds: f64,
+}
+
+impl Run {
+    /// Orders of the run.
+    pub fn orders(&self) -> f64 {
+        self.orders_per_second * self.seconds
+    }
 }
 
 /// Both applications at one kind of work.
@@ -93,7 +103,8 @@ pub struct PeerReport {
 /// Whatever goes wrong; what is missing is named.
 pub fn run(args: &PeerArgs) -> Result<PeerReport, Box<dyn Error>> {
     let peer = build()?;
-    let brokers = Brokers::start(&Options::default())?;
+    // Neither Kafka nor the rival's store syncs before it answers.
+    let brokers = Brokers::start(&Options { store_synced: false, ..Options::default() })?;
     eprintln!("{}", brokers.describe());
     let mut comparisons = Vec::new();
     // The servers' own code is compiled as it is used, and whoever came first would pay for it: a store that has just
@@ -103,7 +114,8 @@ pub fn run(args: &PeerArgs) -> Result<PeerReport, Box<dyn Error>> {
         warm.sluice(0)?;
         warm.streams(0)?;
     }
-    for (work, orders) in [("stateless", args.orders), ("stored", args.stored_orders)] {
+    let works = [("stateless", args.orders), ("stored", args.stored_orders)];
+    for (work, orders) in works.into_iter().filter(|(work, _)| args.only.as_ref().is_none_or(|only| only == work)) {
         let mut runs: [Vec<Run>; 3] = Default::default();
         for round in 0..args.rounds {
             let prefix = format!("{work}-{round}");
@@ -211,13 +223,13 @@ impl Stage<'_> {
         if self.stored {
             command.args(["--store", self.brokers.store()]);
         }
-        self.measured(round, command)
+        measured(self.brokers, round, command)
     }
 
     fn streams(&self, round: usize) -> Result<Run, Box<dyn Error>> {
         let mut run = self.streams_app("ks");
         run.args(["--ingest", &self.orders.to_string(), "--partitions", &self.args.partitions.to_string()]);
-        self.measured(round, run)
+        measured(self.brokers, round, run)
     }
 
     fn streams_filled_before(&self, round: usize) -> Result<Run, Box<dyn Error>> {
@@ -225,7 +237,7 @@ impl Stage<'_> {
         load.args(["load", "--brokers", self.brokers.kafka(), "--prefix", &format!("ksf-{}", self.prefix)]);
         load.args(["--orders", &self.orders.to_string(), "--partitions", &self.args.partitions.to_string()]);
         said(load)?;
-        self.measured(round, self.streams_app("ksf"))
+        measured(self.brokers, round, self.streams_app("ksf"))
     }
 
     fn streams_app(&self, prefix: &str) -> Command {
@@ -242,24 +254,25 @@ impl Stage<'_> {
         java.args(["-XX:+UseParallelGC", "-Xms2g", "-Xmx2g", "-Xmn1400m", "-jar"]).arg(self.peer);
         java
     }
+}
 
-    fn measured(&self, round: usize, command: Command) -> Result<Run, Box<dyn Error>> {
-        let servers = || self.brokers.pids().into_iter().map(|pid| measure::cpu_of(pid).as_secs_f64()).sum::<f64>();
-        let (before, _started) = (servers(), Instant::now());
-        let value = said(command)?;
-        let number = |names: &[&str]| {
-            let found = names.iter().find_map(|name| value.get(name).and_then(Value::as_f64));
-            found.ok_or_else(|| format!("no {} in {value}", names.join(" or ")))
-        };
-        Ok(Run {
-            round,
-            orders_per_second: number(&["orders_per_second"])?,
-            cpu_seconds: number(&["cpu_seconds", "process_cpu_seconds"])?,
-            server_cpu_seconds: servers() - before,
-            peak_rss_bytes: number(&["peak_rss_bytes", "max_rss_bytes"])? as u64,
-            seconds: number(&["seconds"])?,
-        })
-    }
+/// Runs one application over `brokers`; its report is the line of JSON that it ends with.
+pub fn measured(brokers: &Brokers, round: usize, command: Command) -> Result<Run, Box<dyn Error>> {
+    let servers = || brokers.pids().into_iter().map(|pid| measure::cpu_of(pid).as_secs_f64()).sum::<f64>();
+    let before = servers();
+    let value = said(command)?;
+    let number = |names: &[&str]| {
+        let found = names.iter().find_map(|name| value.get(name).and_then(Value::as_f64));
+        found.ok_or_else(|| format!("no {} in {value}", names.join(" or ")))
+    };
+    Ok(Run {
+        round,
+        orders_per_second: number(&["orders_per_second"])?,
+        cpu_seconds: number(&["cpu_seconds", "process_cpu_seconds"])?,
+        server_cpu_seconds: servers() - before,
+        peak_rss_bytes: number(&["peak_rss_bytes", "max_rss_bytes"])? as u64,
+        seconds: number(&["seconds"])?,
+    })
 }
 
 /// Runs a command and reads the line of JSON that it ends with.

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::Missing;
 use crate::error::io;
 use crate::process::Process;
 use crate::secured::Secured;
+use crate::{Missing, Options};
 use crate::{jars, ports, probe, process};
 
 pub(crate) const SERVER_PROPERTIES: &str = include_str!("../jvm/server.properties");
@@ -16,6 +16,11 @@ const LOG4J2: &str = include_str!("../jvm/log4j2.properties");
 const CASSANDRA_YAML: &str = include_str!("../jvm/cassandra.yaml");
 const CASSANDRA_OPTIONS: &str = include_str!("../jvm/cassandra.options");
 const LOGBACK: &str = include_str!("../jvm/logback.xml");
+
+/// What was acknowledged outlives kill -9 of a single node.
+const SYNC_BEFORE_ANSWER: &str = "commitlog_sync: group\ncommitlog_sync_group_window: 5ms";
+/// Cassandra's default: what was acknowledged outlives the loss of a node because others have it.
+const SYNC_NOW_AND_THEN: &str = "commitlog_sync: periodic\ncommitlog_sync_period: 10000ms";
 
 /// Any 16 bytes in base64: one cluster never meets another.
 const CLUSTER: &str = "c2x1aWNlLXRlc3QtMDAwMQ";
@@ -81,7 +86,7 @@ impl Jvm {
         kind: Kind,
         folder: &Path,
         heap_mb: u32,
-        proxy: Option<u16>,
+        options: &Options,
         secured: Option<&Secured>,
     ) -> Result<Self, Missing> {
         let java = java(kind)?;
@@ -91,10 +96,10 @@ impl Jvm {
         let lock = File::create(folder.join("lock")).map_err(io(format!("creating a lock in {}", folder.display())))?;
         process::lock(&lock, &folder)?;
         let ports = ports_of(&folder)?;
-        let proxy = proxy.filter(|_| kind == Kind::Kafka && secured.is_none());
+        let proxy = options.kafka_proxy.filter(|_| kind == Kind::Kafka && secured.is_none());
         let command = match kind {
             Kind::Kafka => kafka(&java, &jars, &folder, heap_mb, ports, proxy, secured)?,
-            Kind::Cassandra => cassandra(&java, &jars, &folder, heap_mb, ports, secured)?,
+            Kind::Cassandra => cassandra(&java, &jars, &folder, (heap_mb, options.store_synced), ports, secured)?,
         };
         let probed = if kind == Kind::Kafka && secured.is_some() { ports[2] } else { ports[0] };
         let mut jvm = Self {
@@ -256,13 +261,14 @@ fn cassandra(
     java: &Path,
     jars: &Path,
     folder: &Path,
-    heap_mb: u32,
+    (heap_mb, synced): (u32, bool),
     ports: [u16; 3],
     secured: Option<&Secured>,
 ) -> Result<Command, Missing> {
     let yaml = folder.join("cassandra.yaml");
     let text = secured.map_or_else(|| CASSANDRA_YAML.to_owned(), |secured| secured.cassandra(CASSANDRA_YAML));
     let text = text
+        .replace("@COMMITLOG_SYNC@", if synced { SYNC_BEFORE_ANSWER } else { SYNC_NOW_AND_THEN })
         .replace("@CQL_PORT@", &ports[0].to_string())
         .replace("@STORAGE_PORT@", &ports[1].to_string())
         .replace("@SSL_STORAGE_PORT@", &ports[2].to_string())

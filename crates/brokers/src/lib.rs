@@ -46,6 +46,9 @@ pub struct Options {
     /// Port of 127.0.0.1 at which a proxy listens that passes connections on to [`Brokers::kafka_behind_proxy`]: clients
     /// that bootstrap there are told no other address. Honoured by a JVM process only.
     pub kafka_proxy: Option<u16>,
+    /// Whether a store that is a JVM process answers only once its commit log is synced, so that what it has acknowledged
+    /// outlives kill -9. As servers do by default, it syncs now and then otherwise: of three nodes two would have it.
+    pub store_synced: bool,
     /// TLS with certificates on both sides, and passwords, for both servers: see [`Brokers::secured`]. They are JVM processes
     /// then, whatever else there is, in a folder without data of earlier runs; and Kafka has no listener for a proxy.
     pub secured: bool,
@@ -59,6 +62,7 @@ impl Default for Options {
             with_store: true,
             folder: None,
             kafka_proxy: None,
+            store_synced: true,
             secured: false,
         }
     }
@@ -232,7 +236,7 @@ impl Server {
                 Err(error) => tracing::warn!(%error, "a container could not be used; trying a JVM process"),
             }
         }
-        Jvm::start(kind, folder, heap_mb, options.kafka_proxy, secured).map(Box::new).map(Self::Jvm)
+        Jvm::start(kind, folder, heap_mb, options, secured).map(Box::new).map(Self::Jvm)
     }
 
     fn address(&self) -> &str {

@@ -75,6 +75,8 @@ pub struct LogConfig {
     pub json_events: bool,
     /// `ce_source` of public events.
     pub event_source: String,
+    /// Settings of librdkafka in place of those made here, for measurements.
+    pub overrides: Vec<(String, String)>,
 }
 
 impl LogConfig {
@@ -101,6 +103,7 @@ impl LogConfig {
             max_lag: 1_000_000,
             json_events: false,
             event_source: "/sluice".to_owned(),
+            overrides: Vec::new(),
         }
     }
 
@@ -151,7 +154,7 @@ impl LogConfig {
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "100")
             .set("max.partition.fetch.bytes", "2097152");
-        config
+        self.overridden(config)
     }
 
     /// A producer that neither loses, doubles nor reorders within a partition.
@@ -166,6 +169,13 @@ impl LogConfig {
             .set("batch.size", "1048576")
             .set("queue.buffering.max.messages", "1000000")
             .set("queue.buffering.max.kbytes", "16384");
+        self.overridden(config)
+    }
+
+    fn overridden(&self, mut config: ClientConfig) -> ClientConfig {
+        for (key, value) in &self.overrides {
+            config.set(key, value);
+        }
         config
     }
 }
