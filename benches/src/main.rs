@@ -62,11 +62,11 @@ struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum App {
     /// The scale-out engine over running brokers; prints one JSON object
-    ClusterApp(cluster::AppArgs),
+    Cluster(cluster::AppArgs),
     /// Sluice beside Kafka Streams on the same broker, in alternating rounds
     KafkaStreams(peer::PeerArgs),
     /// The settings of the scale-out engine, each beside its neighbours
-    ClusterSettings(settings::SettingsArgs),
+    Settings(settings::SettingsArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -86,12 +86,15 @@ enum What {
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     match &args.app {
-        Some(App::ClusterApp(app)) => return report::print(&cluster::run(app)?),
+        Some(App::Cluster(app)) => return report::print(&cluster::run(app)?),
         Some(App::KafkaStreams(peers)) => {
-            let report = peer::run(peers)?;
-            return Ok(Runs::new(args.dry || peers.dry)?.save("peer_kafka_streams.json", &report)?);
+            let runs = Runs::new(args.dry || peers.dry)?;
+            for report in peer::run(peers)? {
+                runs.save(&format!("peer_kafka_streams_{}.json", report.work()), &report)?;
+            }
+            return Ok(());
         }
-        Some(App::ClusterSettings(settings)) => {
+        Some(App::Settings(settings)) => {
             let report = settings::run(settings)?;
             return Ok(Runs::new(args.dry || settings.dry)?.save("cluster_settings.json", &report)?);
         }

@@ -88,25 +88,33 @@ pub struct Comparison {
     memory_ratio: f64,
 }
 
-/// `peer_kafka_streams.json`.
+/// `peer_kafka_streams_stateless.json` and `peer_kafka_streams_stored.json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct PeerReport {
     brokers: String,
-    comparisons: Vec<Comparison>,
+    #[serde(flatten)]
+    comparison: Comparison,
     #[serde(flatten)]
     origin: Origin,
+}
+
+impl PeerReport {
+    /// Which work was compared.
+    pub fn work(&self) -> &'static str {
+        self.comparison.work
+    }
 }
 
 /// Runs all rounds.
 ///
 /// # Errors
 /// Whatever goes wrong; what is missing is named.
-pub fn run(args: &PeerArgs) -> Result<PeerReport, Box<dyn Error>> {
+pub fn run(args: &PeerArgs) -> Result<Vec<PeerReport>, Box<dyn Error>> {
     let peer = build()?;
     // Neither Kafka nor the rival's store syncs before it answers.
     let brokers = Brokers::start(&Options { store_synced: false, ..Options::default() })?;
     eprintln!("{}", brokers.describe());
-    let mut comparisons = Vec::new();
+    let mut reports = Vec::new();
     // The servers' own code is compiled as it is used, and whoever came first would pay for it: a store that has just
     // started takes four times the CPU a row.
     for prefix in ["warm", "warmer", "warmest"] {
@@ -143,10 +151,11 @@ pub fn run(args: &PeerArgs) -> Result<PeerReport, Box<dyn Error>> {
              {high:.2}) those of a rival whose input was filled before",
             comparison.ratio, comparison.memory_ratio, comparison.ratio_filled_before
         );
-        comparisons.push(comparison);
+        let command = format!("cargo run --release -p sluice-benches -- kafka-streams --only {work}");
+        let origin = Origin::find(Path::new("."), &command);
+        reports.push(PeerReport { brokers: brokers.describe(), comparison, origin });
     }
-    let origin = Origin::find(Path::new("."), "cargo run --release -p sluice-benches -- kafka-streams");
-    Ok(PeerReport { brokers: brokers.describe(), comparisons, origin })
+    Ok(reports)
 }
 
 impl Comparison {
@@ -216,7 +225,7 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn sluice(&self, round: usize) -> Result<Run, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["cluster-app", "--brokers", self.brokers.kafka(), "--prefix", self.prefix]);
+        command.args(["cluster", "--brokers", self.brokers.kafka(), "--prefix", self.prefix]);
         command.args(["--orders", &self.orders.to_string(), "--partitions", &self.args.partitions.to_string()]);
         command.args(["--threads", &self.args.threads.to_string()]);
         command.args(["--commit-interval-ms", &self.args.commit_interval_ms.to_string()]);

@@ -182,7 +182,7 @@ pub fn run(args: &SettingsArgs) -> Result<SettingsReport, Box<dyn Error>> {
             rows.push(row);
         }
     }
-    let origin = Origin::find(Path::new("."), "cargo run --release -p sluice-benches -- cluster-settings");
+    let origin = Origin::find(Path::new("."), "cargo run --release -p sluice-benches -- settings");
     Ok(SettingsReport { brokers: brokers.describe(), rows, origin })
 }
 
@@ -212,7 +212,7 @@ fn app(
     how: &[&str],
 ) -> Result<peer::Run, Box<dyn Error>> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["cluster-app", "--brokers", brokers.kafka(), "--prefix", prefix]);
+    command.args(["cluster", "--brokers", brokers.kafka(), "--prefix", prefix]);
     command.args(["--orders", &args.orders.to_string(), "--partitions", "4", "--threads", "4"]);
     if stored {
         command.args(["--store", brokers.store()]);
