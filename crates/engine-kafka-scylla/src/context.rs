@@ -63,11 +63,7 @@ const HAND_OVER: Duration = Duration::from_secs(5);
 pub(crate) fn leave<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) {
     let (ended, end) = sync_channel::<()>(1);
     let leaving = move || {
-        consumer.unsubscribe();
-        let until = Instant::now() + HAND_OVER;
-        while consumer.assignment().is_ok_and(|all| all.count() > 0) && Instant::now() < until {
-            drop(consumer.poll(Duration::from_millis(20)));
-        }
+        hand_over(&consumer);
         drop(consumer);
         // Whoever waited may have gone on.
         let _ = ended.try_send(());
@@ -79,6 +75,15 @@ pub(crate) fn leave<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) {
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "no thread to leave a group on"),
+    }
+}
+
+/// Gives back all partitions and says so to the group, within some seconds.
+pub(crate) fn hand_over<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
+    consumer.unsubscribe();
+    let until = Instant::now() + HAND_OVER;
+    while consumer.assignment().is_ok_and(|all| all.count() > 0) && Instant::now() < until {
+        drop(consumer.poll(Duration::from_millis(20)));
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::{
     sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     config::LogConfig,
-    context::{Quiet, leave},
+    context::{Quiet, hand_over, leave},
     topics::Names,
     writer::Ledger,
 };
@@ -38,6 +39,9 @@ const FULL: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_millis(5);
 /// How long the brokers may take to say what is committed before they are asked again.
 const COMMITTED: Duration = Duration::from_secs(2);
+/// A commit that has no answer by then gets none: librdkafka has been seen to wait for ever after connections were reset.
+/// Longer than the client's own bound on a request.
+const UNANSWERED: Duration = Duration::from_secs(15);
 /// Pause before a client that failed is replaced.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// How often the same trouble is logged.
@@ -63,8 +67,10 @@ pub(super) struct Shared {
 pub(super) struct Inner {
     pub state: State,
     pub stop: bool,
-    /// The client goes, and its committer with it.
-    leave: bool,
+    /// Number of the client that may commit; 0 when it goes, and its committer with it.
+    committer: u64,
+    /// Since when the commit under way waits for its answer, and of which client it is.
+    commit_since: Option<(u64, Instant)>,
 }
 
 fn commit(client: &Client, topic: &str, planned: &[Planned], mode: CommitMode) -> KafkaResult<()> {
@@ -79,17 +85,23 @@ fn commit(client: &Client, topic: &str, planned: &[Planned], mode: CommitMode) -
 
 /// Commits what is settled, every so often, and marks at once. On a thread of its own: only a commit that blocks says
 /// what became of it, and the group must be polled meanwhile.
-fn commits(shared: &Shared, client: &Client) {
+fn commits(shared: &Shared, client: &Client, number: u64) {
     let mut due = Instant::now();
     let mut inner = shared.inner.lock();
-    while !inner.leave {
+    while inner.committer == number {
         let now = Instant::now();
         inner.state.advance(shared.ledger.settled());
         let asked = now >= due || inner.state.mark_waits();
         if let Some(planned) = asked.then(|| inner.state.plan()).flatten() {
+            inner.commit_since = Some((number, Instant::now()));
             drop(inner);
             let done = commit(client, &shared.topic, &planned, CommitMode::Sync);
             inner = shared.inner.lock();
+            if inner.commit_since.is_none_or(|(whose, _)| whose != number) {
+                // It was given up meanwhile; what it was about has been forgotten.
+                return;
+            }
+            inner.commit_since = None;
             inner.state.committed(done.is_ok());
             shared.news.notify_all();
             if let Err(error) = done {
@@ -101,7 +113,7 @@ fn commits(shared: &Shared, client: &Client) {
             let unsettled = inner.state.unsettled() as f64;
             metrics::gauge!("sluice_outbox_unsettled", "carrier" => shared.carrier.to_string()).set(unsettled);
         }
-        if !inner.leave {
+        if inner.committer == number {
             let wait = if inner.state.mark_waits() { LOOK } else { due.saturating_duration_since(Instant::now()) };
             shared.asked.wait_for(&mut inner, wait);
         }
@@ -123,7 +135,7 @@ impl Shared {
             carrier: carrier.into(),
             partitions,
             ledger,
-            inner: Mutex::new(Inner { state: State::new(), stop: false, leave: false }),
+            inner: Mutex::new(Inner { state: State::new(), stop: false, committer: 0, commit_since: None }),
             news: Condvar::new(),
             asked: Condvar::new(),
         })
@@ -288,31 +300,71 @@ fn last_commit(shared: &Shared, client: &Client, state: &State) {
     }
 }
 
+/// Why a client is no longer served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It is to stop.
+    Stop,
+    /// It has failed for good.
+    Failed,
+    /// A commit is never answered, and the thread that waits for it keeps the client.
+    Unanswered,
+}
+
 /// Serves `client`, and those after it, until it is to stop.
 pub(super) fn run(shared: &Arc<Shared>, client: Client) {
     let mut next = Some(client);
-    loop {
+    for number in 1.. {
         let Some(client) = next.take().or_else(|| reconnect(shared)) else { return };
-        shared.inner.lock().leave = false;
-        let stop = std::thread::scope(|scope| {
-            scope.spawn(|| commits(shared, &client));
-            let stop = serve(shared, &client);
-            if stop {
-                shared.inner.lock().state.close();
-                drop(shared.settle(shared.options.revoke_grace));
+        let client = Arc::new(client);
+        shared.inner.lock().committer = number;
+        let committer = {
+            let (shared, client) = (Arc::clone(shared), Arc::clone(&client));
+            std::thread::Builder::new()
+                .name("outbox-commits".to_owned())
+                .spawn(move || commits(&shared, &client, number))
+        };
+        let end = match &committer {
+            Ok(_) => serve(shared, &client),
+            Err(error) => {
+                tracing::warn!(topic = shared.topic, %error, "no thread to commit on; trying again");
+                End::Failed
             }
-            shared.inner.lock().leave = true;
-            shared.asked.notify_all();
-            stop
-        });
-        if stop {
-            last_commit(shared, &client, &shared.inner.lock().state);
+        };
+        if end == End::Stop {
+            shared.inner.lock().state.close();
+            drop(shared.settle(shared.options.revoke_grace));
         }
-        // Leaves the group; what was asked to be committed is committed first.
-        leave(client);
+        shared.inner.lock().committer = 0;
+        shared.asked.notify_all();
+        retire(shared, client, committer.ok(), end);
         shared.inner.lock().state.lost();
-        if stop {
+        if end == End::Stop {
             return;
+        }
+    }
+}
+
+/// Takes a client out of the group; what was asked to be committed is committed first, unless that is what can't be had.
+fn retire(shared: &Shared, client: Arc<Client>, committer: Option<JoinHandle<()>>, end: End) {
+    let until = Instant::now() + if end == End::Unanswered { Duration::ZERO } else { UNANSWERED };
+    if let Some(committer) = committer {
+        while !committer.is_finished() && Instant::now() < until {
+            std::thread::sleep(LOOK);
+        }
+    }
+    match Arc::try_unwrap(client) {
+        Ok(client) => {
+            if end == End::Stop {
+                last_commit(shared, &client, &shared.inner.lock().state);
+            }
+            leave(client);
+        }
+        Err(client) => {
+            shared.inner.lock().commit_since = None;
+            tracing::warn!(topic = shared.topic, "a commit is not answered; its client is left behind");
+            // The group gives its partitions to others, and takes no commit from it any more.
+            hand_over(&*client);
         }
     }
 }
@@ -329,8 +381,7 @@ fn reconnect(shared: &Arc<Shared>) -> Option<Client> {
     }
 }
 
-/// True if it is to stop, false if the client has failed.
-fn serve(shared: &Arc<Shared>, client: &Client) -> bool {
+fn serve(shared: &Arc<Shared>, client: &Client) -> End {
     let mut round = Round { shared, client, told: None };
     loop {
         match client.poll(POLL) {
@@ -342,10 +393,13 @@ fn serve(shared: &Arc<Shared>, client: &Client) -> bool {
         }
         if let Some((code, reason)) = Native::fatal_error(client.client()) {
             tracing::warn!(topic = shared.topic, %code, reason, "the consumer has failed; making a new one");
-            return false;
+            return End::Failed;
+        }
+        if shared.inner.lock().commit_since.is_some_and(|(_, since)| since.elapsed() >= UNANSWERED) {
+            return End::Unanswered;
         }
         if round.tick() {
-            return true;
+            return End::Stop;
         }
     }
 }
