@@ -130,10 +130,10 @@ fn workers_come_and_go() {
     });
 }
 
-/// Fails in about one run of ten: after the resets the orders of one partition stand still although nothing is lost. The
-/// cause isn't known yet; `--ignored` runs it.
+/// Fails in about one run of ten: after the resets some orders stay undecided. The cause isn't known yet; `--ignored` runs
+/// it.
 #[test]
-#[ignore = "known defect: after connection resets one partition may stand still; see ARCHITECTURE.md"]
+#[ignore = "known defect: after connection resets some orders may stay undecided; see ARCHITECTURE.md"]
 fn connections_to_the_broker_are_reset_and_delayed() {
     stage("network", Needs::Proxy, |run| {
         let (began, before) = (Instant::now(), run.shared.proxy.resets());

@@ -39,8 +39,8 @@ const FULL: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_millis(5);
 /// How long the brokers may take to say what is committed before they are asked again.
 const COMMITTED: Duration = Duration::from_secs(2);
-/// A commit that has no answer by then gets none: librdkafka has been seen to wait for ever after connections were reset.
-/// Longer than the client's own bound on a request.
+/// A commit that has no answer by then is not waited for any longer: librdkafka sets no bound on a synchronous one. Longer
+/// than its own bound on a request.
 const UNANSWERED: Duration = Duration::from_secs(15);
 /// Pause before a client that failed is replaced.
 const RECONNECT: Duration = Duration::from_secs(1);
