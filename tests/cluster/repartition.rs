@@ -125,19 +125,27 @@ fn nodes_by_the_old_map_lose_and_double_nothing() {
     town.cluster.all_ready();
 
     zombies.iter().for_each(|&zombie| town.cluster.signal(zombie, "CONT"));
-    for (mut connection, key, body) in waiting {
-        let answer = connection.answer().unwrap();
+    let (answered, cut_off): (Vec<_>, Vec<_>) = waiting
+        .into_iter()
+        .map(|(mut connection, key, body)| (connection.answer(), key, body))
+        .partition(|w| w.0.is_ok());
+    for zombie in zombies {
+        let ended = town.cluster.ended(zombie);
+        assert_eq!(ended.code, Some(76), "{}", ended.log);
+        assert!(ended.log.contains("start this node again"), "{}", ended.log);
+    }
+    // It may have ended before it answered: whoever has no answer asks again, and the order may be there by then.
+    eprintln!("the node by the old map answered {} requests and left {}", answered.len(), cut_off.len());
+    let again = cut_off.into_iter().map(|(_, key, body)| (town.client("checkout").order_text(&key, &body), key, body));
+    let answered: Vec<_> =
+        answered.into_iter().map(|(answer, key, body)| (answer.unwrap(), key, body)).chain(again).collect();
+    for (answer, key, body) in answered {
         match (answer.status, town.placed.iter().find(|placed| placed.key == key)) {
             (201, Some(placed)) => assert_eq!(answer.id(), placed.id),
             (201, None) => town.placed.push(Placed { key, body, id: answer.id() }),
             // By then it knew.
             _ => drop(answer.problem(503)),
         }
-    }
-    for zombie in zombies {
-        let ended = town.cluster.ended(zombie);
-        assert_eq!(ended.code, Some(76), "{}", ended.log);
-        assert!(ended.log.contains("start this node again"), "{}", ended.log);
     }
     // Nobody knows when it hears of the change; this is one that doesn't for a while.
     write_by(old, &mut town, 12);

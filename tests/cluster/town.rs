@@ -126,7 +126,7 @@ impl Town {
         }
         let mut command = self.cluster.command(arguments);
         command.env("SLUICE_CLUSTER_BROKERS", self.shared.proxy.address());
-        self.shared.proxy.set(Weather { delay_ms: 150, resets: 0 });
+        self.shared.proxy.set(Weather { delay_ms: 150, ..Weather::default() });
         let mut process = Process::start(command, self.cluster.folder(), &format!("{}-killed", arguments[0]));
         wait_for(&format!("{arguments:?} says {sign:?}"), || {
             assert!(process.ended().is_none(), "it ended before: {}", process.log());

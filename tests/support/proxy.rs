@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU64,
+            AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -33,6 +33,8 @@ pub struct Weather {
     pub delay_ms: u64,
     /// Of 10,000 chunks so many reset their connection instead.
     pub resets: u64,
+    /// Whoever writes records has its connection reset when the first answer comes: the brokers have them by then.
+    pub deaf_writers: bool,
 }
 
 struct State {
@@ -111,12 +113,13 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
             let Ok(server) = TcpStream::connect(upstream).await else { return };
             let mut cuts = state.cuts.subscribe();
             let (mut client, mut server) = (client, server);
+            let writes = AtomicBool::new(false);
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let reset = {
                 let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
                 tokio::select! {
-                    reset = pass(from_client, to_server, &state) => reset,
-                    reset = pass(from_server, to_client, &state) => reset,
+                    reset = pass(from_client, to_server, &state, &writes, true) => reset,
+                    reset = pass(from_server, to_client, &state, &writes, false) => reset,
                     _ = cuts.changed() => true,
                 }
             };
@@ -130,8 +133,14 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 }
 
 /// Passes on until the end; true if the connection is to be reset.
-async fn pass(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, state: &State) -> bool {
-    let mut bytes = vec![0; CHUNK];
+async fn pass(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    state: &State,
+    writes: &AtomicBool,
+    requests: bool,
+) -> bool {
+    let (mut bytes, mut kinds) = (vec![0; CHUNK], Kinds::default());
     loop {
         let read = match from.read(&mut bytes).await {
             Ok(0) | Err(_) => return false,
@@ -142,7 +151,10 @@ async fn pass(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
             let mut random = state.random.lock();
             (random.below(10_000) < weather.resets, random.moment(weather.delay_ms.max(1)))
         };
-        if reset {
+        if requests && kinds.read(&bytes[..read]).contains(&PRODUCE) {
+            writes.store(true, SeqCst);
+        }
+        if reset || weather.deaf_writers && !requests && writes.load(SeqCst) {
             return true;
         }
         if weather.delay_ms > 0 && delay > Duration::ZERO {
@@ -151,5 +163,48 @@ async fn pass(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
         if to.write_all(&bytes[..read]).await.is_err() {
             return false;
         }
+    }
+}
+
+/// Kind of a request that writes records, in Kafka's protocol.
+const PRODUCE: u16 = 0;
+
+/// Reads the kind of each request in a stream of them: four bytes of length, then two of kind.
+#[derive(Default)]
+struct Kinds {
+    head: Vec<u8>,
+    /// Bytes of the request under way that are still to come.
+    left: usize,
+}
+
+impl Kinds {
+    /// The kinds of those requests whose head ends in `bytes`.
+    fn read(&mut self, mut bytes: &[u8]) -> Vec<u16> {
+        let mut kinds = Vec::new();
+        loop {
+            let passed = self.left.min(bytes.len());
+            (self.left, bytes) = (self.left - passed, &bytes[passed..]);
+            let wanted = (6 - self.head.len()).min(bytes.len());
+            if wanted == 0 {
+                return kinds;
+            }
+            self.head.extend_from_slice(&bytes[..wanted]);
+            bytes = &bytes[wanted..];
+            if let [a, b, c, d, high, low] = self.head[..] {
+                kinds.push(u16::from_be_bytes([high, low]));
+                self.left = u32::from_be_bytes([a, b, c, d]) as usize - 2;
+                self.head.clear();
+            }
+        }
+    }
+}
+
+#[test]
+fn kinds_are_read_from_any_pieces() {
+    let stream = [0, 0, 0, 4, 0, 7, 9, 9, 0, 0, 0, 2, 0, 0, 0, 0, 0, 3, 1, 2, 5];
+    for piece in 1..stream.len() {
+        let mut kinds = Kinds::default();
+        let read: Vec<u16> = stream.chunks(piece).flat_map(|bytes| kinds.read(bytes)).collect();
+        assert_eq!(read, [7, 0, 258], "in pieces of {piece}");
     }
 }

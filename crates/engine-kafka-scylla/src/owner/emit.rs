@@ -13,6 +13,7 @@ use sluice_schemas::{
     frame::{self, Decision, Place, Shipment},
 };
 
+use super::transaction::Transactions;
 use crate::{config::LogConfig, context::Quiet, topics::Names};
 
 /// Bytes at which a frame goes out.
@@ -20,7 +21,7 @@ const FRAME_BYTES: usize = 256 << 10;
 
 /// See the module.
 pub(crate) struct Emitter {
-    producer: BaseProducer<Quiet>,
+    pub(crate) transactions: Transactions,
     topics: Topics,
     epoch: u16,
     source: String,
@@ -40,11 +41,11 @@ struct Topics {
 }
 
 impl Emitter {
-    /// Writes through `producer`.
-    pub(crate) fn new(config: &LogConfig, epoch: u16, producer: BaseProducer<Quiet>) -> Self {
+    /// Writes into `transactions`.
+    pub(crate) fn new(config: &LogConfig, epoch: u16, transactions: Transactions) -> Self {
         let names = Names::new(&config.prefix);
         Self {
-            producer,
+            transactions,
             topics: Topics {
                 decisions: names.decisions(),
                 events: names.events(),
@@ -59,17 +60,6 @@ impl Emitter {
             shipments: vec![Vec::new(); config.carriers.len()],
             failed: None,
         }
-    }
-
-    /// The producer, for its transaction.
-    pub(crate) fn producer(&self) -> &BaseProducer<Quiet> {
-        &self.producer
-    }
-
-    /// Goes on with another producer.
-    pub(crate) fn replace(&mut self, producer: BaseProducer<Quiet>) {
-        self.producer = producer;
-        self.forget();
     }
 
     /// What went wrong in the transaction under way, if anything; asked once.
@@ -123,7 +113,7 @@ impl Emitter {
 
     fn flush_decisions(&mut self, partition: u16) {
         if !self.decisions.is_empty() {
-            let sent = send(&self.producer, record(&self.topics.decisions, partition, &self.decisions));
+            let sent = send(self.transactions.producer(), record(&self.topics.decisions, partition, &self.decisions));
             self.note(sent);
             self.decisions.clear();
         }
@@ -131,8 +121,10 @@ impl Emitter {
 
     fn flush_shipments(&mut self, partition: u16, carrier: usize) {
         if !self.shipments[carrier].is_empty() {
-            let sent =
-                send(&self.producer, record(&self.topics.shipments[carrier], partition, &self.shipments[carrier]));
+            let sent = send(
+                self.transactions.producer(),
+                record(&self.topics.shipments[carrier], partition, &self.shipments[carrier]),
+            );
             self.note(sent);
             self.shipments[carrier].clear();
         }
@@ -157,7 +149,7 @@ impl Emitter {
         let payload = json.as_ref().map_or(payload, String::as_bytes);
         let record =
             Record { topic: &self.topics.events, partition, key: headers.key(), payload, headers: Some(owned) };
-        let sent = send(&self.producer, record);
+        let sent = send(self.transactions.producer(), record);
         self.note(sent);
     }
 
@@ -175,13 +167,13 @@ impl Emitter {
             payload: bytes,
             headers: Some(headers),
         };
-        let sent = send(&self.producer, record);
+        let sent = send(self.transactions.producer(), record);
         self.note(sent);
     }
 
     /// Hands inputs of an older epoch on to the partition that decides about them now.
     pub(crate) fn forward(&mut self, partition: u16, frame: &[u8]) {
-        let sent = send(&self.producer, record(&self.topics.orders, partition, frame));
+        let sent = send(self.transactions.producer(), record(&self.topics.orders, partition, frame));
         self.note(sent);
     }
 

@@ -24,7 +24,6 @@ use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance},
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseProducer, Producer},
 };
 use sluice_domain::OrderId;
 use sluice_pipeline::{BoxFuture, Clock, HealthBoard, LogError, Runner, Stage};
@@ -52,7 +51,7 @@ use counts::Totals;
 use emit::Emitter;
 use fetch::Fetcher;
 use log::{Frame, KafkaLog, World};
-use transaction::{abort, commit, retried};
+use transaction::Transactions;
 
 /// How long a thread waits for records before it looks at its other duties.
 const IDLE: Duration = Duration::from_millis(100);
@@ -201,23 +200,6 @@ fn consumer(config: &LogConfig) -> Result<BaseConsumer<Rebalances>, KafkaError> 
     Ok(consumer)
 }
 
-fn producer(config: &LogConfig) -> Result<BaseProducer<Quiet>, KafkaError> {
-    // A name of its own: which partitions a thread has changes, and fencing goes by the group's generation.
-    let id = format!("{}-owner-{:032x}", config.prefix, token());
-    let timeout = config.session_timeout.as_millis().max(1_000).to_string();
-    let mut client = config.producer();
-    client
-        .set("transactional.id", id)
-        .set("transaction.timeout.ms", &timeout)
-        .set("delivery.timeout.ms", &timeout)
-        .set("delivery.report.only.error", "true")
-        // The commit sends what is left; until then records gather into large batches.
-        .set("linger.ms", config.commit_interval.as_millis().max(5).to_string());
-    let producer: BaseProducer<Quiet> = client.create_with_context(Quiet)?;
-    producer.init_transactions(PATIENCE)?;
-    Ok(producer)
-}
-
 /// 128 bits that nobody else has drawn.
 fn token() -> u128 {
     use std::hash::{BuildHasher, Hasher, RandomState};
@@ -326,7 +308,7 @@ impl Worker {
         }
         let started = Instant::now();
         let world = self.world()?;
-        world.emitter.borrow().producer().begin_transaction()?;
+        world.emitter.borrow_mut().transactions.begin()?;
         for part in self.parts.values_mut().filter(|p| !p.waits) {
             while !part.runner.log().is_idle() {
                 part.runner.step()?;
@@ -353,11 +335,11 @@ impl Worker {
     /// Commits the transaction under way, as the member of its group that `group` says.
     fn commit_as(&mut self, world: &World, group: &ConsumerGroupMetadata) -> Result<(), RoundError> {
         let offsets = self.offsets()?;
-        let emitter = world.emitter.borrow();
-        let producer = emitter.producer();
-        retried(|| producer.send_offsets_to_transaction(&offsets, group, PATIENCE))?;
-        commit(producer)?;
-        drop(emitter);
+        {
+            let transactions = &mut world.emitter.borrow_mut().transactions;
+            transactions.send_offsets(&offsets, group)?;
+            transactions.commit()?;
+        }
         for part in self.parts.values_mut() {
             if part.runner.log().next_offset().is_some() {
                 // The group takes offsets from its members alone, so nobody else has decided here meanwhile.
@@ -373,21 +355,10 @@ impl Worker {
             part.runner.log().aborted();
         }
         let Some(world) = &self.world else { return };
-        let aborted = {
-            let emitter = world.emitter.borrow();
-            let producer = emitter.producer();
-            let fatal = producer.client().fatal_error().is_some();
-            if fatal { None } else { Some(abort(producer)) }
-        };
-        world.emitter.borrow_mut().forget();
-        match aborted {
-            Some(Ok(())) => {}
-            // No transaction was open.
-            Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {}
-            _ => match producer(&self.config.log) {
-                Ok(fresh) => world.emitter.borrow_mut().replace(fresh),
-                Err(error) => tracing::debug!(%error, "no new producer yet"),
-            },
+        let mut emitter = world.emitter.borrow_mut();
+        emitter.forget();
+        if let Err(error) = emitter.transactions.abort() {
+            tracing::debug!(%error, "no new producer yet");
         }
     }
 
@@ -520,11 +491,11 @@ impl Worker {
             return Ok(Rc::clone(world));
         }
         let config = &self.config;
-        let producer = producer(&config.log)?;
+        let transactions = Transactions::new(&config.log)?;
         let mut ends = reader(&config.log);
         let world = Rc::new(World {
             ends: ends.set("isolation.level", "read_uncommitted").create_with_context(Quiet)?,
-            emitter: RefCell::new(Emitter::new(&config.log, config.deployment.epoch, producer)),
+            emitter: RefCell::new(Emitter::new(&config.log, config.deployment.epoch, transactions)),
             fetcher: RefCell::new(Fetcher::new(&config.log)),
             config: config.log.clone(),
             deployment: config.deployment,

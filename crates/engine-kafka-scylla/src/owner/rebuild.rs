@@ -6,7 +6,7 @@ use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::Consumer,
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseRecord, Producer},
+    producer::BaseRecord,
 };
 use sluice_domain::{Fingerprint, OrderId};
 use sluice_pipeline::LogError;
@@ -34,14 +34,13 @@ pub(super) fn barrier(world: &World, partitions: &[u16]) -> Result<[u8; 16], Rou
     let mut bytes = Vec::new();
     frame::start(&mut bytes, world.deployment.epoch);
     Decision::Barrier { token }.put(&mut bytes);
-    let emitter = world.emitter.borrow();
-    let producer = emitter.producer();
-    producer.begin_transaction()?;
+    let transactions = &mut world.emitter.borrow_mut().transactions;
+    transactions.begin()?;
     for &partition in partitions {
         let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&topic).partition(i32::from(partition)).payload(&bytes);
-        producer.send(record).map_err(|(error, _)| error)?;
+        transactions.producer().send(record).map_err(|(error, _)| error)?;
     }
-    super::commit(producer)?;
+    transactions.commit()?;
     Ok(token)
 }
 
