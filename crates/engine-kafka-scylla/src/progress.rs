@@ -50,11 +50,14 @@ struct Side {
     at: AtomicU64,
     /// Where the committed records end.
     end: AtomicU64,
+    /// Where all records end. A group's offset may be seen to be committed a moment before the records that its
+    /// transaction wrote are: each partition is told for itself.
+    high: AtomicU64,
 }
 
 impl Default for Side {
     fn default() -> Self {
-        Self { at: AtomicU64::new(UNKNOWN), end: AtomicU64::new(UNKNOWN) }
+        Self { at: AtomicU64::new(UNKNOWN), end: AtomicU64::new(UNKNOWN), high: AtomicU64::new(UNKNOWN) }
     }
 }
 
@@ -210,7 +213,7 @@ impl Progress {
         }
         let below = |value: u64, than: u64| value == UNKNOWN || than == UNKNOWN || value < than;
         if mark.orders.is_none() && self.shared.began_ms.load(Acquire) > mark.asked_ms {
-            mark.orders = Some(part.orders.end.load(Acquire));
+            mark.orders = Some(part.orders.high.load(Acquire));
         }
         let Some(orders) = mark.orders else { return false };
         if mark.decisions.is_none() {
@@ -218,7 +221,7 @@ impl Progress {
                 return false;
             }
             // Was learned after the owners' offset was, and stored before.
-            mark.decisions = Some(part.decisions.end.load(Acquire));
+            mark.decisions = Some(part.decisions.high.load(Acquire));
         }
         mark.decisions.is_some_and(|end| !below(part.decisions.at.load(Acquire), end))
     }
@@ -242,6 +245,7 @@ impl Progress {
         let part = &self.shared.parts[usize::from(partition)];
         for (side, (at, end)) in [(&part.decisions, decisions), (&part.orders, orders)] {
             side.end.store(end, Release);
+            side.high.store(end, Release);
             side.at.store(at, Release);
         }
         // It knows of everything that anybody will ask for.
@@ -276,6 +280,8 @@ struct Watched {
     gauge: Gauge,
     /// By partition: what was last seen between the group's offset and the end.
     gaps: Vec<Gap>,
+    /// By partition: where all records end.
+    highs: Vec<i64>,
 }
 
 /// The offsets from `at` to `end`.
@@ -327,6 +333,7 @@ impl Watch {
                 group: client.create_with_context(Asking)?,
                 gauge: metrics::gauge!("sluice_lag_records", "topic" => label),
                 gaps: vec![Gap::default(); shared.parts.len()],
+                highs: Vec::new(),
             })
         };
         let mut reader = topics::reader(config);
@@ -365,6 +372,7 @@ impl Watch {
         let partitions = self.shared.parts.len();
         let go_on = || stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty);
         for watched in [&mut self.orders, &mut self.decisions] {
+            watched.highs = watermarks(&watched.group, &watched.topic, partitions, Offset::End)?;
             let ends = watermarks(&self.reader, &watched.topic, partitions, Offset::End)?;
             if !go_on() {
                 return Ok(());
@@ -380,6 +388,7 @@ impl Watch {
                 let gap = watched.gaps[partition];
                 let at = if gap.records == Some(false) { gap.at.max(gap.end) } else { gap.at };
                 side.end.store(gap.end.max(0) as u64, Release);
+                side.high.store(watched.highs[partition].max(0) as u64, Release);
                 side.at.store(at.max(0) as u64, Release);
             }
         }
@@ -452,7 +461,7 @@ fn partitions(topic: &str, count: usize) -> Result<TopicPartitionList, KafkaErro
     Ok(list)
 }
 
-/// Where each partition begins or ends, for readers of committed records: one request a broker.
+/// Where each partition begins or ends, for what `reader` may read: one request a broker.
 fn watermarks(reader: &BaseConsumer<Asking>, topic: &str, count: usize, which: Offset) -> Result<Vec<i64>, KafkaError> {
     let mut list = partitions(topic, count)?;
     list.set_all_offsets(which)?;

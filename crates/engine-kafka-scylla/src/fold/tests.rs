@@ -304,6 +304,15 @@ async fn progress_tells_records_from_markers() {
     cluster.folded(300..400).await;
     until("aborted records don't count", || progress.fold_caught_up(0, 11)).await;
     assert_eq!(progress.folds_lag(), 0);
+    // Written, and not seen to be committed yet, as the owners' offset may be by then.
+    producer.begin_transaction().unwrap();
+    cluster.send(&producer, &frames(&cluster.deployment, 500..600));
+    producer.flush(PATIENCE).unwrap();
+    let mut open = progress.mark(0);
+    assert!(tokio::task::block_in_place(|| progress.refresh(PATIENCE)));
+    assert!(!progress.passed(&mut open), "what is about to be committed was passed over");
+    producer.commit_transaction(PATIENCE).unwrap();
+    until("what was open is folded", || progress.passed(&mut open)).await;
     stop(fold);
 
     // The owners have read nothing of the orders.

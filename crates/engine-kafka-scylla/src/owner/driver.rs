@@ -71,7 +71,7 @@ impl Driver {
     /// Everything of a round but the commit; what it wrote is with the brokers.
     fn decide(&mut self) -> Rc<World> {
         let (world, _) = self.worker.decide().unwrap().expect("something to decide");
-        world.emitter.borrow().transactions.producer().flush(PATIENCE).unwrap();
+        world.emitter.borrow_mut().transactions.producer().flush(PATIENCE).unwrap();
         world
     }
 
@@ -80,7 +80,26 @@ impl Driver {
         let world = self.decide();
         let group = self.worker.consumer.group_metadata().unwrap();
         let offsets = self.worker.offsets().unwrap();
-        world.emitter.borrow().transactions.producer().send_offsets_to_transaction(&offsets, &group, PATIENCE).unwrap();
+        world
+            .emitter
+            .borrow_mut()
+            .transactions
+            .producer()
+            .send_offsets_to_transaction(&offsets, &group, PATIENCE)
+            .unwrap();
+    }
+
+    /// Has a transaction committed, or not, and is told neither.
+    pub(crate) fn hear_no_answer(&mut self, committed: bool) {
+        let world = self.decide();
+        let group = self.worker.consumer.group_metadata().unwrap();
+        let offsets = self.worker.offsets().unwrap();
+        let transactions = &mut world.emitter.borrow_mut().transactions;
+        transactions.send_offsets(&offsets, &group).unwrap();
+        if committed {
+            transactions.producer().commit_transaction(PATIENCE).unwrap();
+        }
+        self.worker.unclear();
     }
 
     /// Writes a transaction and is not heard of any more: the group goes on without it.

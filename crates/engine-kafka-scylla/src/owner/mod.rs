@@ -32,9 +32,10 @@ use crate::{
     config::LogConfig,
     context::{Quiet, leave},
     store::{Store, StoreError, StoredRow},
-    topics::{Deployment, DeploymentError, Names, PATIENCE, read_deployment, reader},
+    topics::{Deployment, DeploymentError, Names, PATIENCE, reader},
 };
 
+mod assignment;
 mod counts;
 #[cfg(test)]
 pub(crate) mod driver;
@@ -57,6 +58,8 @@ use transaction::Transactions;
 const IDLE: Duration = Duration::from_millis(100);
 /// Pause after a transaction that failed, so that an outage isn't met with a flood of attempts.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long a transaction that failed is waited for before the group is heard again.
+const ABORT: Duration = Duration::from_secs(5);
 /// How often overlays and indexes are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// What was learnt of a partition that was taken away is kept for so long.
@@ -164,6 +167,8 @@ impl Owners {
 enum Change {
     Assigned(Vec<u16>),
     Revoked(Vec<u16>),
+    /// Nobody knows whether the last transaction was committed: what it was about is to be read back.
+    Unclear(Vec<u16>),
 }
 
 /// Notes rebalances; the thread acts on them when its poll returns.
@@ -244,6 +249,8 @@ enum RoundError {
     Deployment(#[from] DeploymentError),
     #[error("the deployment was changed to epoch {0}; this node must be started again")]
     Outdated(u16),
+    #[error("the transaction before is not aborted yet")]
+    Open,
 }
 
 impl Worker {
@@ -338,7 +345,10 @@ impl Worker {
         {
             let transactions = &mut world.emitter.borrow_mut().transactions;
             transactions.send_offsets(&offsets, group)?;
-            transactions.commit()?;
+            if let Err(error) = transactions.commit() {
+                self.unclear();
+                return Err(error.into());
+            }
         }
         for part in self.parts.values_mut() {
             if part.runner.log().next_offset().is_some() {
@@ -350,6 +360,12 @@ impl Worker {
         Ok(())
     }
 
+    /// Nobody knows whether the transaction was committed: before anything else its inputs are looked up.
+    fn unclear(&self) {
+        let numbers = self.parts.keys().copied().collect();
+        self.consumer.context().0.lock().insert(0, Change::Unclear(numbers));
+    }
+
     fn abort(&mut self) {
         for part in self.parts.values_mut() {
             part.runner.log().aborted();
@@ -357,8 +373,8 @@ impl Worker {
         let Some(world) = &self.world else { return };
         let mut emitter = world.emitter.borrow_mut();
         emitter.forget();
-        if let Err(error) = emitter.transactions.abort() {
-            tracing::debug!(%error, "no new producer yet");
+        if let Err(error) = emitter.transactions.abort(ABORT) {
+            tracing::debug!(%error, "a transaction isn't aborted yet");
         }
     }
 
@@ -414,75 +430,6 @@ impl Worker {
         if let Err(error) = sought {
             tracing::debug!(%error, number, "the partition is gone");
         }
-    }
-
-    /// Acts on what the group decided since the last poll.
-    fn rebalance(&mut self) -> Result<(), RoundError> {
-        loop {
-            let change = {
-                let mut changes = self.consumer.context().0.lock();
-                if changes.is_empty() {
-                    return Ok(());
-                }
-                changes.remove(0)
-            };
-            match change {
-                Change::Revoked(numbers) => {
-                    tracing::info!(?numbers, "partitions revoked");
-                    for number in numbers {
-                        if let Some(mut part) = self.parts.remove(&number) {
-                            part.runner.log().park();
-                            self.parked.insert(number, (part, Instant::now()));
-                        }
-                    }
-                }
-                Change::Assigned(numbers) => {
-                    tracing::info!(?numbers, "partitions assigned");
-                    if let Err(error) = self.assigned(&numbers) {
-                        self.consumer.context().0.lock().insert(0, Change::Assigned(numbers));
-                        return Err(error);
-                    }
-                }
-            }
-        }
-    }
-
-    fn assigned(&mut self, numbers: &[u16]) -> Result<(), RoundError> {
-        // The slots are dealt out anew only while the group has no members, so an assignment from before that can't commit,
-        // and whoever is given one after it sees the new epoch here.
-        let Deployment { epoch, .. } = read_deployment(&self.config.log)?;
-        if epoch != self.config.deployment.epoch {
-            self.outdated = true;
-            return Err(RoundError::Outdated(epoch));
-        }
-        let world = self.world()?;
-        let new = numbers.iter().copied().filter(|n| !self.parts.contains_key(n));
-        let (new, beyond): (Vec<u16>, Vec<u16>) = new.partition(|&n| n < self.config.deployment.partitions);
-        for number in beyond {
-            // Topics may have more partitions than the map: there nothing is decided, and what comes is handed on.
-            self.parts.insert(number, self.fresh(number, &world));
-        }
-        let token = rebuild::barrier(&world, &new)?;
-        for number in new {
-            let started = Instant::now();
-            // Without it, everything that was ever decided would have to be read.
-            let unknown = || LogError::Store("how far the rows are isn't known yet".into());
-            let folded = (self.config.folded)(number).ok_or_else(unknown)?;
-            let mut part = match self.parked.remove(&number) {
-                Some((part, at)) if at.elapsed() < PARKED => part,
-                _ => self.fresh(number, &world),
-            };
-            part.known = rebuild::catch_up(&world, number, part.known, folded, token, part.runner.log())?;
-            tracing::info!(number, seconds = started.elapsed().as_secs_f64(), "partition ready");
-            self.parts.insert(number, part);
-        }
-        Ok(())
-    }
-
-    fn fresh(&self, number: u16, world: &Rc<World>) -> Part {
-        let log = KafkaLog::new(number, Rc::clone(world));
-        let (health, clock) = (Arc::clone(&self.config.health), Arc::clone(&self.config.clock));
-        Part { runner: Runner::new(log, (self.stages)(), health, clock), known: 0, frozen: 0, waits: false }
     }
 
     /// What the partitions share; made when it is first needed, because the brokers may be away at the start.

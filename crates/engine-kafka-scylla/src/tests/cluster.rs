@@ -332,6 +332,14 @@ impl Cluster {
         self.restart();
     }
 
+    /// The owner never hears whether its transaction was committed.
+    pub fn hear_no_answer(&mut self, committed: bool) {
+        let due = self.due();
+        let owner = &mut self.live().drivers[0];
+        owner.hold(&due, Instant::now() + PATIENCE);
+        owner.hear_no_answer(committed);
+    }
+
     pub fn stall_and_come_back(&mut self) {
         let due = self.due();
         assert!(!due.is_empty(), "there is something to decide");

@@ -6,7 +6,7 @@ mod world;
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Instant};
 
-use sluice_pipeline::conformance::CASES;
+use sluice_pipeline::conformance::{CASES, Harness, Order, submission};
 
 use self::{cluster::Cluster, world::World};
 use crate::testing;
@@ -29,6 +29,34 @@ fn conformance() {
     every_decision_is_told_once(&mut cluster.borrow_mut());
     let mut cluster = cluster.borrow_mut();
     cluster.stop();
+}
+
+#[test]
+fn a_commit_without_an_answer_is_looked_up() {
+    let Some(brokers) = testing::shared() else { return };
+    let cluster = Rc::new(RefCell::new(Cluster::new(&brokers)));
+    for (number, committed) in (0..).zip([true, false, false, true]) {
+        let mut world = World::new(&cluster, number);
+        let [before, unheard, after] =
+            ["before", "unheard", "after"].map(|key| Order::new(format!("{number}-{key}"), &["c0"]));
+        world.submit(submission(std::slice::from_ref(&before)));
+        world.settle_down();
+        world.submit(submission(std::slice::from_ref(&unheard)));
+        cluster.borrow_mut().hear_no_answer(committed);
+        // Again: whether it is new depends on what became of the first.
+        world.submit(submission(&[unheard.clone(), after.clone(), before.clone()]));
+        world.settle_down();
+        let orders = [before, unheard, after];
+        for order in &orders {
+            assert!(world.read(order.id()).is_some(), "{committed}: an order is gone");
+        }
+        let offered: Vec<_> = world.outbox(0).iter().map(|sent| sent.shipment).collect();
+        assert_eq!(offered.len(), 3, "{committed}: {offered:?}");
+        assert!(orders.iter().all(|order| offered.contains(&order.shipment(0, 0))), "{committed}: {offered:?}");
+        world.settled(0, u64::MAX);
+    }
+    every_decision_is_told_once(&mut cluster.borrow_mut());
+    cluster.borrow_mut().stop();
 }
 
 /// Whatever was aborted, killed and repeated above: a consumer of committed events gets each id once.
