@@ -49,7 +49,6 @@ const SETTINGS: [Setting; 11] = [
             ("none", &["--set", "compression.type=none"]),
             ("lz4", &[]),
             ("snappy", &["--set", "compression.type=snappy"]),
-            ("zstd", &["--set", "compression.type=zstd"]),
         ],
     ),
     setting(
