@@ -396,7 +396,7 @@ impl Worker {
         }
     }
 
-    /// Polls once; gives the bytes that came.
+    /// Polls once; gives the bytes that were taken.
     fn poll(&mut self, wait: Duration) -> usize {
         let Some(polled) = self.consumer.poll(wait) else { return 0 };
         match polled {
@@ -411,10 +411,15 @@ impl Worker {
                     tracing::debug!(%error, number, "an assignment waits");
                 }
                 match self.parts.get_mut(&number) {
-                    Some(part) => part.runner.log().push(frame),
-                    None => self.again(number, frame.offset),
+                    Some(part) => {
+                        part.runner.log().push(frame);
+                        len
+                    }
+                    None => {
+                        self.again(number, frame.offset);
+                        0
+                    }
                 }
-                len
             }
             Err(error) => {
                 tracing::debug!(%error, "poll");
