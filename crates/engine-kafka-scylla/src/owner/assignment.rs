@@ -23,26 +23,25 @@ impl Worker {
                 }
                 changes.remove(0)
             };
-            match change {
+            let done = match &change {
                 Change::Revoked(numbers) => {
                     tracing::info!(?numbers, "partitions revoked");
-                    self.park(&numbers);
+                    self.park(numbers);
+                    Ok(())
                 }
                 Change::Assigned(numbers) => {
                     tracing::info!(?numbers, "partitions assigned");
-                    if let Err(error) = self.assigned(&numbers) {
-                        self.consumer.context().0.lock().insert(0, Change::Assigned(numbers));
-                        return Err(error);
-                    }
+                    self.assigned(numbers)
                 }
                 Change::Unclear(numbers) => {
-                    self.park(&numbers);
-                    if let Err(error) = self.read_back(&numbers) {
-                        self.consumer.context().0.lock().insert(0, Change::Unclear(numbers));
-                        return Err(error);
-                    }
                     tracing::info!(?numbers, "read back after a commit without an answer");
+                    self.park(numbers);
+                    self.read_back(numbers)
                 }
+            };
+            if let Err(error) = done {
+                self.consumer.context().0.lock().insert(0, change);
+                return Err(error);
             }
         }
     }

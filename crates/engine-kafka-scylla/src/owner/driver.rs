@@ -75,29 +75,25 @@ impl Driver {
         world
     }
 
-    /// Writes all of a transaction, its offsets too, and dies before it commits.
-    pub(crate) fn die_before_commit(mut self) {
+    /// Everything of a round but the commit, the offsets too.
+    fn write(&mut self) -> Rc<World> {
         let world = self.decide();
         let group = self.worker.consumer.group_metadata().unwrap();
         let offsets = self.worker.offsets().unwrap();
+        world.emitter.borrow_mut().transactions.send_offsets(&offsets, &group).unwrap();
         world
-            .emitter
-            .borrow_mut()
-            .transactions
-            .producer()
-            .send_offsets_to_transaction(&offsets, &group, PATIENCE)
-            .unwrap();
+    }
+
+    /// Writes all of a transaction, its offsets too, and dies before it commits.
+    pub(crate) fn die_before_commit(mut self) {
+        self.write();
     }
 
     /// Has a transaction committed, or not, and is told neither.
     pub(crate) fn hear_no_answer(&mut self, committed: bool) {
-        let world = self.decide();
-        let group = self.worker.consumer.group_metadata().unwrap();
-        let offsets = self.worker.offsets().unwrap();
-        let transactions = &mut world.emitter.borrow_mut().transactions;
-        transactions.send_offsets(&offsets, &group).unwrap();
+        let world = self.write();
         if committed {
-            transactions.producer().commit_transaction(PATIENCE).unwrap();
+            world.emitter.borrow_mut().transactions.producer().commit_transaction(PATIENCE).unwrap();
         }
         self.worker.unclear();
     }
