@@ -6,7 +6,6 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -26,8 +25,6 @@ use crate::support::{
 /// Variables that the configurations name.
 const KAFKA_PASSWORD: &str = "KAFKA_PASSWORD";
 const CQL_PASSWORD: &str = "CQL_PASSWORD";
-/// No refusal takes longer, as long as the servers answer.
-const SOON: Duration = Duration::from_secs(15);
 
 /// `[cluster.kafka]` and `[cluster.cql]`, line by line.
 #[derive(Clone)]
@@ -251,7 +248,6 @@ fn what_is_wrong_is_named(place: &Place, plain: &Access) {
             "cluster.cql.tls, cert_file, key_file: ",
         ),
     ];
-    let began = Instant::now();
     let started: Vec<Process> = cases
         .iter()
         .map(|(name, access, command, ..)| {
@@ -265,5 +261,4 @@ fn what_is_wrong_is_named(place: &Place, plain: &Access) {
         assert_eq!((ended.code, ended.out.as_str()), (Some(*code), ""), "{name}: {}", ended.log);
         assert!(said.starts_with(words), "{name} says {said:?}, not {words:?}");
     }
-    assert!(began.elapsed() < SOON, "refusals took {:?}", began.elapsed());
 }

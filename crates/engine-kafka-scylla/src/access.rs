@@ -18,6 +18,8 @@ use crate::{
 
 /// How long one request may take before what was heard meanwhile is looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long nothing more is heard before what was heard is looked at.
+const HEAR: Duration = Duration::from_millis(20);
 /// How long other brokers may take to let this client in although one has refused it.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -71,8 +73,8 @@ pub(crate) fn meet(client: &ClientConfig, topic: &str) -> Result<(BaseConsumer<M
             }
             Err(error) => error,
         };
-        // Serves its queue: that is how it hears.
-        while consumer.poll(Duration::ZERO).is_some() {}
+        // Serves its queue, to the end: that is how it hears. Without time, a poll would end with the first log line.
+        while consumer.poll(HEAR).is_some() {}
         let heard = consumer.context().0.lock().clone();
         if let Some((code, reason)) = &heard
             && let Some(settings) = settings(*code, reason)
@@ -92,14 +94,16 @@ pub(crate) fn meet(client: &ClientConfig, topic: &str) -> Result<(BaseConsumer<M
     }
 }
 
-/// What has to be looked at, if time alone won't mend it.
+/// What has to be looked at, if time alone won't mend it: by the code, or by the words of the log, which has none.
 fn settings(code: Option<RDKafkaErrorCode>, reason: &str) -> Option<&'static str> {
+    let says = |words: &[&str]| words.iter().any(|&word| reason.contains(word));
     match code {
         Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => Some(LOGIN),
-        Some(RDKafkaErrorCode::SSL) if reason.contains("verif") => Some("ca_file"),
+        _ if says(&["certificate verify failed", "could not be verified"]) => Some("ca_file"),
         Some(RDKafkaErrorCode::SSL) => Some(HANDSHAKE),
         // What a broker says of a client's certificate comes after the handshake.
-        _ if reason.contains("SSL alert") => Some(HANDSHAKE),
+        _ if says(&["SSL alert", "SSL handshake failed"]) => Some(HANDSHAKE),
+        _ if says(&["SASL authentication error"]) => Some(LOGIN),
         _ => None,
     }
 }
@@ -110,5 +114,30 @@ fn not_made(error: KafkaError) -> DeploymentError {
     match FILES.iter().find(|(theirs, _)| reason.contains(theirs)) {
         Some((_, settings)) => DeploymentError::Access { settings, reason },
         None => DeploymentError::Kafka { what: "connecting".to_owned(), source: error },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words of librdkafka 2.12.1.
+    #[test]
+    fn a_log_line_names_the_settings_as_an_error_does() {
+        let unknown = "sasl_ssl://127.0.0.1:1/bootstrap: SSL handshake failed: ../ssl/statem/statem_clnt.c:1889:\
+            tls_post_process_server_certificate error:0A000086:SSL routines::certificate verify failed: broker \
+            certificate could not be verified, verify that ssl.ca.location is correctly configured";
+        let alert = "Receive failed: ../ssl/record/rec_layer_s3.c:1601:ssl3_read_bytes error:0A000412:SSL routines::\
+            sslv3 alert bad certificate: SSL alert number 42 (after 36ms in state APIVERSION_QUERY)";
+        let login = "SASL authentication error: Authentication failed during authentication due to invalid \
+            credentials with SASL mechanism SCRAM-SHA-512 (after 9ms in state AUTH_REQ)";
+        for code in [None, Some(RDKafkaErrorCode::SSL)] {
+            assert_eq!(settings(code, unknown), Some("ca_file"));
+            assert_eq!(settings(code, alert), Some(HANDSHAKE));
+        }
+        for code in [None, Some(RDKafkaErrorCode::Authentication)] {
+            assert_eq!(settings(code, login), Some(LOGIN));
+        }
+        assert_eq!(settings(None, "Connect to ipv4#127.0.0.1:1 failed: Connection refused"), None);
     }
 }
