@@ -1,8 +1,10 @@
 //! Child processes of the program under test. Each is ended by its own id, at the latest when its guard is dropped, so a
-//! test that panics leaves nothing running.
+//! test that panics leaves nothing running; nor do tests that are killed: see [`WATCH`].
 
 use std::{
     fs::{self, File},
+    io::Write,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -14,10 +16,14 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sluice-under-test");
 /// Lines of a process's log shown when its test fails.
 const SHOWN: usize = 30;
 
+/// Ends the process `$0` unless a line comes before the end of the pipe, whose other end only the tests hold.
+const WATCH: &str = "read -r _ || kill -KILL \"$0\"";
+
 /// A running process, with everything it says in files.
 pub struct Process {
     name: String,
     child: Child,
+    watchdog: Child,
     out: PathBuf,
     log: PathBuf,
 }
@@ -28,7 +34,11 @@ impl Process {
         let (out, log) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.log")));
         command.stdin(Stdio::piped()).stdout(File::create(&out).unwrap()).stderr(File::create(&log).unwrap());
         let child = command.spawn().unwrap_or_else(|error| panic!("{name} can't be started: {error}"));
-        Self { name: name.to_owned(), child, out, log }
+        let mut watch = Command::new("sh");
+        watch.args(["-c", WATCH, &child.id().to_string()]).stdin(Stdio::piped());
+        // A group of its own: what an interrupt at the terminal ends are the tests.
+        let watchdog = watch.process_group(0).spawn().unwrap();
+        Self { name: name.to_owned(), child, watchdog, out, log }
     }
 
     /// Runs `command` to its end.
@@ -86,6 +96,9 @@ impl Drop for Process {
         // Both fail only if it is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Only now may its id be another's.
+        let _ = self.watchdog.stdin.as_mut().map(|pipe| pipe.write_all(b"\n"));
+        let _ = self.watchdog.wait();
         if std::thread::panicking() {
             let log = fs::read_to_string(&self.log).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
