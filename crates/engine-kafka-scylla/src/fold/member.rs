@@ -293,6 +293,10 @@ impl ConsumerContext for Member {
                 {
                     tracing::warn!(%error, "offsets of partitions that moved are not committed; rows are written again");
                 }
+                // What is paused when it goes would still be paused when it comes back.
+                if let Err(error) = consumer.resume(list) {
+                    tracing::debug!(%error, "resuming what goes");
+                }
             }
             Rebalance::Error(error) => tracing::warn!(%error, "rebalancing the folds"),
         }

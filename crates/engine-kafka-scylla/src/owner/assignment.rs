@@ -70,8 +70,11 @@ impl Worker {
                 Offset::Offset(offset) => Offset::Offset(offset),
                 _ => Offset::Beginning,
             };
-            // One that isn't ours any more is revoked next.
             if let Err(error) = self.consumer.seek(&topic, element.partition(), offset, PATIENCE) {
+                // One that isn't ours any more is revoked next.
+                if self.is_assigned(element.partition() as u16) {
+                    return Err(error.into());
+                }
                 tracing::debug!(%error, number = element.partition(), "the partition is gone");
             }
         }

@@ -143,6 +143,11 @@ impl KafkaLog {
         self.inbox.is_empty()
     }
 
+    /// Bytes of the inputs of the transaction under way.
+    pub(crate) fn taken_bytes(&self) -> usize {
+        self.taken.iter().map(|frame| frame.bytes.len()).sum()
+    }
+
     /// The offset that a commit of the transaction leads to, if it has inputs of this partition.
     pub(crate) fn next_offset(&self) -> Option<u64> {
         self.taken.back().map(|frame| frame.offset + 1)

@@ -62,6 +62,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 const ABORT: Duration = Duration::from_secs(5);
 /// How often overlays and indexes are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// A transaction has at most so many times the input of a usual one.
+const MOST: usize = 4;
 /// What was learnt of a partition that was taken away is kept for so long.
 const PARKED: Duration = Duration::from_secs(60);
 
@@ -316,10 +318,13 @@ impl Worker {
         let started = Instant::now();
         let world = self.world()?;
         world.emitter.borrow_mut().transactions.begin()?;
+        // What has gathered in an outage is more than one transaction can hold.
+        let mut room = MOST * self.enough();
         for part in self.parts.values_mut().filter(|p| !p.waits) {
-            while !part.runner.log().is_idle() {
+            while part.runner.log().taken_bytes() < room && !part.runner.log().is_idle() {
                 part.runner.step()?;
             }
+            room = room.saturating_sub(part.runner.log().taken_bytes());
         }
         match world.emitter.borrow_mut().failure() {
             Some(error) => Err(error.into()),
@@ -344,6 +349,9 @@ impl Worker {
         let offsets = self.offsets()?;
         {
             let transactions = &mut world.emitter.borrow_mut().transactions;
+            // Before the offsets: the group takes those from its present members alone, and once it has, a worker that stalls
+            // may commit long after others have taken over.
+            transactions.flush()?;
             transactions.send_offsets(&offsets, group)?;
             if let Err(error) = transactions.commit() {
                 self.unclear();
@@ -386,7 +394,7 @@ impl Worker {
             return;
         }
         let until = Instant::now() + self.config.log.commit_interval;
-        let enough = self.config.log.orders_per_commit * 200;
+        let enough = self.enough();
         while bytes < enough {
             let left = until.saturating_duration_since(Instant::now());
             match self.poll(left) {
@@ -396,8 +404,17 @@ impl Worker {
         }
     }
 
+    /// Bytes of input for a transaction of the usual size.
+    fn enough(&self) -> usize {
+        self.config.log.orders_per_commit * 200
+    }
+
     /// Polls once; gives the bytes that were taken.
     fn poll(&mut self, wait: Duration) -> usize {
+        let unclear = match self.consumer.context().0.lock().first() {
+            Some(Change::Unclear(numbers)) => numbers.clone(),
+            _ => Vec::new(),
+        };
         let Some(polled) = self.consumer.poll(wait) else { return 0 };
         match polled {
             Ok(message) => {
@@ -411,6 +428,9 @@ impl Worker {
                     tracing::debug!(%error, number, "an assignment waits");
                 }
                 match self.parts.get_mut(&number) {
+                    // It was polled before its partition was read back, which begins with what comes before it. And comes
+                    // to it again.
+                    _ if unclear.contains(&number) => 0,
                     Some(part) => {
                         part.runner.log().push(frame);
                         len
@@ -433,8 +453,16 @@ impl Worker {
         let topic = Names::new(&self.config.log.prefix).orders();
         let sought = self.consumer.seek(&topic, i32::from(number), Offset::Offset(offset as i64), PATIENCE);
         if let Err(error) = sought {
-            tracing::debug!(%error, number, "the partition is gone");
+            tracing::debug!(%error, number, "a record can't be sought");
+            if self.is_assigned(number) {
+                self.consumer.context().0.lock().insert(0, Change::Unclear(vec![number]));
+            }
         }
+    }
+
+    fn is_assigned(&self, number: u16) -> bool {
+        let topic = Names::new(&self.config.log.prefix).orders();
+        self.consumer.assignment().is_ok_and(|all| all.find_partition(&topic, i32::from(number)).is_some())
     }
 
     /// What the partitions share; made when it is first needed, because the brokers may be away at the start.

@@ -114,8 +114,10 @@ fn first_since(world: &World, consumer: &Reader, partition: u16, from_ms: u64) -
     let mut times = TopicPartitionList::new();
     times.add_partition_offset(&topic, i32::from(partition), Offset::Offset(from_ms as i64))?;
     let found = consumer.offsets_for_times(times, PATIENCE)?;
-    match found.elements().first().map(|e| e.offset()) {
+    let first = found.elements().into_iter().next();
+    match first.map(|e| e.error().map(|()| e.offset())).transpose()? {
         Some(Offset::Offset(offset)) => Ok(offset as u64),
+        // A leader that is just changing says so in the partition's error, with no offset either.
         _ => Ok(consumer.fetch_watermarks(&topic, i32::from(partition), PATIENCE)?.1 as u64),
     }
 }

@@ -82,7 +82,8 @@ impl Transactions {
         }
     }
 
-    /// Writes into it where the group of the member `group` stands once it is committed.
+    /// Writes into it where the group of the member `group` stands once it is committed. What it decides must have been
+    /// [flushed](Self::flush): whoever is given the partitions next finds nothing of it behind its own barrier then.
     ///
     /// # Errors
     /// [`KafkaError`]; it is to be aborted then.
@@ -107,7 +108,10 @@ impl Transactions {
     }
 
     /// Sends what is left without delay, and waits until every record is acknowledged or given up.
-    fn flush(&self) -> Result<(), KafkaError> {
+    ///
+    /// # Errors
+    /// [`KafkaError`]; the transaction is to be aborted then.
+    pub(super) fn flush(&self) -> Result<(), KafkaError> {
         let until = Instant::now() + PATIENCE;
         loop {
             // [`Producer::flush`] sends nothing early, and looks only every 100 ms whether it is over.
