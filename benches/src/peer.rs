@@ -267,21 +267,36 @@ impl Stage<'_> {
 
 /// Runs one application over `brokers`; its report is the line of JSON that it ends with.
 pub fn measured(brokers: &Brokers, round: usize, command: Command) -> Result<Run, Box<dyn Error>> {
+    measured_together(brokers, round, vec![command])
+}
+
+/// Runs several processes of an application at a time: what they used together, until the last of them was done.
+pub fn measured_together(brokers: &Brokers, round: usize, commands: Vec<Command>) -> Result<Run, Box<dyn Error>> {
     let servers = || brokers.pids().into_iter().map(|pid| measure::cpu_of(pid).as_secs_f64()).sum::<f64>();
     let before = servers();
-    let value = said(command)?;
-    let number = |names: &[&str]| {
-        let found = names.iter().find_map(|name| value.get(name).and_then(Value::as_f64));
-        found.ok_or_else(|| format!("no {} in {value}", names.join(" or ")))
-    };
-    Ok(Run {
-        round,
-        orders_per_second: number(&["orders_per_second"])?,
-        cpu_seconds: number(&["cpu_seconds", "process_cpu_seconds"])?,
-        server_cpu_seconds: servers() - before,
-        peak_rss_bytes: number(&["peak_rss_bytes", "max_rss_bytes"])? as u64,
-        seconds: number(&["seconds"])?,
-    })
+    let reports: Vec<Result<Value, String>> = std::thread::scope(|scope| {
+        let run = |command| scope.spawn(move || said(command).map_err(|error| error.to_string()));
+        let running: Vec<_> = commands.into_iter().map(run).collect();
+        running.into_iter().map(|one| one.join().unwrap_or_else(|_| Err("it panicked".to_owned()))).collect()
+    });
+    let server_cpu_seconds = servers() - before;
+    let mut all =
+        Run { round, orders_per_second: 0.0, cpu_seconds: 0.0, server_cpu_seconds, peak_rss_bytes: 0, seconds: 0.0 };
+    let mut orders = 0.0;
+    for value in reports {
+        let value = value?;
+        let number = |names: &[&str]| {
+            let found = names.iter().find_map(|name| value.get(name).and_then(Value::as_f64));
+            found.ok_or_else(|| format!("no {} in {value}", names.join(" or ")))
+        };
+        let seconds = number(&["seconds"])?;
+        orders += number(&["orders_per_second"])? * seconds;
+        all.cpu_seconds += number(&["cpu_seconds", "process_cpu_seconds"])?;
+        all.peak_rss_bytes += number(&["peak_rss_bytes", "max_rss_bytes"])? as u64;
+        all.seconds = all.seconds.max(seconds);
+    }
+    all.orders_per_second = orders / all.seconds;
+    Ok(all)
 }
 
 /// Runs a command and reads the line of JSON that it ends with.

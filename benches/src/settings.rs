@@ -41,7 +41,10 @@ const fn setting(
     Setting { name, stored, values }
 }
 
-const SETTINGS: [Setting; 11] = [
+/// Its value is a number of processes, each with a partition and a thread of its own, which share the orders.
+const PROCESSES: &str = "--processes";
+
+const SETTINGS: [Setting; 12] = [
     setting(
         "compression",
         false,
@@ -109,6 +112,11 @@ const SETTINGS: [Setting; 11] = [
             ("4", &[]),
             ("8", &["--partitions", "8", "--threads", "8"]),
         ],
+    ),
+    setting(
+        "processes, with a partition and a thread each",
+        false,
+        &[("1", &[PROCESSES, "1"]), ("2", &[PROCESSES, "2"]), ("4", &[PROCESSES, "4"])],
     ),
     setting(
         "orders of the run",
@@ -210,6 +218,17 @@ fn app(
     stored: bool,
     how: &[&str],
 ) -> Result<peer::Run, Box<dyn Error>> {
+    if let [PROCESSES, processes] = how {
+        let processes: u64 = processes.parse()?;
+        let mut commands = Vec::new();
+        for process in 0..processes {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["cluster", "--brokers", brokers.kafka(), "--prefix", &format!("{prefix}-{process}")]);
+            command.args(["--orders", &(args.orders / processes).to_string(), "--partitions", "1", "--threads", "1"]);
+            commands.push(command);
+        }
+        return peer::measured_together(brokers, 0, commands);
+    }
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["cluster", "--brokers", brokers.kafka(), "--prefix", prefix]);
     command.args(["--orders", &args.orders.to_string(), "--partitions", "4", "--threads", "4"]);

@@ -1,13 +1,19 @@
 //! Stored bytes of every version, frozen: what is written today equals them, and what they say is still read.
 //!
 //! A format that changes gets a new version and new files beside the old ones. The files are made by
-//! `cargo test -p sluice-schemas regenerate -- --ignored`; a change to an existing file means that stored data of
-//! yesterday would be read differently.
+//! `cargo test -p sluice-schemas regenerate -- --ignored`, which adds what is missing and refuses to change a file that
+//! exists: stored data of yesterday would be read differently.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use crate::{
+    CodecError,
     delta::{Delta, Item, Items, Requested},
+    frame::{self, Decision, Input, Place, Shipment},
     order::{Head, Line, OrderRef, ShipTo, put_head, put_line},
     outcome::{Outcome, OutcomeKind},
     wire::Reader,
@@ -21,6 +27,16 @@ fn path(name: &str) -> PathBuf {
 
 fn frozen(name: &str) -> Vec<u8> {
     std::fs::read(path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// Writes a file that is missing; one that exists stays as it was released.
+pub(crate) fn freeze(path: &Path, bytes: &[u8]) {
+    let name = path.display();
+    match std::fs::read(path) {
+        Ok(old) => assert!(old == bytes, "frozen: {name} differs; a released format never changes, add a new version"),
+        Err(e) if e.kind() == ErrorKind::NotFound => std::fs::write(path, bytes).unwrap(),
+        Err(e) => panic!("{name}: {e}"),
+    }
 }
 
 fn lines() -> [Line<'static>; 2] {
@@ -95,6 +111,68 @@ fn with_deltas(each: &mut dyn FnMut(&str, i64, Delta<'_>)) {
     each("packed", 340, Delta::Packed { parcel: 2, handling: 4, weight_g: 60_000, items: read(&parts) });
 }
 
+/// Of every frame; its bytes differ, so that their order shows.
+const EPOCH: u16 = 0x0102;
+const KINDS: [OutcomeKind; 4] =
+    [OutcomeKind::Unknown, OutcomeKind::GivenUp, OutcomeKind::Rejected, OutcomeKind::Accepted];
+
+/// An order, an outcome of each kind, and an entry without bytes.
+fn inputs() -> Vec<Input<'static>> {
+    let outcomes = KINDS.map(|kind| {
+        let mut out = Vec::new();
+        let text = if kind == OutcomeKind::Unknown { "" } else { "T-1" };
+        Outcome { kind, text, ..outcome() }.encode(&mut out);
+        Input::Outcome(out.leak())
+    });
+    [Input::Placed(order().leak())].into_iter().chain(outcomes).chain([Input::Placed(&[])]).collect()
+}
+
+fn decisions() -> [Decision<'static>; 5] {
+    let (source, last) = (Place::new(3, 77, 5), Place::new(1_023, (1 << 40) - 1, frame::MAX_ENTRIES - 1));
+    let (record, mut first, mut long): (&[u8], _, _) = (order().leak(), Vec::new(), Vec::new());
+    Delta::Accepted { position: source.0 }.encode(333, &mut first);
+    Delta::DeadLettered { parcel: None, rules: 7, reason: &"long ".repeat(40) }.encode(340, &mut long);
+    [
+        Decision::Barrier { token: *b"0123456789abcdef" },
+        Decision::New { source, record, deltas: first.leak() },
+        Decision::Added { source: last, order: ID, deltas: long.leak() },
+        Decision::New { source: Place(0), record: &[], deltas: &[] },
+        Decision::Added { source: Place(0), order: u128::MAX, deltas: &[] },
+    ]
+}
+
+/// One of whole lines, one of parts of lines, one of nothing.
+fn shipments() -> [Shipment<'static>; 3] {
+    let items = |items: &[Item]| {
+        let mut out = Vec::new();
+        Items::encode(items, &mut out);
+        Items::read(&mut Reader::new(out.leak())).unwrap()
+    };
+    let record = order().leak();
+    let whole = Shipment { parcel: 0, attempt: 1, handling: 2, weight_g: 1_250, items: items(&WHOLE), record };
+    let parts = Shipment { parcel: 199, attempt: 255, handling: 5, weight_g: u32::MAX, items: items(&PARTS), ..whole };
+    [whole, parts, Shipment { weight_g: 0, items: items(&[]), ..whole }]
+}
+
+/// Frames by the names of their files.
+fn frames() -> [(&'static str, Vec<u8>); 4] {
+    let start = || {
+        let mut out = Vec::new();
+        frame::start(&mut out, EPOCH);
+        out
+    };
+    let mut all = ["empty", "orders", "decisions", "shipments"].map(|name| (name, start()));
+    for input in inputs() {
+        match input {
+            Input::Placed(record) => frame::put_placed(&mut all[1].1, record),
+            Input::Outcome(outcome) => frame::put_outcome(&mut all[1].1, outcome),
+        }
+    }
+    decisions().iter().for_each(|d| d.put(&mut all[2].1));
+    shipments().iter().for_each(|s| s.put(&mut all[3].1));
+    all
+}
+
 /// Each file with the bytes written for it today.
 fn written() -> Vec<(String, Vec<u8>)> {
     let mut all = vec![("order-v1.bin".to_owned(), order()), ("outcome-v1.bin".to_owned(), Vec::new())];
@@ -106,6 +184,8 @@ fn written() -> Vec<(String, Vec<u8>)> {
     });
     let damaged = damaged(&all);
     all.push(("records-damaged-v1.txt".to_owned(), damaged.into_bytes()));
+    // What is added from here on isn't in that file, which is frozen too.
+    all.extend(frames().map(|(name, bytes)| (format!("frame-{name}-v1.bin"), bytes)));
     all
 }
 
@@ -161,10 +241,54 @@ fn what_was_frozen_is_still_read() {
     });
 }
 
+/// The entries of a frame, if it is of the right epoch.
+fn entries<T>(read: Result<(u16, impl Iterator<Item = Result<T, CodecError>>), CodecError>) -> Vec<T> {
+    let (epoch, entries) = read.unwrap();
+    assert_eq!(epoch, EPOCH);
+    entries.map(Result::unwrap).collect()
+}
+
+#[test]
+fn frozen_frames_are_still_read() {
+    let [empty, orders, decided, shipped] = frames().map(|(name, _)| frozen(&format!("frame-{name}-v1.bin")));
+    assert_eq!(entries(frame::inputs(&empty)), []);
+    assert_eq!(entries(frame::decisions(&empty)), []);
+    assert_eq!(entries(frame::shipments(&empty)), []);
+
+    let read = entries(frame::inputs(&orders));
+    assert_eq!(read, inputs());
+    let outcomes = read.iter().filter_map(|i| if let Input::Outcome(o) = i { Some(*o) } else { None });
+    assert!(outcomes.map(|o| Outcome::decode(o).unwrap().kind).eq(KINDS));
+
+    let read = entries(frame::decisions(&decided));
+    assert_eq!(read, decisions());
+    let Decision::New { source, deltas, .. } = read[1] else { panic!("{:?}", read[1]) };
+    assert_eq!((source.partition(), source.offset(), source.entry()), (3, 77, 5));
+    assert_eq!(Delta::read(&mut Reader::new(deltas)), Ok((333, Delta::Accepted { position: source.0 })));
+
+    let read = entries(frame::shipments(&shipped));
+    assert_eq!(read, shipments());
+    for (shipment, items) in read.iter().zip([&WHOLE[..], &PARTS, &[]]) {
+        assert_eq!((shipment.order(), shipment.items.iter().collect::<Vec<_>>()), (Ok(ID), items.to_vec()));
+    }
+}
+
+#[test]
+fn a_file_that_exists_is_never_changed() {
+    let path = std::env::temp_dir().join(format!("sluice-frozen-{}", std::process::id()));
+    freeze(&path, b"released");
+    freeze(&path, b"released");
+    let refused = std::panic::catch_unwind(|| freeze(&path, b"another")).unwrap_err();
+    let stays = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(stays, b"released");
+    assert!(refused.downcast::<String>().unwrap().starts_with(&format!("frozen: {} differs", path.display())));
+}
+
 #[test]
 #[ignore = "writes the fixtures; run it when a format gets a new version"]
 fn regenerate() {
     for (name, bytes) in written() {
-        std::fs::write(path(&name), bytes).unwrap();
+        freeze(&path(&name), &bytes);
     }
 }

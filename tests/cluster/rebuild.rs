@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::town::{Town, assert_refused};
+use crate::support::process::{Ended, Process};
 
 /// One node of each role.
 const ROLES: &[&str] = &["checkout", "classify", "carrier", "status"];
@@ -11,7 +12,10 @@ const DROPPED: &str = "the rows were dropped";
 
 /// Rebuilds, and gives what it says it has done: records and rows.
 fn rebuild(town: &Town) -> (u64, u64) {
-    let ended = town.run(&["rebuild", "--json"]);
+    judged(&town.run(&["rebuild", "--json"]))
+}
+
+fn judged(ended: &Ended) -> (u64, u64) {
     assert_eq!(ended.code, Some(0), "{}", ended.log);
     let report: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!(report["damaged"], 0, "{report}");
@@ -44,6 +48,10 @@ fn rows_are_rebuilt_as_they_were() {
     assert!(rows >= 2 * before.len() as u64 && records > 0, "{rows} rows from {records} records");
     assert_eq!(shown_by(&mut town, &["status"]), before);
     town.stop();
+
+    // A keyspace that isn't there, as if all of it had been dropped.
+    let elsewhere = town.cluster.in_keyspace("rebuild_gone", &["rebuild", "--json"]);
+    assert_eq!(judged(&Process::run(elsewhere, town.cluster.folder(), "rebuild-gone")), (records, rows));
 
     // Killed on its way: it is run again, or the next status node does the rest.
     if !town.kill_at(DROPPED, &["rebuild"]) {

@@ -130,7 +130,7 @@ impl Stage {
             Needs::Proxy => shared.brokers.kafka_behind_proxy().is_some(),
         };
         if !possible {
-            eprintln!("SKIPPED: {name}: nothing can be done to {}", shared.brokers.describe());
+            sluice_brokers::skipped(format_args!("nothing can be done to {}", shared.brokers.describe()));
             return None;
         }
         let kafka = if needs == Needs::Proxy { shared.proxy.address() } else { shared.brokers.kafka().to_owned() };

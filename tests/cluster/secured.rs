@@ -88,7 +88,7 @@ impl Place {
         let brokers = match Brokers::start(&options) {
             Ok(brokers) => brokers,
             Err(missing @ (Missing::Program { .. } | Missing::JavaVersion { .. } | Missing::Fetch { .. })) => {
-                eprintln!("SKIPPED: no secured cluster here: {missing}");
+                sluice_brokers::skipped(format_args!("no brokers with TLS here: {missing}"));
                 return None;
             }
             Err(error) => panic!("{error}"),

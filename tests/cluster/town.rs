@@ -118,10 +118,8 @@ impl Town {
     /// standard error, if there is no proxy to slow it down.
     pub fn kill_at(&self, sign: &str, arguments: &[&str]) -> bool {
         if self.shared.brokers.kafka_behind_proxy().is_none() {
-            eprintln!(
-                "SKIPPED: {arguments:?} is not killed on its way: no proxy before {}",
-                self.shared.brokers.describe()
-            );
+            let brokers = self.shared.brokers.describe();
+            sluice_brokers::skipped(format_args!("{arguments:?} is not killed on its way: no proxy before {brokers}"));
             return false;
         }
         let mut command = self.cluster.command(arguments);

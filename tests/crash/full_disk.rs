@@ -54,13 +54,11 @@ fn assert_disk_full(problem: &Value, retry_after: Option<u64>) {
 }
 
 /// A small disk, or what is missing for it, said loudly.
-fn mount(test: &str) -> Option<Tmpfs> {
+fn mount() -> Option<Tmpfs> {
     match Tmpfs::mount(MIB) {
         Ok(disk) => Some(disk),
         Err(missing) => {
-            eprintln!(
-                "\n*** SKIPPED: {test} ***\n*** no file system can be mounted here: {missing}; run as root ***\n"
-            );
+            sluice_brokers::skipped(format_args!("no file system can be mounted here: {missing}; run as root"));
             None
         }
     }
@@ -69,7 +67,7 @@ fn mount(test: &str) -> Option<Tmpfs> {
 /// A checkpoint that finds no room is fatal to the process, which says so and is started again: with room, all is there.
 #[test]
 fn a_checkpoint_without_room_loses_nothing() {
-    let Some(disk) = mount("a_checkpoint_without_room_loses_nothing") else { return };
+    let Some(disk) = mount() else { return };
     let world = World::with_data_in(Setup::new(&[GOOD]).with("checkpoint_mb = 8\n"), disk.path().join("data"));
     let server = world.serve();
     let client = world.client();
@@ -98,7 +96,7 @@ fn a_checkpoint_without_room_loses_nothing() {
 
 #[test]
 fn a_full_disk_loses_nothing_and_serves_again_with_room() {
-    let Some(disk) = mount("a_full_disk_loses_nothing_and_serves_again_with_room") else { return };
+    let Some(disk) = mount() else { return };
     let world = World::with_data_in(Setup::new(&[GOOD]), disk.path().join("data"));
     let mut server = world.serve();
     let client = world.client();

@@ -35,7 +35,7 @@ fn verdict(port: u16) -> Option<bool> {
     match Command::new("bash").arg(script).args(["127.0.0.1", &port.to_string()]).output() {
         Ok(output) => Some(output.status.success()),
         Err(error) => {
-            eprintln!("SKIPPED: there is no bash here: {error}");
+            sluice_brokers::skipped(format_args!("there is no bash here: {error}"));
             None
         }
     }

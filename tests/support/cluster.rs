@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
@@ -53,7 +54,7 @@ pub fn brokers() -> Option<Taken> {
             shared.brokers.start_store().or_else(given).unwrap();
         }
         Err(missing) => {
-            eprintln!("SKIPPED: no cluster here: {missing}");
+            sluice_brokers::skipped(format_args!("no brokers here: {missing}"));
             return None;
         }
     }
@@ -89,7 +90,8 @@ fn start() -> Result<Shared, String> {
     };
     match Brokers::start(&options) {
         Ok(brokers) => {
-            eprintln!("cluster tests run on {}", brokers.describe());
+            // Past the harness, which would swallow it.
+            let _ = writeln!(std::io::stderr(), "cluster tests run on {}", brokers.describe());
             if let Some(upstream) = brokers.kafka_behind_proxy() {
                 proxy.lead_to(upstream.parse().unwrap());
             }
@@ -241,6 +243,18 @@ impl Cluster {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = program(arguments);
         command.arg("--config").arg(&self.config);
+        command
+    }
+
+    /// A command on this deployment as if its rows were in another keyspace, which need not be there.
+    pub fn in_keyspace(&self, keyspace: &str, arguments: &[&str]) -> Command {
+        let (ours, theirs) = (format!("keyspace = {:?}", self.name), format!("keyspace = {keyspace:?}"));
+        let text = fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(&ours), "{text}");
+        let config = self.folder.path().join(format!("{keyspace}.toml"));
+        fs::write(&config, text.replace(&ours, &theirs)).unwrap();
+        let mut command = program(arguments);
+        command.arg("--config").arg(config);
         command
     }
 

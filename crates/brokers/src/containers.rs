@@ -1,6 +1,9 @@
 //! The two servers as containers, when a container engine answers.
 
 use std::future::Future;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +24,12 @@ const PING: Duration = Duration::from_secs(2);
 /// Longest start of a container whose image is already here.
 const START: Duration = Duration::from_secs(180);
 
+/// Removes the container `$0` unless a line comes before the end of the pipe, whose other end only this process holds: it may
+/// be killed, or end with the container in a static, which nothing drops.
+const WATCH: &str = "read -r _ || docker rm --force --volumes \"$0\"";
+
 const KAFKA_TAG: &str = "4.1.1";
-const SCYLLA_TAG: &str = "2025.4";
+const SCYLLA_TAG: &str = "2025.4.2";
 
 /// A container engine that answers, and the runtime that its client's connections live on.
 #[derive(Clone)]
@@ -89,13 +96,14 @@ impl Engine {
     }
 }
 
-/// A container of ours, removed on drop.
+/// A container of ours, removed on drop, and however else this process ends if there is a `docker` command.
 pub(crate) struct Container {
     kind: Kind,
     engine: Engine,
     address: String,
     /// `None` only while it is dropped.
     container: Option<ContainerAsync<GenericImage>>,
+    watchdog: Option<Child>,
 }
 
 impl Container {
@@ -107,7 +115,9 @@ impl Container {
             Kind::Cassandra => scylla(port, memory_mb),
         };
         let container = engine.run(kind, request.start())?;
-        let container = Self { kind, engine, address: format!("127.0.0.1:{port}"), container: Some(container) };
+        let watchdog = watch(container.id());
+        let address = format!("127.0.0.1:{port}");
+        let container = Self { kind, engine, address, container: Some(container), watchdog };
         container.await_ready()?;
         Ok(container)
     }
@@ -159,7 +169,20 @@ impl Drop for Container {
         {
             tracing::warn!(%error, "removing a container");
         }
+        if let Some(mut watchdog) = self.watchdog.take() {
+            // It may have ended by itself.
+            let _ = watchdog.stdin.take().map(|mut pipe| pipe.write_all(b"\n"));
+            let _ = watchdog.wait();
+        }
     }
+}
+
+/// `None`: it can't be started, and the container is removed on drop alone.
+fn watch(id: &str) -> Option<Child> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", WATCH, id]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // A group of its own: an interrupt at the terminal is for this process.
+    shell.process_group(0).spawn().ok()
 }
 
 const fn name(kind: Kind) -> &'static str {

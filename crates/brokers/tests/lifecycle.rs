@@ -21,7 +21,7 @@ fn start(options: &Options) -> Option<Brokers> {
     match Brokers::start(options) {
         Ok(brokers) => Some(brokers),
         Err(missing @ (Missing::Program { .. } | Missing::JavaVersion { .. } | Missing::Fetch { .. })) => {
-            eprintln!("SKIPPED: {missing}");
+            sluice_brokers::skipped(missing);
             None
         }
         Err(error) => panic!("{error}"),
@@ -95,7 +95,7 @@ fn both_survive_kills_and_leave_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let Some(mut brokers) = start(&small(Some(folder.path()))) else { return };
     if !brokers.can_kill() {
-        eprintln!("SKIPPED: {} can't be killed from here", brokers.describe());
+        sluice_brokers::skipped(format_args!("{} can't be killed from here", brokers.describe()));
         return;
     }
     let (kafka, store) = (brokers.kafka().to_owned(), brokers.store().to_owned());
@@ -142,7 +142,7 @@ fn nothing_outlives_a_killed_parent() {
     child.kill().expect("kill the child");
     child.wait().expect("wait for the child");
     if !ready || running.is_empty() {
-        eprintln!("SKIPPED: the child started no process of its own");
+        sluice_brokers::skipped("the child started no process of its own");
         return;
     }
     eventually("no process outlives its parent", || naming(folder.path()).is_empty());

@@ -12,7 +12,7 @@ use std::{
 };
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use sluice_brokers::{Brokers, Options};
+use sluice_brokers::{Brokers, Options, skipped};
 
 /// Longest use of the brokers by one test, several times what the slowest takes.
 const LONGEST: Duration = Duration::from_secs(900);
@@ -41,15 +41,21 @@ pub(crate) fn alone() -> Option<Held<RwLockWriteGuard<'static, Brokers>>> {
 }
 
 fn brokers() -> Option<&'static RwLock<Brokers>> {
-    static BROKERS: OnceLock<Option<RwLock<Brokers>>> = OnceLock::new();
-    let start = || match Brokers::start(&Options { kafka_heap_mb: 512, store_heap_mb: 768, ..Options::default() }) {
-        Ok(brokers) => Some(RwLock::new(brokers)),
+    static BROKERS: OnceLock<Result<RwLock<Brokers>, String>> = OnceLock::new();
+    let start = || {
+        let options = Options { kafka_heap_mb: 512, store_heap_mb: 768, ..Options::default() };
+        let brokers = Brokers::start(&options).map_err(|missing| missing.to_string())?;
+        // Past the harness, which would swallow it.
+        let _ = writeln!(std::io::stderr(), "tests of the cluster run on {}", brokers.describe());
+        Ok(RwLock::new(brokers))
+    };
+    match BROKERS.get_or_init(start) {
+        Ok(brokers) => Some(brokers),
         Err(missing) => {
-            skipped(&missing.to_string());
+            skipped(format_args!("no brokers here: {missing}"));
             None
         }
-    };
-    BROKERS.get_or_init(start).as_ref()
+    }
 }
 
 /// The harness would wait for a test that hangs for ever: it ends the run instead, and says which it was.
@@ -77,10 +83,4 @@ impl<G: DerefMut<Target = Brokers>> DerefMut for Held<G> {
     fn deref_mut(&mut self) -> &mut Brokers {
         &mut self.brokers
     }
-}
-
-/// Says it past the test harness, which would swallow it.
-fn skipped(why: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {why}");
 }

@@ -114,6 +114,8 @@ struct Shared {
     linger: Duration,
     queue_bytes: usize,
     waiting: AtomicUsize,
+    /// Orders that are durable, since the start.
+    acknowledged: AtomicU64,
     closed: AtomicBool,
     /// Records refused since the last one that was acknowledged.
     refused: AtomicU64,
@@ -147,6 +149,9 @@ impl ProducerContext for Delivery {
             Ok(_) => {
                 shared.refused.store(0, Relaxed);
                 shared.release(cargo.bytes);
+                if !cargo.outcomes {
+                    shared.acknowledged.fetch_add(cargo.entries.len() as u64, Relaxed);
+                }
                 cargo.settle(true);
             }
             Err((error, message)) => {
@@ -194,6 +199,7 @@ impl Writer {
             linger: config.linger,
             queue_bytes: config.queue_bytes,
             waiting: AtomicUsize::new(0),
+            acknowledged: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             held: Mutex::new(None),
@@ -223,6 +229,12 @@ impl Writer {
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
         self.shared.waiting.load(Relaxed)
+    }
+
+    /// Orders that became durable since the start, repetitions among them.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.shared.acknowledged.load(Relaxed)
     }
 
     /// Takes nothing any more; what was taken is still written.

@@ -1,8 +1,8 @@
 //! Frozen events and the frozen description: what is written today equals them, and they are still read.
 //!
-//! `cargo test -p sluice-schemas regenerate -- --ignored` writes the events of a new version, and
-//! `SLUICE_UPDATE_GOLDEN=1 cargo test -p sluice-schemas asyncapi` the description; a change to either is one that
-//! consumers see, so say so in the change log. The description shows the frozen events as examples: write them first.
+//! `cargo test -p sluice-schemas regenerate -- --ignored` adds events of a new version and refuses to change others;
+//! `SLUICE_UPDATE_GOLDEN=1 cargo test -p sluice-schemas asyncapi` rewrites the description. Consumers see both, so say
+//! what is new in the change log. The description shows the frozen events as examples: write them first.
 
 use std::{fs, path::PathBuf};
 
@@ -12,6 +12,7 @@ use super::{
     ContentType, DEFAULT_SOURCE, EventId, EventType, Headers, PROTO, TOPIC, asyncapi, encode_json, read, rfc3339,
     samples::{ID, one_of_each, text},
 };
+use crate::fixtures_tests::freeze;
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -46,8 +47,8 @@ fn personal_data_stays_inside() {
 fn regenerate() {
     for (name, _, bytes, _) in one_of_each() {
         let json = pretty(&encode_json(&bytes).unwrap());
-        fs::write(path(&format!("fixtures/event-{name}-v1.bin")), bytes).unwrap();
-        fs::write(path(&format!("fixtures/event-{name}-v1.json")), json).unwrap();
+        freeze(&path(&format!("fixtures/event-{name}-v1.bin")), &bytes);
+        freeze(&path(&format!("fixtures/event-{name}-v1.json")), json.as_bytes());
     }
 }
 

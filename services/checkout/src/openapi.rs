@@ -225,14 +225,16 @@ pub enum OrderProblems {
     /// Not `application/json`, or compressed.
     #[response(status = 415, content_type = "application/problem+json")]
     Type(ProblemBody<'static>),
-    /// Fields are not as they should be, `placed_at` is out of the window, or the key was used for another order.
+    /// Fields are not as they should be, `placed_at` is out of the window, or the key is known to be used for another
+    /// order.
     #[response(status = 422, content_type = "application/problem+json")]
     Invalid(ProblemBody<'static>),
     /// This merchant has too much in flight.
     #[response(status = 429, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]
     Share(ProblemBody<'static>),
-    /// There is no room now, or the engine is not ready. Nothing was kept.
+    /// There is no room now, or the engine is not ready. Nothing was kept, unless the log of a cluster did not answer in
+    /// time: then it is open, and a retry with the same key is safe.
     #[response(status = 503, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]
     Busy(ProblemBody<'static>),
@@ -265,7 +267,8 @@ pub enum BatchProblems {
     #[response(status = 429, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]
     Share(ProblemBody<'static>),
-    /// There is no room now, or the engine is not ready. Nothing was kept.
+    /// There is no room now, or the engine is not ready. Nothing was kept, unless the log of a cluster did not answer in
+    /// time: then it is open, and a retry with the same key is safe.
     #[response(status = 503, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]
     Busy(ProblemBody<'static>),

@@ -30,7 +30,9 @@ struct Taken {
 /// Place one order
 ///
 /// 201 means the order is on disk: it will not be lost. Retry with the same `Idempotency-Key` and body after anything
-/// that left the outcome open; the answer is then the same, with `Idempotent-Replayed: true`.
+/// that left the outcome open; the answer is then the same, with `Idempotent-Replayed: true`. A node of a cluster answers
+/// before the owner of the order has looked: without this header, and 201 also where the key was used for another order,
+/// on whose time line the conflict then shows; an order that was answered 503 may still be found taken.
 #[utoipa::path(
     post,
     path = "/v1/orders",
@@ -43,7 +45,7 @@ struct Taken {
         (status = 201, description = "The order is durable.", body = openapi::Answer, content_type = "application/json",
          headers(
             ("Location" = String, description = "Where the order can be followed."),
-            ("Idempotent-Replayed" = String, description = "`true` if this order was taken before; else absent."))),
+            ("Idempotent-Replayed" = String, description = "`true` if this order is known to have been taken before; else absent."))),
         openapi::OrderProblems,
     )
 )]

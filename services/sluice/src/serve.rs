@@ -124,14 +124,16 @@ fn table(receipt: &DrainReceipt) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     for (name, value) in [
-        ("accepted", count(receipt.accepted)),
-        ("finished", count(receipt.finished)),
-        ("dead-lettered", count(receipt.dead_lettered)),
-        ("left in the journal", count(receipt.left_in_journal)),
-        ("duplicates suppressed", count(receipt.duplicates_suppressed)),
-        ("drained in", format!("{:.2} s", receipt.seconds)),
+        ("accepted", receipt.accepted.map(count)),
+        ("finished", receipt.finished.map(count)),
+        ("dead-lettered", receipt.dead_lettered.map(count)),
+        ("left in the journal", Some(count(receipt.left_in_journal))),
+        ("duplicates suppressed", receipt.duplicates_suppressed.map(count)),
+        ("drained in", Some(format!("{:.2} s", receipt.seconds))),
     ] {
-        table.add_row([name.to_owned(), value]);
+        if let Some(value) = value {
+            table.add_row([name.to_owned(), value]);
+        }
     }
     table.trim_fmt()
 }
@@ -143,11 +145,11 @@ mod tests {
     #[test]
     fn a_receipt_has_everything_in_both_forms() {
         let receipt = DrainReceipt {
-            accepted: 12_345,
-            finished: 12_000,
-            dead_lettered: 5,
+            accepted: Some(12_345),
+            finished: Some(12_000),
+            dead_lettered: Some(5),
             left_in_journal: 340,
-            duplicates_suppressed: 7,
+            duplicates_suppressed: Some(7),
             seconds: 1.5,
         };
         let text = table(&receipt);

@@ -113,19 +113,24 @@ impl StartError {
     }
 }
 
-/// What a drain did, by the engine's own count of the orders in its data folder.
+/// What a drain did, by the engine's own count. `None`, and absent in JSON: this node's roles don't see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DrainReceipt {
-    /// Orders that became durable since the start.
-    pub accepted: u64,
+    /// Orders that became durable since the start. A node that takes orders and doesn't decide counts a repeated one again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<u64>,
     /// Orders that were finished since the start.
-    pub finished: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished: Option<u64>,
     /// Orders that were dead-lettered since the start.
-    pub dead_lettered: u64,
-    /// Orders in flight that stay in the journal; the next start goes on with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_lettered: Option<u64>,
+    /// Orders in flight that stay in the journal, with which the next start goes on; of a cluster, records on which nobody
+    /// has decided.
     pub left_in_journal: u64,
     /// Requests since the start that were answered as the repetition of an earlier one.
-    pub duplicates_suppressed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicates_suppressed: Option<u64>,
     /// How long the drain took.
     pub seconds: f64,
 }
@@ -269,11 +274,11 @@ impl Pipeline {
         let joined = tokio::task::spawn_blocking(move || threads.join()).await;
         let now = joined.map_or_else(|_| self.engine.counts(), |report| report.counts);
         DrainReceipt {
-            accepted: now.accepted.saturating_sub(self.before.accepted),
-            finished: now.finished.saturating_sub(self.before.finished),
-            dead_lettered: now.dead_lettered.saturating_sub(self.before.dead_lettered),
+            accepted: Some(now.accepted.saturating_sub(self.before.accepted)),
+            finished: Some(now.finished.saturating_sub(self.before.finished)),
+            dead_lettered: Some(now.dead_lettered.saturating_sub(self.before.dead_lettered)),
             left_in_journal: now.in_flight,
-            duplicates_suppressed: now.replayed,
+            duplicates_suppressed: Some(now.replayed),
             seconds: started.elapsed().as_secs_f64(),
         }
     }

@@ -138,14 +138,15 @@ impl Emitter {
             position: place.offset(),
             index: place.entry() as u32,
         };
-        let kind = if self.json { ContentType::Json } else { ContentType::Protobuf };
+        // What can't be shown as JSON goes out as it is, and says so.
+        let json = if self.json { encode_json(payload).ok() } else { None };
+        let kind = if json.is_some() { ContentType::Json } else { ContentType::Protobuf };
         let headers = Headers::new(event, id, &self.source, kind);
         let list = headers.list();
         let mut owned = OwnedHeaders::new_with_capacity(list.len());
         for (key, value) in &list {
             owned = owned.insert(Header { key, value: Some(*value) });
         }
-        let json = if self.json { encode_json(payload).ok() } else { None };
         let payload = json.as_ref().map_or(payload, String::as_bytes);
         let record =
             Record { topic: &self.topics.events, partition, key: headers.key(), payload, headers: Some(owned) };

@@ -20,6 +20,7 @@ use sluice_pipeline::{
 };
 use sluice_schemas::{
     delta::Items,
+    event::{self, ContentType, read::Change},
     frame::{self, Shipment},
     wire::Reader as Bytes,
 };
@@ -84,6 +85,8 @@ pub struct Cluster {
     /// Every shipment in the log: partition, offset and place within the frame.
     log: [Vec<(ShipmentId, u16, u64, usize)>; 2],
     events: Tail,
+    /// Content types of the events so far.
+    pub formats: BTreeSet<String>,
     told: Vec<Told>,
     /// Entries given and not asked for yet.
     pub given: [Vec<Sent>; 2],
@@ -146,6 +149,7 @@ impl Cluster {
             shipments: CARRIERS.map(|carrier| tail(names.shipments(carrier))),
             log: [Vec::new(), Vec::new()],
             events: tail(names.events()),
+            formats: BTreeSet::new(),
             told: Vec::new(),
             given: [Vec::new(), Vec::new()],
             unsettled: Vec::new(),
@@ -197,6 +201,8 @@ impl Cluster {
 
     pub fn restart(&mut self) {
         self.stop();
+        // A deployment may change how its events are written at any time.
+        self.owners.log.json_events = !self.owners.log.json_events;
         self.start();
     }
 
@@ -423,12 +429,24 @@ impl Cluster {
         }
     }
 
-    /// Every public event so far.
+    /// Every public event so far, each taken apart as its consumer would.
     pub fn events(&mut self) -> &[Told] {
         for read in self.events.new_records() {
             let header = |name: &str| read.headers.iter().find(|h| h.0 == name).unwrap().1.clone();
-            let order = header("ce_subject").parse().unwrap();
-            self.told.push(Told { id: header("ce_id"), kind: header("ce_type"), order });
+            let (subject, kind) = (header("ce_subject"), header("ce_type"));
+            let format = header("content-type");
+            let (of, is_accepted) = if format == ContentType::Json.name() {
+                let event: serde_json::Value = serde_json::from_slice(&read.payload).unwrap();
+                (event["orderId"].as_str().unwrap().to_owned(), event.get("accepted").is_some())
+            } else {
+                assert_eq!(format, ContentType::Protobuf.name());
+                let event = event::read::decode(&read.payload).unwrap();
+                (event.order_id, matches!(event.change, Some(Change::Accepted(_))))
+            };
+            assert_eq!((&read.key, &of), (&subject, &subject), "keyed by its order");
+            assert_eq!(is_accepted, kind.contains("accepted"), "{kind}");
+            self.formats.insert(format);
+            self.told.push(Told { id: header("ce_id"), kind, order: subject.parse().unwrap() });
         }
         &self.told
     }

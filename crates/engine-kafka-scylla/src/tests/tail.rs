@@ -15,6 +15,7 @@ use crate::{
 pub struct Read {
     pub partition: u16,
     pub offset: u64,
+    pub key: String,
     pub headers: Vec<(String, String)>,
     pub payload: Vec<u8>,
 }
@@ -74,6 +75,7 @@ impl Tail {
                     let record = Read {
                         partition: message.partition() as u16,
                         offset: message.offset() as u64,
+                        key: text(message.key()),
                         headers: headers.map(|h| (h.key.to_owned(), text(h.value))).collect(),
                         payload: message.payload().unwrap_or_default().to_vec(),
                     };

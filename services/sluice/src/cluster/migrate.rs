@@ -70,8 +70,9 @@ pub async fn command(args: MigrateArgs, config: Config) -> u8 {
 
 async fn run(args: &MigrateArgs, log: &LogConfig, cluster: &ClusterConfig) -> Result<Report, ClusterError> {
     let clock = SystemClock::new();
-    let mut done = topics::migrate(log, clock.now_ms()).await?;
+    // Tables first: what a newer program has left there ends this before any topic is touched.
     let schema = Store::migrate(&cluster.rows()).await?;
+    let mut done = topics::migrate(log, clock.now_ms()).await?;
     if let Some(partitions) = args.partitions.filter(|&n| n != done.deployment.partitions) {
         let changed = topics::repartition(log, partitions, clock.now_ms()).await?;
         done.widened = changed.widened;

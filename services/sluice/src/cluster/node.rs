@@ -125,6 +125,7 @@ pub struct Node {
     notifiers: JoinSet<()>,
     stop_notifiers: watch::Sender<bool>,
     background: Vec<JoinHandle<()>>,
+    takes_orders: bool,
     deployment: Deployment,
 }
 
@@ -272,6 +273,7 @@ impl Node {
             notifiers,
             stop_notifiers,
             background,
+            takes_orders: has(Role::Checkout),
             deployment: base.deployment,
         })
     }
@@ -312,17 +314,18 @@ impl Node {
         while self.notifiers.join_next().await.is_some() {}
         self.server.stop(HTTP_GRACE).await;
         let (writer, carriers, owners) = (self.writer, self.carriers, self.owners);
-        let (folds, presence, progress) = (self.folds, self.presence, self.progress);
+        let (folds, presence, progress, takes_orders) = (self.folds, self.presence, self.progress, self.takes_orders);
         let stopped = tokio::task::spawn_blocking(move || {
-            if let Some(writer) = &writer {
+            let acknowledged = writer.map(|writer| {
                 writer.close();
                 let until = Instant::now() + Duration::from_secs(5);
                 while writer.waiting_bytes() > 0 && Instant::now() < until {
                     std::thread::sleep(LOOK);
                 }
-            }
+                writer.acknowledged()
+            });
             carriers.into_iter().filter_map(Arc::into_inner).for_each(CarrierConsumer::close);
-            let counts = owners.map(Owners::stop).unwrap_or_default();
+            let counts = owners.map(Owners::stop);
             if let Some(folds) = folds {
                 let summary = folds.stop();
                 tracing::info!(?summary, "folded");
@@ -333,15 +336,16 @@ impl Node {
             }
             let left = progress.owners_lag();
             progress.stop();
-            (counts, left)
+            (acknowledged, counts, left)
         });
-        let (counts, left) = stopped.await.unwrap_or_default();
+        let (acknowledged, counts, left) = stopped.await.unwrap_or_default();
         DrainReceipt {
-            accepted: counts.accepted,
-            finished: counts.finished,
-            dead_lettered: counts.dead_lettered,
+            // Owners know an order from its repetition.
+            accepted: counts.as_ref().map(|counts| counts.accepted).or(acknowledged.filter(|_| takes_orders)),
+            finished: counts.as_ref().map(|counts| counts.finished),
+            dead_lettered: counts.as_ref().map(|counts| counts.dead_lettered),
             left_in_journal: left,
-            duplicates_suppressed: counts.replayed,
+            duplicates_suppressed: counts.as_ref().map(|counts| counts.replayed),
             seconds: started.elapsed().as_secs_f64(),
         }
     }

@@ -27,8 +27,8 @@ const EXAMPLES: &str = "\
 Examples:
   sluice rebuild --config sluice.toml        # with all nodes stopped
 
-The log is the truth and rows are its fold: nothing is lost by dropping them. Interrupted, it is run again, or the next
-status worker does the rest.";
+The log is the truth and rows are its fold: nothing is lost by dropping them, or the whole keyspace, which is created
+again. Interrupted, it is run again, or the next status worker does the rest.";
 
 /// How often a log, which nobody may be watching, says how far it is.
 const TELL: Duration = Duration::from_secs(5);
@@ -91,6 +91,8 @@ async fn run(log: LogConfig, cluster: &ClusterConfig) -> Result<Report, Box<dyn 
     let asked = log.clone();
     let deployment = tokio::task::spawn_blocking(move || topics::read_deployment(&asked)).await?;
     let deployment = deployment.map_err(ClusterError::from)?;
+    // The whole keyspace may have been dropped.
+    Store::migrate(&cluster.rows()).await.map_err(ClusterError::from)?;
     let store = Arc::new(Store::connect(&cluster.rows()).await.map_err(ClusterError::from)?);
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} records, {per_sec}, {eta} left") {
