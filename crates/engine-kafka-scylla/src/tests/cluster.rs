@@ -105,9 +105,10 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 impl Cluster {
-    pub fn new(brokers: &Brokers) -> Self {
+    /// Under a name that no other test has: they start at the same moment.
+    pub fn new(name: &str, brokers: &Brokers) -> Self {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-        let name = format!("conformance_{}_{}", std::process::id(), now_ms % 1_000_000);
+        let name = format!("{name}_{}_{}", std::process::id(), now_ms % 1_000_000);
         let mut config = LogConfig::new(brokers.kafka(), CARRIERS.into_iter().map(Arc::from).collect());
         (config.prefix, config.partitions, config.replication) = (name.clone(), PARTITIONS, 1);
         config.session_timeout = Duration::from_millis(1_500);

@@ -15,7 +15,7 @@ use crate::testing;
 #[test]
 fn conformance() {
     let Some(brokers) = testing::shared() else { return };
-    let cluster = Rc::new(RefCell::new(Cluster::new(&brokers)));
+    let cluster = Rc::new(RefCell::new(Cluster::new("conformance", &brokers)));
     let mut number = 0;
     let only = std::env::var("SLUICE_TEST_CASE").unwrap_or_default();
     for (name, case) in CASES.iter().filter(|(name, _)| name.contains(&only)) {
@@ -35,7 +35,7 @@ fn conformance() {
 #[test]
 fn a_commit_without_an_answer_is_looked_up() {
     let Some(brokers) = testing::shared() else { return };
-    let cluster = Rc::new(RefCell::new(Cluster::new(&brokers)));
+    let cluster = Rc::new(RefCell::new(Cluster::new("unanswered", &brokers)));
     for (number, committed) in (0..).zip([true, false, true, false, false, true]) {
         let mut world = World::new(&cluster, number);
         let [before, unheard, after] =
