@@ -114,7 +114,7 @@ pub fn run(args: &AppArgs) -> Result<AppReport, Box<dyn std::error::Error>> {
     let clock = SystemClock::new();
     let table = engine::carriers()?;
     let log = log_config(args);
-    let deployment = runtime.block_on(topics::migrate(&log, clock.now_ms()))?.deployment;
+    let deployment = runtime.block_on(topics::migrate(&log, clock.now_ms(), &Default::default()))?.deployment;
     let mut rows: Arc<dyn OlderRows> = Arc::new(NoRows);
     let mut folds = None;
     if let Some(node) = &args.store {

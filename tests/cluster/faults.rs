@@ -109,7 +109,8 @@ fn workers_come_and_go() {
             let next = Instant::now() + seconds(2);
             match third.take() {
                 None => {
-                    let number = run.cluster.start_spare("classify");
+                    let role = ["classify", "carrier", "status"][run.random.below(3) as usize];
+                    let number = run.cluster.start_spare(role);
                     run.cluster.ready(number);
                     third = Some(number);
                 }

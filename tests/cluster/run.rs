@@ -142,7 +142,7 @@ impl Stage {
 
     /// Two nodes that take orders, two that decide, one that tells carriers and one that shows orders.
     pub fn start_nodes(&mut self) {
-        for role in ["checkout", "checkout", "classify", "classify", "carrier", "status"] {
+        for role in ["checkout", "checkout", "classify", "classify", "carrier", "carrier", "status", "status"] {
             self.cluster.add(role);
         }
         self.cluster.all_ready();

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -17,13 +17,14 @@ use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
 use super::{
+    LOOK, PATIENCE,
     carriers::Carriers,
     client::Client,
     judge::Court,
     process::{Ended, Process, program},
     proxy::Proxy,
     setup::{Carrier, Setup},
-    wait_at_most, wait_for,
+    wait_at_most,
 };
 
 /// How long a node may take to start: the brokers may have just been started themselves.
@@ -335,10 +336,27 @@ impl Cluster {
     /// Waits until the owners have decided everything and the folds have written it.
     pub fn wait_for_no_lag(&self) {
         let number = self.of("status")[0];
-        wait_for("lag back to zero", || {
-            let lag = |topic| self.metric(number, &format!("sluice_lag_records{{topic=\"{topic}\"}}"));
-            (lag("orders") == Some(0.0) && lag("decisions") == Some(0.0)).then_some(())
-        });
+        let until = Instant::now() + PATIENCE;
+        let lag = |topic| self.metric(number, &format!("sluice_lag_records{{topic=\"{topic}\"}}"));
+        while lag("orders") != Some(0.0) || lag("decisions") != Some(0.0) {
+            assert!(Instant::now() < until, "lag back to zero: waited {PATIENCE:?} in vain\n{}", self.lags());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// What every node says of how far it is.
+    fn lags(&self) -> String {
+        let mut said = String::new();
+        for node in self.nodes.iter().filter(|node| node.process.is_some()) {
+            said.extend([&node.name, ":\n"]);
+            let Ok(answer) = Client::new(node.address, "").try_send("GET /metrics", &[], b"") else { continue };
+            let of_lag = |line: &&str| {
+                let wanted = ["sluice_lag", "sluice_fold_lag", "sluice_owner_partitions", "sluice_outbox_unsettled"];
+                wanted.iter().any(|name| line.starts_with(name))
+            };
+            answer.text().lines().filter(of_lag).for_each(|line| said.extend(["  ", line, "\n"]));
+        }
+        said
     }
 
     /// The value of a node's metric, by its whole name with labels; `None` if it isn't shown.

@@ -56,7 +56,7 @@ fn main() {
         config.partitions = PARTITIONS;
         config.replication = 1;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
-        let deployment = runtime.block_on(topics::migrate(&config, now)).unwrap().deployment;
+        let deployment = runtime.block_on(topics::migrate(&config, now, &Default::default())).unwrap().deployment;
         let topic = topics::Names::new(&config.prefix).orders();
         let writer = rate(|| written(&runtime, &config, deployment, &submissions));
         // What the writer made is what the bare loop writes, into the same partitions once more.

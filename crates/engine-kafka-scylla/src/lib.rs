@@ -1,6 +1,7 @@
 //! The engine that outgrows one machine: Kafka is the log, ScyllaDB holds the rows.
 //!
 //! * [`topics`]: names, the deployment record, and how both come to be.
+//! * [`groups`]: where consumer groups stand, and where carriers' groups begin.
 //! * [`writer`]: orders and outcomes into the orders topic.
 //! * [`store`]: rows in ScyllaDB.
 //! * [`owner`]: decides; one round is one Kafka transaction.
@@ -14,6 +15,7 @@ mod access;
 mod config;
 mod context;
 pub mod fold;
+pub mod groups;
 pub mod outbox;
 pub mod owner;
 pub mod presence;

@@ -5,14 +5,20 @@ use std::{
     io::Write as _,
     ops::{Deref, DerefMut},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         mpsc::{RecvTimeoutError, Sender, channel},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use rdkafka::{
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
 use sluice_brokers::{Brokers, Options, skipped};
+
+use crate::config::LogConfig;
 
 /// Longest use of the brokers by one test, several times what the slowest takes.
 const LONGEST: Duration = Duration::from_secs(900);
@@ -56,6 +62,22 @@ fn brokers() -> Option<&'static RwLock<Brokers>> {
             None
         }
     }
+}
+
+/// A deployment of its own at `brokers`.
+pub(crate) fn log(brokers: &Brokers, name: &str, partitions: u16, carriers: &[&str]) -> LogConfig {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let mut config = LogConfig::new(brokers.kafka(), carriers.iter().copied().map(Arc::from).collect());
+    config.prefix = format!("{name}-{}-{since}", std::process::id());
+    (config.replication, config.partitions) = (1, partitions);
+    config
+}
+
+/// Has the brokers forget `group`, which nobody is in.
+pub(crate) async fn forget(config: &LogConfig, group: &str) {
+    let admin: AdminClient<DefaultClientContext> = config.client().create().unwrap();
+    let forgotten = admin.delete_groups(&[group], &AdminOptions::new()).await.unwrap();
+    assert!(forgotten.iter().all(Result::is_ok), "{forgotten:?}");
 }
 
 /// The harness would wait for a test that hangs for ever: it ends the run instead, and says which it was.

@@ -1,7 +1,7 @@
 //! Names of topics and groups, and how they are made. The deployment itself (slots, partitions, epoch) is a record of a
 //! compacted topic of its own, so that every node goes by the same map or refuses to start.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -18,6 +18,7 @@ use crate::{
     access::meet,
     config::LogConfig,
     context::{Quiet, Reader},
+    groups::{self, Forgotten},
 };
 
 /// Longest time for one request to the brokers.
@@ -160,12 +161,48 @@ pub enum DeploymentError {
     /// It isn't what this program writes.
     #[error("the deployment record can't be read: {0}")]
     Malformed(String),
+    /// The brokers have forgotten where a carrier's notifiers are.
+    #[error(
+        "{group} has no offset in {partitions} partitions of {topic}, where {records} records are: the brokers forget a group \
+         that has had no members for offsets.retention.minutes. `sluice migrate --forgotten {carrier}=earliest` has all of them \
+         sent again, under the ids that they had; `--forgotten {carrier}=latest` none of them"
+    )]
+    Forgotten {
+        /// The carrier's id.
+        carrier: String,
+        /// The group.
+        group: String,
+        /// Its topic.
+        topic: String,
+        /// Partitions without an offset.
+        partitions: u16,
+        /// Records in them, the brokers' markers included.
+        records: u64,
+    },
+    /// A carrier's group has no offset.
+    #[error("carrier {carrier:?}: its group {group} has no offsets yet; `sluice migrate --config FILE` sets them")]
+    Unbegun {
+        /// The carrier's id.
+        carrier: String,
+        /// The group of its notifiers.
+        group: String,
+    },
+    /// A topic isn't what the deployment needs.
+    #[error("topic {topic} has {has} partitions, expected {expected} or more: it was made by something else")]
+    Narrow {
+        /// Its name.
+        topic: String,
+        /// Its partitions.
+        has: u16,
+        /// Those of the deployment.
+        expected: u16,
+    },
     /// Nodes run, or something is left to do.
     #[error("not now: {0}")]
     Busy(String),
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(KafkaError) -> DeploymentError {
+pub(crate) fn failed(what: impl Into<String>) -> impl FnOnce(KafkaError) -> DeploymentError {
     let what = what.into();
     |source| DeploymentError::Kafka { what, source }
 }
@@ -177,15 +214,22 @@ pub struct MigratedTopics {
     pub created: Vec<String>,
     /// Topics that got more partitions.
     pub widened: Vec<String>,
+    /// Groups of carriers that the brokers had forgotten, and that begin where it was said.
+    pub moved: Vec<String>,
     /// The deployment as it is now.
     pub deployment: Deployment,
 }
 
-/// Creates what is missing. Safe to repeat, and to run on two nodes at once.
+/// Creates what is missing. Safe to repeat, and to run on two nodes at once. Carriers' groups that the brokers have forgotten
+/// go on where `forgotten` says, by carrier.
 ///
 /// # Errors
 /// [`DeploymentError`]; what was created until then stays, and the next run goes on from there.
-pub async fn migrate(config: &LogConfig, now_ms: u64) -> Result<MigratedTopics, DeploymentError> {
+pub async fn migrate(
+    config: &LogConfig,
+    now_ms: u64,
+    forgotten: &BTreeMap<String, Forgotten>,
+) -> Result<MigratedTopics, DeploymentError> {
     let names = Names::new(&config.prefix);
     meet(&reader(config), &names.deployment())?;
     let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(failed("connecting"))?;
@@ -206,8 +250,18 @@ pub async fn migrate(config: &LogConfig, now_ms: u64) -> Result<MigratedTopics, 
         }
         Err(error) => return Err(error),
     };
-    created.extend(create(&admin, config, &topics(config, &names, deployment.partitions)).await?);
-    Ok(MigratedTopics { created, widened: Vec::new(), deployment })
+    let topics = topics(config, &names, deployment.partitions);
+    created.extend(create(&admin, config, &topics).await?);
+    let client: Reader = reader(config).create_with_context(Quiet).map_err(failed("connecting"))?;
+    for (topic, expected, _) in topics.into_iter().filter(|topic| !created.contains(&topic.0)) {
+        let has = width(&client, &topic).map_err(failed(format!("looking at {topic}")))?;
+        // One that somebody else has just made isn't known to every broker.
+        if (1..expected).contains(&has) {
+            return Err(DeploymentError::Narrow { topic, has, expected });
+        }
+    }
+    let moved = groups::begin(config, deployment.partitions, forgotten)?;
+    Ok(MigratedTopics { created, widened: Vec::new(), moved, deployment })
 }
 
 /// How long a topic keeps its records.
@@ -215,16 +269,16 @@ pub async fn migrate(config: &LogConfig, now_ms: u64) -> Result<MigratedTopics, 
 enum Kind {
     /// The last one by key.
     Compacted,
-    /// For good: rows are rebuilt from it.
+    /// For good: rows are rebuilt from it, or nothing else has what still waits in it, however long an outage is.
     Kept,
     /// As the brokers' default has it.
     Passing,
 }
 
 fn topics(config: &LogConfig, names: &Names, partitions: u16) -> Vec<(String, u16, Kind)> {
-    let shipments = config.carriers.iter().map(|c| (names.shipments(c), partitions, Kind::Passing));
+    let shipments = config.carriers.iter().map(|c| (names.shipments(c), partitions, Kind::Kept));
     let fixed = [
-        (names.orders(), partitions, Kind::Passing),
+        (names.orders(), partitions, Kind::Kept),
         (names.decisions(), partitions, Kind::Kept),
         (names.events(), partitions, Kind::Passing),
         (names.dead_letters(), partitions, Kind::Kept),
@@ -374,6 +428,7 @@ pub async fn repartition(config: &LogConfig, partitions: u16, now_ms: u64) -> Re
             }
         }
     }
+    groups::begin(config, partitions, &BTreeMap::new())?;
     let new = Deployment { epoch: old.epoch + 1, partitions, since_ms: now_ms, ..old };
     write_deployment(config, &new)?;
     let deployment = read_deployment(config)?;
@@ -382,7 +437,7 @@ pub async fn repartition(config: &LogConfig, partitions: u16, now_ms: u64) -> Re
         let text = format!("somebody else has just begun epoch {epoch} with {partitions} partitions");
         return Err(DeploymentError::Busy(text));
     }
-    Ok(MigratedTopics { created: Vec::new(), widened, deployment })
+    Ok(MigratedTopics { created: Vec::new(), widened, moved: Vec::new(), deployment })
 }
 
 /// How many partitions a topic has: at least those of the deployment.
@@ -419,7 +474,7 @@ fn caught_up(config: &LogConfig, names: &Names) -> Result<(), DeploymentError> {
     for (topic, group) in pairs {
         let client: Reader = reader(config).create_with_context(Quiet).map_err(failed("connecting"))?;
         let partitions = width(&client, &topic).map_err(failed(format!("looking at {topic}")))?;
-        let behind = lag(config, &topic, &group, partitions)?;
+        let behind = groups::lag(config, &topic, &group, partitions)?;
         if behind > 0 {
             let text = format!("{behind} records of {topic} wait for {group}; let the nodes catch up first");
             return Err(DeploymentError::Busy(text));
@@ -445,53 +500,47 @@ fn resolved(config: &LogConfig, topic: &str) -> Result<(), DeploymentError> {
     Ok(())
 }
 
-/// Records that `group` has not seen yet, without the brokers' own markers at the end.
-///
-/// # Errors
-/// [`DeploymentError::Kafka`].
-pub fn lag(config: &LogConfig, topic: &str, group: &str, partitions: u16) -> Result<u64, DeploymentError> {
-    let what = || format!("asking how far {group} is in {topic}");
-    let of_group: Reader = config.consumer(group).create_with_context(Quiet).map_err(failed(what()))?;
-    let records: Reader = reader(config).create_with_context(Quiet).map_err(failed(what()))?;
-    let mut list = TopicPartitionList::new();
-    for partition in 0..i32::from(partitions) {
-        list.add_partition(topic, partition);
-    }
-    let committed = of_group.committed_offsets(list, PATIENCE).map_err(failed(what()))?;
-    let mut behind = 0;
-    for element in committed.elements() {
-        let (low, high) = of_group.fetch_watermarks(topic, element.partition(), PATIENCE).map_err(failed(what()))?;
-        let at = match element.offset() {
-            Offset::Offset(at) => at.max(low),
-            _ => low,
-        };
-        if at < high {
-            behind += records_between(&records, topic, element.partition(), at, high).map_err(failed(what()))?;
-        }
-    }
-    Ok(behind)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
 
-/// Counts the records that `consumer` gets from `from` to the end; few are left when this is asked.
-fn records_between(consumer: &Reader, topic: &str, partition: i32, from: i64, high: i64) -> Result<u64, KafkaError> {
-    /// Enough to know that it isn't idle.
-    const ENOUGH: u64 = 1_000;
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(from))?;
-    consumer.assign(&list)?;
-    let mut count = 0;
-    let until = std::time::Instant::now() + PATIENCE;
-    while std::time::Instant::now() < until {
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) if message.partition() != partition => {}
-            Some(Ok(message)) if message.offset() < high && count + 1 < ENOUGH => count += 1,
-            Some(Ok(message)) => return Ok(count + u64::from(message.offset() < high)),
-            Some(Err(KafkaError::PartitionEOF(p))) if p == partition => return Ok(count),
-            // What is left of the partition before.
-            Some(Err(KafkaError::PartitionEOF(_))) | None => {}
-            Some(Err(error)) => return Err(error),
+    /// As the first version wrote it.
+    const RECORD: &str = r#"{"version":1,"epoch":3,"partitions":8,"slots":4096,"since_ms":1767225600000}"#;
+
+    #[test]
+    fn the_deployment_record_is_frozen() {
+        let deployment = parse(RECORD.as_bytes()).unwrap();
+        let expected = Deployment { version: 1, epoch: 3, partitions: 8, slots: 4_096, since_ms: 1_767_225_600_000 };
+        assert_eq!(deployment, expected);
+        assert_eq!(serde_json::to_string(&deployment).unwrap(), RECORD);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_used_is_refused() {
+        // Whatever else a newer one has.
+        let newer = parse(br#"{"version":2,"maps":[]}"#).unwrap_err();
+        assert!(matches!(newer, DeploymentError::Newer(2)), "{newer}");
+        assert!(newer.to_string().contains("this program knows 1"), "{newer}");
+        let without = |partitions: &str| RECORD.replace("\"partitions\":8", &format!("\"partitions\":{partitions}"));
+        for wrong in ["", "{}", "[]", &without("0"), &without("1025"), &without("-1"), &RECORD.replace("4096", "7")] {
+            let error = parse(wrong.as_bytes()).unwrap_err();
+            assert!(matches!(error, DeploymentError::Malformed(_)), "{wrong}: {error}");
         }
     }
-    // Not to be taken for a group that has seen everything.
-    Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
+
+    #[test]
+    fn a_topic_of_somebody_else_is_refused() {
+        let Some(brokers) = testing::shared() else { return };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let config = testing::log(&brokers, "narrow", 3, &["north"]);
+        let admin: AdminClient<DefaultClientContext> = config.client().create().unwrap();
+        let topic = Names::new(&config.prefix).events();
+        runtime.block_on(create(&admin, &config, &[(topic.clone(), 2, Kind::Passing)])).unwrap();
+        let error = runtime.block_on(migrate(&config, 1, &BTreeMap::new())).unwrap_err();
+        assert!(
+            matches!(&error, DeploymentError::Narrow { topic: of, has: 2, expected: 3 } if *of == topic),
+            "{error}"
+        );
+    }
 }

@@ -123,7 +123,7 @@ impl Cluster {
         let mut config = LogConfig::new(brokers.kafka(), Vec::new());
         (config.prefix, config.partitions, config.replication) = (name.clone(), PARTITIONS, 1);
         config.session_timeout = Duration::from_secs(6);
-        let deployment = topics::migrate(&config, now_ms()).await.unwrap().deployment;
+        let deployment = topics::migrate(&config, now_ms(), &Default::default()).await.unwrap().deployment;
         let mut rows = StoreConfig::new(vec![brokers.store().to_owned()], name);
         (rows.replication, rows.request_timeout) = (1, Duration::from_secs(3));
         Store::migrate(&rows).await.unwrap();
@@ -199,7 +199,7 @@ impl Cluster {
 
     fn lag(&self) -> u64 {
         let names = Names::new(&self.config.prefix);
-        topics::lag(&self.config, &names.decisions(), &names.status(), PARTITIONS).unwrap()
+        crate::groups::lag(&self.config, &names.decisions(), &names.status(), PARTITIONS).unwrap()
     }
 
     /// As if nothing had ever been folded.

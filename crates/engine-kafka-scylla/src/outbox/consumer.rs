@@ -15,6 +15,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
+    topic_partition_list::TopicPartitionListElem,
     types::RDKafkaRespErr,
 };
 
@@ -241,6 +242,12 @@ impl Member {
             let answer = client.committed_offsets(ask, COMMITTED);
             let answer = answer.and_then(|list| list.elements().iter().try_for_each(|e| e.error()).map(|()| list));
             match answer {
+                Ok(list) if list.elements().iter().any(|e| self.is_forgotten(e)) => {
+                    if !std::mem::replace(&mut told, true) {
+                        let topic = &shared.topic;
+                        tracing::error!(topic, "the group has no offset; stop the nodes and run `sluice migrate`");
+                    }
+                }
                 Ok(list) => return Some(list.elements().iter().map(|e| self.resume(e)).collect()),
                 Err(error) if !told => {
                     told = true;
@@ -254,7 +261,12 @@ impl Member {
         }
     }
 
-    fn resume(&self, element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>) -> (i32, Option<i64>, Mark) {
+    /// Nobody but an operator can say where the group is to begin: see [`crate::groups`].
+    fn is_forgotten(&self, element: &TopicPartitionListElem<'_>) -> bool {
+        element.partition() < i32::from(self.0.partitions) && !matches!(element.offset(), Offset::Offset(_))
+    }
+
+    fn resume(&self, element: &TopicPartitionListElem<'_>) -> (i32, Option<i64>, Mark) {
         let partition = element.partition();
         let Offset::Offset(offset) = element.offset() else { return (partition, None, Mark::default()) };
         let mark = Mark::parse(element.metadata()).unwrap_or_else(|| {

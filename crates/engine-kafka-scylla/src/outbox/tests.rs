@@ -26,6 +26,7 @@ use tokio::runtime::Runtime;
 use super::{CarrierConsumer, KafkaOutbox, OutboxOptions};
 use crate::{
     config::LogConfig,
+    groups::Forgotten,
     testing,
     topics::{self, Names},
     writer::{OutcomeWriter, Writer},
@@ -53,7 +54,7 @@ impl World {
         (config.replication, config.partitions, config.linger) = (1, partitions, linger);
         config.session_timeout = Duration::from_secs(6);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let deployment = runtime.block_on(topics::migrate(&config, now_ms)).unwrap().deployment;
+        let deployment = runtime.block_on(topics::migrate(&config, now_ms, &Default::default())).unwrap().deployment;
         let writer = Writer::start(&config, deployment).unwrap();
         let outcomes = OutcomeWriter::new(writer.clone());
         let producer = config.producer().create().unwrap();
@@ -194,6 +195,11 @@ struct Taken {
     maybe_sent: bool,
 }
 
+/// What is committed of a partition that nothing was settled of.
+fn begun() -> Option<(i64, String)> {
+    Some((0, String::new()))
+}
+
 fn numbers(taken: &[Taken]) -> Vec<u64> {
     taken.iter().map(|t| t.number).collect()
 }
@@ -235,6 +241,27 @@ fn entries_come_in_order_with_their_bytes() {
     assert!(matches!(world.poll(&mut outbox, 10, PATIENCE), Some(Err(LogError::Closed))));
 }
 
+/// What the carrier was told before is known to the group alone.
+#[test]
+fn a_group_that_was_forgotten_gives_nothing() {
+    let Some((_brokers, world)) = world("forgotten", 1) else { return };
+    world.write(0, 0..10);
+    let group = Names::new(&world.config.prefix).notifiers(CARRIER);
+    world.runtime.block_on(testing::forget(&world.config, &group));
+    let consumer = world.start(OutboxOptions::default());
+    let mut outbox = consumer.outbox();
+    assert!(world.poll(&mut outbox, 10, Duration::from_secs(5)).is_none());
+    consumer.close();
+    assert_eq!(world.committed(0), None);
+    world
+        .runtime
+        .block_on(topics::migrate(&world.config, 1, &[(CARRIER.to_owned(), Forgotten::Earliest)].into()))
+        .unwrap();
+    let consumer = world.start(OutboxOptions::default());
+    assert_eq!(world.take(&mut consumer.outbox(), 10, 10).len(), 10);
+    consumer.close();
+}
+
 #[test]
 fn a_small_buffer_pauses_and_loses_nothing() {
     let Some((_brokers, world)) = world("pause", 2) else { return };
@@ -269,7 +296,7 @@ fn offsets_are_committed_once_outcomes_are_durable() {
         if ledger.settled() >= 15 {
             break;
         }
-        assert_eq!(committed, None);
+        assert_eq!(committed, begun());
         looked += 1;
     }
     assert!(looked > 1, "it looked while they were not durable");
@@ -294,7 +321,7 @@ fn a_restart_resumes_after_what_was_settled() {
     drop(outbox);
     consumer.close();
     assert_eq!(world.committed(0), Some((1, "v1;settled=5".to_owned())));
-    assert_eq!(world.committed(1), None);
+    assert_eq!(world.committed(1), begun());
 
     let consumer = world.start(OutboxOptions::default());
     let mut outbox = consumer.outbox();
@@ -322,7 +349,7 @@ fn mark(world: &World, outbox: &mut KafkaOutbox, position: u64) {
     outbox.mark_sending(position);
     until("the mark rises", || outbox.sending_mark() >= position);
     assert_eq!(outbox.sending_mark(), position);
-    assert!(world.committed(0).is_some() || world.committed(1).is_some(), "it is durable by then");
+    assert!(world.committed(0) != begun() || world.committed(1) != begun(), "it is durable by then");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
-use rdkafka::{Offset, TopicPartitionList, consumer::Consumer};
+use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 use sluice_pipeline::{LogError, Runner};
 
 use super::{
@@ -36,7 +36,11 @@ impl Worker {
                 Change::Unclear(numbers) => {
                     tracing::info!(?numbers, "read back after a commit without an answer");
                     self.park(numbers);
-                    self.read_back(numbers)
+                    // The brokers have ended it once they take a successor.
+                    self.world().and_then(|world| {
+                        world.emitter.borrow_mut().transactions.abort(PATIENCE)?;
+                        self.assigned(numbers)
+                    })
                 }
             };
             if let Err(error) = done {
@@ -49,36 +53,68 @@ impl Worker {
     fn park(&mut self, numbers: &[u16]) {
         for &number in numbers {
             if let Some(mut part) = self.parts.remove(&number) {
+                (part.waits, part.paused) = (false, false);
                 part.runner.log().park();
                 self.parked.insert(number, (part, Instant::now()));
             }
         }
     }
 
-    /// Goes on where the group stands, whatever became of the last transaction.
-    fn read_back(&mut self, numbers: &[u16]) -> Result<(), RoundError> {
-        // The brokers have ended it once they take a successor.
-        self.world()?.emitter.borrow_mut().transactions.abort(PATIENCE)?;
+    /// Where the group stands in partitions that this member was given: from there on it reads, whatever it has polled before.
+    /// Those that it has lost meanwhile are left out; they are revoked next.
+    ///
+    /// If the brokers have forgotten the group, its decisions say.
+    fn begin(&self, world: &World, numbers: &[u16]) -> Result<Vec<(u16, u64)>, RoundError> {
         let topic = Names::new(&self.config.log.prefix).orders();
         let mut list = TopicPartitionList::new();
         for &number in numbers {
             list.add_partition(&topic, i32::from(number));
         }
+        let mut begun = Vec::with_capacity(numbers.len());
         for element in self.consumer.committed_offsets(list, PATIENCE)?.elements() {
             element.error()?;
-            let offset = match element.offset() {
-                Offset::Offset(offset) => Offset::Offset(offset),
-                _ => Offset::Beginning,
+            let number = element.partition() as u16;
+            let next = match element.offset() {
+                Offset::Offset(offset) => offset.unsigned_abs(),
+                _ => rebuild::decided(world, number)?,
             };
-            if let Err(error) = self.consumer.seek(&topic, element.partition(), offset, PATIENCE) {
-                // One that isn't ours any more is revoked next.
-                if self.is_assigned(element.partition() as u16) {
+            if let Err(error) = self.fetch(number, next) {
+                if self.is_assigned(number) {
                     return Err(error.into());
                 }
-                tracing::debug!(%error, number = element.partition(), "the partition is gone");
+                tracing::debug!(%error, number, "the partition is gone");
+                continue;
+            }
+            begun.push((number, next));
+        }
+        Ok(begun)
+    }
+
+    /// Goes on fetching a partition, from `next`.
+    fn fetch(&self, number: u16, next: u64) -> Result<(), KafkaError> {
+        let topic = Names::new(&self.config.log.prefix).orders();
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&topic, i32::from(number));
+        self.consumer.resume(&list)?;
+        // A pause throws away what was fetched ahead, and may forget a seek before it.
+        self.consumer.seek(&topic, i32::from(number), Offset::Offset(next as i64), PATIENCE)
+    }
+
+    /// Stops fetching what can't be decided now: the backlog stays with the brokers.
+    pub(super) fn pause_what_waits(&mut self) {
+        let topic = Names::new(&self.config.log.prefix).orders();
+        let turned = |(_, part): &(&u16, &Part)| part.waits != part.paused;
+        let turned: Vec<_> = self.parts.iter().filter(turned).map(|(&n, part)| (n, part.waits, part.next)).collect();
+        for (number, waits, next) in turned {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&topic, i32::from(number));
+            let done = if waits { self.consumer.pause(&list) } else { self.fetch(number, next) };
+            match (done, self.parts.get_mut(&number)) {
+                (Ok(()), Some(part)) => part.paused = waits,
+                (Ok(()), None) => {}
+                (Err(error), _) => tracing::debug!(%error, number, waits, "a partition can't be paused or resumed now"),
             }
         }
-        self.assigned(numbers)
     }
 
     fn assigned(&mut self, numbers: &[u16]) -> Result<(), RoundError> {
@@ -92,12 +128,12 @@ impl Worker {
         let world = self.world()?;
         let new = numbers.iter().copied().filter(|n| !self.parts.contains_key(n));
         let (new, beyond): (Vec<u16>, Vec<u16>) = new.partition(|&n| n < self.config.deployment.partitions);
-        for number in beyond {
+        for (number, _) in self.begin(&world, &beyond)? {
             // Topics may have more partitions than the map: there nothing is decided, and what comes is handed on.
             self.parts.insert(number, self.fresh(number, &world));
         }
-        let token = rebuild::barrier(&world, &new)?;
-        for number in new {
+        let barrier = rebuild::barrier(&world, &new)?;
+        for (number, next) in self.begin(&world, &new)? {
             let started = Instant::now();
             // Without it, everything that was ever decided would have to be read.
             let unknown = || LogError::Store("how far the rows are isn't known yet".into());
@@ -106,7 +142,10 @@ impl Worker {
                 Some((part, at)) if at.elapsed() < PARKED => part,
                 _ => self.fresh(number, &world),
             };
-            part.known = rebuild::catch_up(&world, number, part.known, folded, token, part.runner.log())?;
+            let waiting_ms = rebuild::oldest_waiting(&world, number, next)?;
+            let since = rebuild::Since { known: part.known, folded, waiting_ms };
+            part.next = next;
+            part.known = rebuild::catch_up(&world, number, since, &barrier, part.runner.log())?;
             tracing::info!(number, seconds = started.elapsed().as_secs_f64(), "partition ready");
             self.parts.insert(number, part);
         }
@@ -116,6 +155,13 @@ impl Worker {
     fn fresh(&self, number: u16, world: &Rc<World>) -> Part {
         let log = KafkaLog::new(number, Rc::clone(world));
         let (health, clock) = (Arc::clone(&self.config.health), Arc::clone(&self.config.clock));
-        Part { runner: Runner::new(log, (self.stages)(), health, clock), known: 0, frozen: 0, waits: false }
+        Part {
+            runner: Runner::new(log, (self.stages)(), health, clock),
+            known: 0,
+            frozen: 0,
+            waits: false,
+            paused: false,
+            next: 0,
+        }
     }
 }

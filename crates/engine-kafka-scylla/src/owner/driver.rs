@@ -43,6 +43,16 @@ impl Driver {
         self.worker.parts.keys().copied().collect()
     }
 
+    /// True if it has to wait for the store in any partition.
+    pub(crate) fn waits(&self) -> bool {
+        self.worker.parts.values().any(|part| part.waits)
+    }
+
+    /// Records that were polled and are not decided.
+    pub(crate) fn held(&mut self) -> usize {
+        self.worker.parts.values_mut().map(|part| part.runner.log().held()).sum()
+    }
+
     /// Polls until it holds everything below these offsets, so that one transaction decides it.
     pub(crate) fn hold(&mut self, due: &[(u16, u64)], until: Instant) {
         while !due.iter().all(|(number, end)| {

@@ -1,13 +1,14 @@
 //! What a transaction writes: decisions in frames, shipments in frames for each carrier, one record a public event, and
 //! dead letters. Buffers are reused; a frame goes out when it is full or its batch is over.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord},
 };
+use sluice_pipeline::additions::{Sink, Subject};
 use sluice_schemas::{
     event::{ContentType, Encoded, EventId, Headers, read::encode_json},
     frame::{self, Decision, Place, Shipment},
@@ -148,8 +149,14 @@ impl Emitter {
             owned = owned.insert(Header { key, value: Some(*value) });
         }
         let payload = json.as_ref().map_or(payload, String::as_bytes);
-        let record =
-            Record { topic: &self.topics.events, partition, key: headers.key(), payload, headers: Some(owned) };
+        let record = Record {
+            topic: &self.topics.events,
+            partition,
+            key: headers.key(),
+            payload,
+            headers: Some(owned),
+            at_ms: None,
+        };
         let sent = send(self.transactions.producer(), record);
         self.note(sent);
     }
@@ -167,14 +174,17 @@ impl Emitter {
             key: order_id.as_bytes(),
             payload: bytes,
             headers: Some(headers),
+            at_ms: None,
         };
         let sent = send(self.transactions.producer(), record);
         self.note(sent);
     }
 
-    /// Hands inputs of an older epoch on to the partition that decides about them now.
-    pub(crate) fn forward(&mut self, partition: u16, frame: &[u8]) {
-        let sent = send(self.transactions.producer(), record(&self.topics.orders, partition, frame));
+    /// Hands inputs of an older epoch on to the partition that decides about them now. They keep the time when they were
+    /// first written, ms since the Unix epoch: it says how far back their owner has to look for what they repeat.
+    pub(crate) fn forward(&mut self, partition: u16, frame: &[u8], at_ms: u64) {
+        let record = Record { at_ms: i64::try_from(at_ms).ok(), ..record(&self.topics.orders, partition, frame) };
+        let sent = send(self.transactions.producer(), record);
         self.note(sent);
     }
 
@@ -185,16 +195,41 @@ impl Emitter {
     }
 }
 
+/// The requests of one commit, as the encoder hands them over.
+#[derive(Default)]
+pub(crate) struct Requests {
+    pub(crate) placed: usize,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) all: Vec<(u16, Subject, Range<usize>)>,
+}
+
+impl Sink for Requests {
+    fn place(&mut self, _: &[u8]) -> usize {
+        self.placed += 1;
+        self.placed - 1
+    }
+
+    fn delta(&mut self, _: Subject, _: &[u8]) {}
+
+    fn request(&mut self, carrier: u16, subject: Subject, delta: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(delta);
+        self.all.push((carrier, subject, start..self.bytes.len()));
+    }
+}
+
 struct Record<'a> {
     topic: &'a str,
     partition: u16,
     key: &'a [u8],
     payload: &'a [u8],
     headers: Option<OwnedHeaders>,
+    /// Now, if absent.
+    at_ms: Option<i64>,
 }
 
 fn record<'a>(topic: &'a str, partition: u16, payload: &'a [u8]) -> Record<'a> {
-    Record { topic, partition, key: &[], payload, headers: None }
+    Record { topic, partition, key: &[], payload, headers: None, at_ms: None }
 }
 
 fn send(producer: &BaseProducer<Quiet>, record: Record<'_>) -> Result<(), KafkaError> {
@@ -202,6 +237,9 @@ fn send(producer: &BaseProducer<Quiet>, record: Record<'_>) -> Result<(), KafkaE
         BaseRecord::to(record.topic).partition(i32::from(record.partition)).payload(record.payload);
     if !record.key.is_empty() {
         next = next.key(record.key);
+    }
+    if let Some(at_ms) = record.at_ms {
+        next = next.timestamp(at_ms);
     }
     if let Some(headers) = record.headers {
         next = next.headers(headers);

@@ -9,7 +9,7 @@ use hashbrown::HashSet;
 use sluice_domain::{Class, Fingerprint, OrderId, order_state::class_of_row};
 use sluice_pipeline::{
     Batch, BatchView, Clock, CommitError, Effects, Index, Log, LogError, Rows, Verdict,
-    additions::{Addition, Additions, Settles, Sink, Subject},
+    additions::{Addition, Additions, Settles, Subject},
     batch::InputKind,
 };
 use sluice_schemas::{
@@ -23,7 +23,7 @@ use sluice_schemas::{
 
 use super::{
     Counts, OlderRows,
-    emit::Emitter,
+    emit::{Emitter, Requests},
     fetch::{Fetcher, copy_order},
     overlay::Overlay,
     runs::Runs,
@@ -36,7 +36,15 @@ const RECENT_BYTES: usize = 2 << 20;
 /// A frame of the orders topic.
 pub(crate) struct Frame {
     pub(crate) offset: u64,
+    /// When it was written, ms since the Unix epoch.
+    pub(crate) at_ms: u64,
     pub(crate) bytes: Vec<u8>,
+}
+
+/// The time before which nothing was decided that a retry written at `at_ms` may repeat: an order may be placed the window
+/// of `placed_at` ahead of its acceptance, and its retries come until that window after. With a minute for clocks.
+pub(crate) fn window_from(at_ms: u64, window_ms: u64) -> u64 {
+    at_ms.saturating_sub(2 * window_ms + 60_000)
 }
 
 /// What the partitions of one thread share.
@@ -66,6 +74,8 @@ pub(crate) struct KafkaLog {
     /// Decided and committed, oldest first.
     recent: VecDeque<Frame>,
     recent_bytes: usize,
+    /// Everything that was written until then is decided, ms since the Unix epoch.
+    reached_ms: u64,
     /// Entries that the transaction added to the index.
     noted: Vec<(Fingerprint, u64)>,
     counts: Counts,
@@ -83,29 +93,6 @@ pub(crate) struct KafkaLog {
     event: Vec<u8>,
 }
 
-/// The requests of one commit, as the encoder hands them over.
-#[derive(Default)]
-struct Requests {
-    placed: usize,
-    bytes: Vec<u8>,
-    all: Vec<(u16, Subject, Range<usize>)>,
-}
-
-impl Sink for Requests {
-    fn place(&mut self, _: &[u8]) -> usize {
-        self.placed += 1;
-        self.placed - 1
-    }
-
-    fn delta(&mut self, _: Subject, _: &[u8]) {}
-
-    fn request(&mut self, carrier: u16, subject: Subject, delta: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(delta);
-        self.all.push((carrier, subject, start..self.bytes.len()));
-    }
-}
-
 impl KafkaLog {
     pub(crate) fn new(partition: u16, world: Rc<World>) -> Self {
         let overlay = Overlay::new(world.config.overlay_bytes);
@@ -119,6 +106,7 @@ impl KafkaLog {
             taken: VecDeque::new(),
             recent: VecDeque::new(),
             recent_bytes: 0,
+            reached_ms: 0,
             noted: Vec::new(),
             counts: Counts::default(),
             places: Vec::new(),
@@ -159,6 +147,12 @@ impl KafkaLog {
         self.inbox.back().map(|frame| frame.offset + 1)
     }
 
+    /// Records that were polled and are not decided.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.inbox.len()
+    }
+
     /// Forgets the orders that are kept for retries: from now on they are read back.
     #[cfg(test)]
     pub(crate) fn forget_recent(&mut self) {
@@ -171,6 +165,7 @@ impl KafkaLog {
         self.overlay.commit();
         self.noted.clear();
         for frame in self.taken.drain(..) {
+            self.reached_ms = frame.at_ms;
             self.recent_bytes += frame.bytes.len();
             self.recent.push_back(frame);
         }
@@ -218,11 +213,10 @@ impl KafkaLog {
         Ok(())
     }
 
-    /// Forgets runs that no retry can ask for.
+    /// Forgets runs that no retry can ask for: none that comes now, and none that waits here or in the topic.
     pub(crate) fn expire(&mut self, now_ms: u64) {
-        // An order may be placed W ahead of its acceptance, and its retries come until W after that.
-        let kept = 2 * self.world.config.window_ms + 60_000;
-        for number in self.runs.expire(now_ms.saturating_sub(kept)) {
+        let before_ms = window_from(self.reached_ms.min(now_ms), self.world.config.window_ms);
+        for number in self.runs.expire(before_ms) {
             self.index.expire(number);
         }
     }
@@ -258,7 +252,7 @@ impl KafkaLog {
             };
             let owner = self.world.deployment.partition(id);
             if owner != self.partition {
-                self.hand_on(owner, epoch, input);
+                self.hand_on(owner, epoch, input, frame.at_ms);
                 continue;
             }
             match input {
@@ -291,7 +285,7 @@ impl KafkaLog {
         false
     }
 
-    fn hand_on(&self, owner: u16, epoch: u16, input: Input<'_>) {
+    fn hand_on(&self, owner: u16, epoch: u16, input: Input<'_>, at_ms: u64) {
         tracing::info!(from = self.partition, to = owner, epoch, "an input of an older epoch is handed on");
         let mut frame = Vec::new();
         frame::start(&mut frame, self.world.deployment.epoch);
@@ -299,7 +293,7 @@ impl KafkaLog {
             Input::Placed(record) => frame::put_placed(&mut frame, record),
             Input::Outcome(outcome) => frame::put_outcome(&mut frame, outcome),
         }
-        self.world.emitter.borrow_mut().forward(owner, &frame);
+        self.world.emitter.borrow_mut().forward(owner, &frame, at_ms);
     }
 
     /// The row of an outcome's order as it was before the batch.

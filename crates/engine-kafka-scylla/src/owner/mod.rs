@@ -188,11 +188,17 @@ impl ClientContext for Rebalances {
 }
 
 impl ConsumerContext for Rebalances {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let numbers = |list: &TopicPartitionList| list.elements().iter().map(|e| e.partition() as u16).collect();
         let change = match rebalance {
             Rebalance::Assign(list) => Change::Assigned(numbers(list)),
-            Rebalance::Revoke(list) => Change::Revoked(numbers(list)),
+            Rebalance::Revoke(list) => {
+                // What is paused when it goes would still be paused when it comes back.
+                if let Err(error) = consumer.resume(list) {
+                    tracing::debug!(%error, "resuming what goes");
+                }
+                Change::Revoked(numbers(list))
+            }
             Rebalance::Error(_) => return,
         };
         self.0.lock().push(change);
@@ -201,8 +207,10 @@ impl ConsumerContext for Rebalances {
 
 fn consumer(config: &LogConfig) -> Result<BaseConsumer<Rebalances>, KafkaError> {
     let names = Names::new(&config.prefix);
-    let consumer: BaseConsumer<Rebalances> =
-        config.consumer(&names.owners()).create_with_context(Rebalances::default())?;
+    let mut client = config.consumer(&names.owners());
+    // Long enough to read back what a long outage has left; a process that died is noticed by its session.
+    client.set("max.poll.interval.ms", "1800000");
+    let consumer: BaseConsumer<Rebalances> = client.create_with_context(Rebalances::default())?;
     consumer.subscribe(&[&names.orders()])?;
     Ok(consumer)
 }
@@ -223,6 +231,10 @@ struct Part {
     frozen: u64,
     /// The overlay is full of what the store doesn't have.
     waits: bool,
+    /// Nothing is fetched while it waits.
+    paused: bool,
+    /// Offset behind the last record that was taken.
+    next: u64,
 }
 
 struct Worker {
@@ -310,7 +322,9 @@ impl Worker {
         self.rebalance()?;
         if self.looked_after.elapsed() >= HOUSEKEEPING {
             self.looked_after = Instant::now();
-            self.look_after()?;
+            let looked_after = self.look_after();
+            self.pause_what_waits();
+            looked_after?;
         }
         if self.parts.values_mut().all(|p| p.waits || p.runner.log().is_idle()) {
             return Ok(None);
@@ -419,7 +433,8 @@ impl Worker {
         match polled {
             Ok(message) => {
                 let (number, bytes) = (message.partition() as u16, message.payload().unwrap_or_default().to_vec());
-                let frame = Frame { offset: message.offset() as u64, bytes };
+                let at_ms = message.timestamp().to_millis().unwrap_or(0).unsigned_abs();
+                let frame = Frame { offset: message.offset() as u64, at_ms, bytes };
                 let len = frame.bytes.len();
                 drop(message);
                 // A partition that was just assigned is not built up yet. One that was taken away and given back between
@@ -431,7 +446,10 @@ impl Worker {
                     // It was polled before its partition was read back, which begins with what comes before it. And comes
                     // to it again.
                     _ if unclear.contains(&number) => 0,
+                    // It was sought, and is here already.
+                    Some(part) if frame.offset < part.next => 0,
                     Some(part) => {
+                        part.next = frame.offset + 1;
                         part.runner.log().push(frame);
                         len
                     }

@@ -1,6 +1,9 @@
 //! Builds up a partition that was just assigned: duplicate index and overlay from its committed decisions.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     Message, Offset, TopicPartitionList,
@@ -17,7 +20,7 @@ use sluice_schemas::{
 
 use super::{
     RoundError,
-    log::{KafkaLog, World},
+    log::{KafkaLog, World, window_from},
 };
 use crate::{
     context::{Quiet, Reader},
@@ -27,10 +30,22 @@ use crate::{
 /// A partition's decisions must come within this time of each other.
 const STALL: Duration = Duration::from_secs(60);
 
-/// Writes a barrier into the decisions of `partitions`, in one transaction, and gives its token.
-pub(super) fn barrier(world: &World, partitions: &[u16]) -> Result<[u8; 16], RoundError> {
+/// What was written into the decisions of some partitions, so that it can be told when they are read to their end.
+pub(super) struct Barrier {
+    token: [u8; 16],
+    /// It stands at or behind this offset, by partition.
+    behind: HashMap<u16, u64>,
+}
+
+/// Writes a barrier into the decisions of `partitions`, in one transaction.
+pub(super) fn barrier(world: &World, partitions: &[u16]) -> Result<Barrier, RoundError> {
     let token = super::token().to_be_bytes();
     let topic = Names::new(&world.config.prefix).decisions();
+    let mut behind = HashMap::new();
+    for &partition in partitions {
+        let (_, end) = world.ends.fetch_watermarks(&topic, i32::from(partition), PATIENCE)?;
+        behind.insert(partition, end.unsigned_abs());
+    }
     let mut bytes = Vec::new();
     frame::start(&mut bytes, world.deployment.epoch);
     Decision::Barrier { token }.put(&mut bytes);
@@ -41,24 +56,82 @@ pub(super) fn barrier(world: &World, partitions: &[u16]) -> Result<[u8; 16], Rou
         transactions.producer().send(record).map_err(|(error, _)| error)?;
     }
     transactions.commit()?;
-    Ok(token)
+    Ok(Barrier { token, behind })
+}
+
+/// When the oldest record of orders was written that `partition`'s owners have not decided, ms since the Unix epoch; now if
+/// none waits. `from` is their group's offset.
+pub(super) fn oldest_waiting(world: &World, partition: u16, from: u64) -> Result<u64, RoundError> {
+    let topic = Names::new(&world.config.prefix).orders();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&topic, i32::from(partition), Offset::Offset(from as i64))?;
+    // What an open transaction hides waits as well.
+    let consumer = &world.ends;
+    consumer.assign(&list)?;
+    let asked = Instant::now();
+    let found = loop {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) if message.partition() == i32::from(partition) => {
+                break Ok(message.timestamp().to_millis().unwrap_or(0).unsigned_abs().min(world.clock.now_ms()));
+            }
+            Some(Err(KafkaError::PartitionEOF(p))) if p == i32::from(partition) => break Ok(world.clock.now_ms()),
+            Some(Ok(_) | Err(_)) | None if asked.elapsed() < STALL => {}
+            Some(Ok(_) | Err(_)) | None => break Err(stalled("looking for what waits in", partition)),
+        }
+    };
+    consumer.unassign()?;
+    found
+}
+
+/// The offset of orders behind the last input of `partition` that a decision stands for: its owners decide in order. 0 if
+/// there is none.
+pub(super) fn decided(world: &World, partition: u16) -> Result<u64, RoundError> {
+    let consumer: Reader = reader(&world.config).create_with_context(Quiet)?;
+    let topic = Names::new(&world.config.prefix).decisions();
+    let (low, high) = consumer.fetch_watermarks(&topic, i32::from(partition), PATIENCE)?;
+    let (low, high) = (low.unsigned_abs(), high.unsigned_abs());
+    let mut back = 64;
+    loop {
+        let (from, mut decided) = (high.saturating_sub(back).max(low), 0);
+        read(world, &consumer, partition, from, None, &mut |_, decision| {
+            if let Decision::New { source, .. } | Decision::Added { source, .. } = decision {
+                decided = decided.max(source.offset() + 1);
+            }
+            Ok(())
+        })?;
+        // The last ones may be barriers alone.
+        if decided > 0 || from == low {
+            tracing::info!(partition, decided, "the group has no offset; its decisions say where it was");
+            return Ok(decided);
+        }
+        back *= 16;
+    }
+}
+
+/// From where decisions matter to the owner of a partition.
+#[derive(Clone, Copy)]
+pub(super) struct Since {
+    /// What came before is in the log's memory, if above 0: the rest doesn't matter then.
+    pub(super) known: u64,
+    /// The rows of what came before are in the store.
+    pub(super) folded: u64,
+    /// When the oldest order was written that is still to be decided: what it may repeat must be in the index.
+    pub(super) waiting_ms: u64,
 }
 
 /// Reads the decisions of `partition` up to the barrier into `log`, from where they matter; gives the offset behind it.
 ///
-/// They matter from `known` on if that is above 0 (what came before is in `log`), else from the fold's offset and as far
-/// back as a retry may ask. If the slots were dealt out anew since then, all partitions are asked for their index entries,
-/// those that the map no longer has too.
+/// If the slots were dealt out anew since then, all partitions are asked for their index entries, those that the map no
+/// longer has too.
 pub(super) fn catch_up(
     world: &World,
     partition: u16,
-    known: u64,
-    folded: u64,
-    token: [u8; 16],
+    since: Since,
+    barrier: &Barrier,
     log: &mut KafkaLog,
 ) -> Result<u64, RoundError> {
-    let now_ms = world.clock.now_ms();
-    let window_from = now_ms.saturating_sub(2 * world.config.window_ms + 60_000);
+    let Since { known, folded, waiting_ms } = since;
+    let window_from = window_from(waiting_ms, world.config.window_ms);
     let consumer: Reader = reader(&world.config).create_with_context(Quiet)?;
     if known == 0 && world.deployment.epoch > 1 && world.deployment.since_ms > window_from {
         let width = topics::width(&consumer, &Names::new(&world.config.prefix).decisions())?;
@@ -68,11 +141,14 @@ pub(super) fn catch_up(
         }
     }
     let from = match known {
-        0 => first_since(world, &consumer, partition, window_from)?.min(folded),
+        // The fold may have passed the barrier by now.
+        0 => first_since(world, &consumer, partition, window_from)?
+            .min(folded)
+            .min(barrier.behind.get(&partition).copied().unwrap_or(0)),
         known => known,
     };
-    read(world, &consumer, partition, from, Some(token), &mut |offset, decision| {
-        index(log, world, partition, decision);
+    read(world, &consumer, partition, from, Some(barrier.token), &mut |offset, decision| {
+        index(log, world, partition, decision)?;
         // What `log` has from before may begin rows that the fold has passed since: a row must have all that follows.
         let below_fold = known == 0 && offset < folded;
         match decision {
@@ -89,23 +165,22 @@ pub(super) fn catch_up(
             log.overlay.freeze(offset + 1);
             log.overlay.trim(Some(folded));
         }
-    })
-    .and_then(|end| {
-        while log.index.len() >= world.config.index_entries {
-            log.spill(now_ms)?;
-        }
-        Ok(end)
+        Ok(())
     })
 }
 
 /// Adds a new order to the index, if this partition decides for it now.
-fn index(log: &mut KafkaLog, world: &World, partition: u16, decision: Decision<'_>) {
-    let Decision::New { source, record, .. } = decision else { return };
+fn index(log: &mut KafkaLog, world: &World, partition: u16, decision: Decision<'_>) -> Result<(), LogError> {
+    let Decision::New { source, record, .. } = decision else { return Ok(()) };
     if let Ok(order) = OrderRef::decode(record)
         && world.deployment.partition(OrderId(order.id)) == partition
     {
         log.index.insert(Fingerprint(order.fingerprint()), source.0);
     }
+    if log.index.len() >= world.config.index_entries {
+        log.spill(world.clock.now_ms())?;
+    }
+    Ok(())
 }
 
 /// Offset of the first decision written at or after `from_ms`; the end if there is none.
@@ -130,7 +205,7 @@ fn read(
     partition: u16,
     from: u64,
     token: Option<[u8; 16]>,
-    each: &mut dyn FnMut(u64, Decision<'_>),
+    each: &mut dyn FnMut(u64, Decision<'_>) -> Result<(), LogError>,
 ) -> Result<u64, RoundError> {
     let topic = Names::new(&world.config.prefix).decisions();
     let mut list = TopicPartitionList::new();
@@ -155,13 +230,17 @@ fn read(
         for decision in decisions {
             match decision {
                 Ok(Decision::Barrier { token: found }) if Some(found) == token => return Ok(end),
-                Ok(decision) => each(message.offset() as u64, decision),
+                Ok(decision) => each(message.offset() as u64, decision)?,
                 Err(error) => {
                     tracing::error!(partition, offset = message.offset(), %error, "the rest of a record is skipped");
                 }
             }
         }
     }
+    Err(stalled("reading back the decisions of", partition))
+}
+
+fn stalled(what: &str, partition: u16) -> RoundError {
     let timeout = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
-    Err(LogError::Store(format!("reading back the decisions of partition {partition}: {timeout}")).into())
+    LogError::Store(format!("{what} partition {partition}: {timeout}")).into()
 }

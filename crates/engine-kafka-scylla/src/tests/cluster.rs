@@ -2,8 +2,11 @@
 //! a fold, and notifiers' outboxes.
 
 use std::{
-    collections::BTreeSet,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -39,11 +42,12 @@ use crate::{
 pub const PATIENCE: Duration = Duration::from_secs(30);
 const PARTITIONS: u16 = 2;
 
-struct Stopped;
+/// Stands still until it is set.
+struct Set(AtomicU64);
 
-impl Clock for Stopped {
+impl Clock for Set {
     fn now_ms(&self) -> u64 {
-        PLACED_AT_MS + 5
+        self.0.load(Relaxed)
     }
 
     fn monotonic_us(&self) -> u64 {
@@ -94,6 +98,7 @@ pub struct Cluster {
     unsettled: Vec<(u16, ShipmentId)>,
     producer: BaseProducer,
     sentinels: u64,
+    clock: Arc<Set>,
 }
 
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -107,24 +112,33 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 impl Cluster {
     /// Under a name that no other test has: they start at the same moment.
     pub fn new(name: &str, brokers: &Brokers) -> Self {
+        // The suite's orders were placed in another time than the brokers'.
+        let cluster = Self::with(name, brokers, |config| config.window_ms = 1 << 42);
+        cluster.clock.0.store(PLACED_AT_MS + 5, Relaxed);
+        cluster
+    }
+
+    /// The same at the present time, with other settings.
+    pub fn with(name: &str, brokers: &Brokers, set: impl FnOnce(&mut LogConfig)) -> Self {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         let name = format!("{name}_{}_{}", std::process::id(), now_ms % 1_000_000);
         let mut config = LogConfig::new(brokers.kafka(), CARRIERS.into_iter().map(Arc::from).collect());
         (config.prefix, config.partitions, config.replication) = (name.clone(), PARTITIONS, 1);
         config.session_timeout = Duration::from_millis(1_500);
         config.commit_interval = Duration::from_millis(5);
-        // The suite's orders were placed in another time than the brokers'.
-        config.window_ms = 1 << 42;
         config.index_entries = 64;
+        set(&mut config);
         let runtime = Runtime::new().unwrap();
         let mut rows = StoreConfig::new(vec![brokers.store().to_owned()], name);
         rows.replication = 1;
+        let forgotten = BTreeMap::new();
         let migrated = async {
-            let (deployment, _) = tokio::join!(topics::migrate(&config, now_ms), Store::migrate(&rows));
+            let (deployment, _) = tokio::join!(topics::migrate(&config, now_ms, &forgotten), Store::migrate(&rows));
             (deployment.unwrap().deployment, Arc::new(Store::connect(&rows).await.unwrap()))
         };
         let (deployment, store) = runtime.block_on(migrated);
-        let clock: Arc<dyn Clock> = Arc::new(Stopped);
+        let set = Arc::new(Set(AtomicU64::new(now_ms)));
+        let clock: Arc<dyn Clock> = set.clone();
         let progress = Progress::start(&config, deployment).unwrap();
         let names = Names::new(&config.prefix);
         let tail = |topic| Tail::new(&config, topic, PARTITIONS);
@@ -156,6 +170,7 @@ impl Cluster {
             unsettled: Vec::new(),
             producer: config.producer().create().unwrap(),
             sentinels: 0,
+            clock: set,
             config,
             deployment,
             runtime,
@@ -301,8 +316,35 @@ impl Cluster {
     pub fn spill(&mut self) {
         self.folded();
         self.all_assigned(0);
+        self.expire();
+    }
+
+    /// The same, whatever waits to be decided; runs that are too old are forgotten.
+    pub fn expire(&mut self) {
         let ends = self.decisions.ends();
         self.live().drivers[0].spill(&ends);
+    }
+
+    pub fn later(&mut self, ms: u64) {
+        self.clock.0.fetch_add(ms, Relaxed);
+    }
+
+    /// The brokers forget the owners' group, as they do some days after its last member left.
+    pub fn forget_owners(&mut self) {
+        let live = self.live();
+        live.drivers.drain(..).for_each(Driver::leave);
+        let (config, group) = (&self.config, Names::new(&self.config.prefix).owners());
+        self.runtime.block_on(crate::testing::forget(config, &group));
+        let driver = self.driver();
+        self.live().drivers.push(driver);
+    }
+
+    /// Steps until every input is decided, by however many transactions that takes.
+    pub fn decide_on(&mut self) {
+        until("everything is decided", || {
+            self.live().drivers[0].round();
+            self.due().is_empty()
+        });
     }
 
     /// Steps until worker `number` has as many partitions as it should.
@@ -428,6 +470,19 @@ impl Cluster {
             }
             live.writers.iter().for_each(|writer| writer.hold(None));
         }
+    }
+
+    /// Writes a record of orders past every check.
+    pub fn put(&self, partition: u16, payload: &[u8]) {
+        let topic = Names::new(&self.config.prefix).orders();
+        let record = BaseRecord::<[u8], [u8]>::to(&topic).partition(i32::from(partition)).payload(payload);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.producer.flush(PATIENCE).unwrap();
+    }
+
+    /// The topic of dead letters.
+    pub fn dead_letters(&self) -> Tail {
+        Tail::new(&self.config, Names::new(&self.config.prefix).dead_letters(), PARTITIONS)
     }
 
     /// Every public event so far, each taken apart as its consumer would.

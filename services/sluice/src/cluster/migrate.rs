@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use sluice_engine_kafka_scylla::{
     LogConfig,
+    groups::Forgotten,
     store::Store,
     topics::{self, MigratedTopics},
 };
@@ -29,9 +30,23 @@ pub struct MigrateArgs {
     /// Deal the slots out to this many partitions. Refused while any node runs or anything lags
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub partitions: Option<u16>,
+    /// Where a carrier goes on whose offsets the brokers have forgotten, as they do after a week without its workers: with
+    /// every shipment again ("earliest"), or with the next one ("latest")
+    #[arg(long, value_name = "CARRIER=WHERE", value_parser = forgotten)]
+    pub forgotten: Vec<(String, Forgotten)>,
     /// Print what was done as one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Reads `CARRIER=earliest` or `CARRIER=latest`.
+fn forgotten(text: &str) -> Result<(String, Forgotten), String> {
+    let at = match text.split_once('=') {
+        Some((carrier, "earliest")) => (carrier, Forgotten::Earliest),
+        Some((carrier, "latest")) => (carrier, Forgotten::Latest),
+        _ => return Err("expected CARRIER=earliest or CARRIER=latest".to_owned()),
+    };
+    Ok((at.0.to_owned(), at.1))
 }
 
 #[derive(Serialize)]
@@ -57,6 +72,10 @@ pub async fn command(args: MigrateArgs, config: Config) -> u8 {
             return exit::USAGE;
         }
     };
+    if let Some((carrier, _)) = args.forgotten.iter().find(|(id, _)| log.carriers.iter().all(|known| **known != **id)) {
+        output::fault(format_args!("--forgotten {carrier:?}: expected one of {}", log.carriers.join(", ")));
+        return exit::USAGE;
+    }
     match run(&args, &log, &cluster).await {
         Ok(report) if args.json => output::json(&report),
         Ok(report) => show(&report),
@@ -70,9 +89,10 @@ pub async fn command(args: MigrateArgs, config: Config) -> u8 {
 
 async fn run(args: &MigrateArgs, log: &LogConfig, cluster: &ClusterConfig) -> Result<Report, ClusterError> {
     let clock = SystemClock::new();
+    let forgotten = args.forgotten.iter().cloned().collect();
     // Tables first: what a newer program has left there ends this before any topic is touched.
     let schema = Store::migrate(&cluster.rows()).await?;
-    let mut done = topics::migrate(log, clock.now_ms()).await?;
+    let mut done = topics::migrate(log, clock.now_ms(), &forgotten).await?;
     if let Some(partitions) = args.partitions.filter(|&n| n != done.deployment.partitions) {
         let changed = topics::repartition(log, partitions, clock.now_ms()).await?;
         done.widened = changed.widened;
@@ -85,12 +105,13 @@ fn show(report: &Report) {
     let deployment = report.topics.deployment;
     let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     output::result(format!(
-        "deployment     epoch {}, {} partitions, {} slots\ntopics created {}\ntopics widened {}\nschema         {} -> {}",
+        "deployment     epoch {}, {} partitions, {} slots\ntopics created {}\ntopics widened {}\ngroups moved   {}\nschema         {} -> {}",
         deployment.epoch,
         deployment.partitions,
         deployment.slots,
         list(&report.topics.created),
         list(&report.topics.widened),
+        list(&report.topics.moved),
         report.schema_from,
         report.schema_to,
     ));

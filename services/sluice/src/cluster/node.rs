@@ -25,6 +25,7 @@ use sluice_classify::{Chain, Classify};
 use sluice_domain::Merchants;
 use sluice_engine_kafka_scylla::{
     ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress, Writer,
+    groups,
     outbox::{CarrierConsumer, OutboxOptions},
     owner::MakeStages,
     store::Store,
@@ -143,7 +144,7 @@ struct Base {
 }
 
 impl Base {
-    async fn new(config: Config) -> Result<Self, StartError> {
+    async fn new(config: Config, roles: &[Role]) -> Result<Self, StartError> {
         let missing = || ConfigError::at("cluster", "expected a [cluster] section; `sluice worker --example` shows it");
         let cluster = config.cluster.clone().ok_or_else(missing)?;
         let log = cluster.log(&config)?;
@@ -152,6 +153,11 @@ impl Base {
         let asked = log.clone();
         let deployment = tokio::task::spawn_blocking(move || read_deployment(&asked)).await;
         let deployment = deployment.map_err(|e| ClusterError::Internal(e.to_string()))?.map_err(ClusterError::from)?;
+        if roles.contains(&Role::Carrier) {
+            let asked = log.clone();
+            let begun = tokio::task::spawn_blocking(move || groups::begun(&asked, deployment)).await;
+            begun.map_err(|e| ClusterError::Internal(e.to_string()))?.map_err(ClusterError::from)?;
+        }
         let store = Arc::new(Store::connect(&cluster.rows()).await.map_err(ClusterError::from)?);
         let health = Arc::new(HealthBoard::new(table.carriers().len()));
         let progress = Progress::start(&log, deployment).map_err(ClusterError::from)?;
@@ -235,7 +241,7 @@ impl Node {
         let has = |role| roles.contains(&role);
         // Before anybody is connected to: a wrong rule file is no matter of the brokers.
         let chain = has(Role::Classify).then(|| topology::chain(&config)).transpose()?;
-        let base = Base::new(config.clone()).await?;
+        let base = Base::new(config.clone(), roles).await?;
         let writer = (has(Role::Checkout) || has(Role::Carrier))
             .then(|| Writer::start(&base.log, base.deployment).map_err(ClusterError::from))
             .transpose()?;

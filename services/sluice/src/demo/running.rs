@@ -50,7 +50,7 @@ impl Running {
     async fn migrate(config: &Config, clock: &SystemClock) -> Result<(), StartError> {
         let Some(cluster) = &config.cluster else { return Ok(()) };
         let log = cluster.log(config)?;
-        topics::migrate(&log, clock.now_ms()).await.map_err(ClusterError::from)?;
+        topics::migrate(&log, clock.now_ms(), &Default::default()).await.map_err(ClusterError::from)?;
         Store::migrate(&cluster.rows()).await.map_err(ClusterError::from)?;
         Ok(())
     }
