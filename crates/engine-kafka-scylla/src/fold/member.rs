@@ -12,7 +12,7 @@ use rdkafka::{
     ClientContext, Offset, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
-    error::{KafkaError, KafkaResult},
+    error::KafkaError,
 };
 
 use super::{FoldSummary, Gather, Pen, Written};
@@ -52,6 +52,12 @@ impl Part {
             Some(from) => (end - from).max(0),
             None => 0,
         }
+    }
+
+    /// The group has this offset: what was asked for beyond it is asked for again. Nobody says what became of an asynchronous
+    /// commit (rust-rdkafka issue 856), and one that meets a rebalance fails.
+    fn committed(&mut self, offset: i64) {
+        self.asked = self.asked.filter(|asked| *asked <= offset);
     }
 
     fn uncommitted(&self) -> Option<i64> {
@@ -190,7 +196,7 @@ impl State {
         (offsets.count() > 0).then_some(offsets)
     }
 
-    /// A commit has failed: it will be asked for again, in a while.
+    /// A commit could not be asked for: it will be asked for again, in a while.
     pub fn not_committed(&mut self, offsets: &TopicPartitionList) {
         for element in offsets.elements() {
             if let Some(part) = self.parts.get_mut(&element.partition()) {
@@ -270,9 +276,12 @@ impl ClientContext for Member {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let Some(topic) = statistics.topics.get(&state.topic) else { return };
-        for (partition, part) in &state.parts {
+        for (partition, part) in &mut state.parts {
+            if let Some(seen) = topic.partitions.get(partition) {
+                part.committed(seen.committed_offset);
+            }
             if let Some(seen) = topic.partitions.get(partition).filter(|seen| seen.ls_offset >= 0) {
                 publish(*partition, part.lag(seen.ls_offset, seen.eof_offset));
             }
@@ -283,9 +292,14 @@ impl ClientContext for Member {
 impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
-            Rebalance::Assign(list) => self.state.lock().assign(list.elements().iter().map(|e| e.partition())),
+            Rebalance::Assign(list) => {
+                let partitions: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
+                tracing::info!(?partitions, "partitions of the rows came");
+                self.state.lock().assign(partitions.into_iter());
+            }
             Rebalance::Revoke(list) => {
                 let partitions: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
+                tracing::info!(?partitions, "partitions of the rows go");
                 let offsets = self.state.lock().revoke(&partitions);
                 // After a lost assignment somebody else may have committed more.
                 if let Some(offsets) = offsets.filter(|_| !consumer.assignment_lost())
@@ -301,11 +315,20 @@ impl ConsumerContext for Member {
             Rebalance::Error(error) => tracing::warn!(%error, "rebalancing the folds"),
         }
     }
+}
 
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::debug!(%error, "offsets were not committed");
-            self.state.lock().not_committed(offsets);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_came_to_nothing_is_asked_for_again() {
+        let mut part = Part { durable: Some(10), asked: Some(10), ..Part::default() };
+        assert_eq!(part.uncommitted(), None);
+        part.committed(7);
+        assert_eq!(part.uncommitted(), Some(10));
+        part.asked = Some(10);
+        part.committed(10);
+        assert_eq!(part.uncommitted(), None);
     }
 }
