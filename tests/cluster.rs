@@ -1,4 +1,4 @@
-//! The cluster with real processes: a broker, a store, a node for each role, carriers.
+//! The cluster with real processes: a broker, a store, nodes of each role, carriers.
 
 mod faults;
 mod poison;

@@ -140,7 +140,7 @@ impl Stage {
         Some(Self { cluster, acked: Vec::new(), finished: 0, name, shared })
     }
 
-    /// Two nodes that take orders, two that decide, one that tells carriers and one that shows orders.
+    /// Two nodes of each role.
     pub fn start_nodes(&mut self) {
         for role in ["checkout", "checkout", "classify", "classify", "carrier", "carrier", "status", "status"] {
             self.cluster.add(role);

@@ -81,7 +81,7 @@ const RARE: Kinds = &[
 ];
 
 /// Every label, and what it may say: whatever the traffic, there are never more time series than these.
-const LABELS: [(&str, &[&str]); 11] = [
+const LABELS: [(&str, &[&str]); 12] = [
     ("carrier", &["good", "light"]),
     ("class", &["in_flight", "finished", "dead_lettered"]),
     ("outcome", &["accepted", "rejected", "unknown", "given_up", "replayed", "invalid", "refused"]),
@@ -90,6 +90,7 @@ const LABELS: [(&str, &[&str]); 11] = [
     ("route", &["POST /v1/orders", "POST /v1/orders:batch", "GET /v1/orders/{id}"]),
     ("stage", &["classify", "route"]),
     ("status", &["1xx", "2xx", "3xx", "4xx", "5xx"]),
+    ("thread", &["0", "1"]),
     ("topic", &["orders", "decisions"]),
     ("version", &[env!("CARGO_PKG_VERSION")]),
     ("what", &["alien", "repeated", "overlong_tracking_number"]),

@@ -1,4 +1,4 @@
-//! A cluster of real processes: one broker and one store that all tests share, a node for each role, carriers.
+//! A cluster of real processes: one broker and one store that all tests share, nodes of each role, carriers.
 
 use std::{
     fs,

@@ -113,6 +113,8 @@ impl LogConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         config.set("client.id", format!("{}-{}", self.prefix, std::process::id()));
+        // Topics are `migrate`'s to make: one that a broker makes by itself has its default width and retention.
+        config.set("allow.auto.create.topics", "false");
         // A broker that comes back is found soon.
         config.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "1000");
         let s = &self.security;

@@ -1,10 +1,11 @@
 //! Where consumer groups stand in their topics. The brokers forget a group that has had no members for a while
-//! (`offsets.retention.minutes`, 7 days by default). Owners and folds may begin anew, as both know what they did before: only
-//! slowly. Carriers would get old shipments again. So their groups have an offset in every partition from the start, and one
+//! (`offsets.retention.minutes`, 7 days by default). Owners go on behind their last decision, and folds begin at the oldest one:
+//! slowly, and to the same rows. Carriers would get old shipments again. So their groups have an offset in every partition from the start, and one
 //! that has none is not begun before an operator says where.
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     time::{Duration, Instant},
 };
 
@@ -33,19 +34,51 @@ pub enum Forgotten {
     Latest,
 }
 
+/// A carrier's group that the brokers have forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForgottenGroup {
+    /// The carrier's id.
+    pub carrier: String,
+    /// Its group.
+    pub group: String,
+    /// Its topic.
+    pub topic: String,
+    /// Partitions without an offset.
+    pub partitions: u16,
+    /// Records in them, the brokers' markers included.
+    pub records: u64,
+}
+
+/// The groups, and what an operator can do.
+pub(crate) fn named(groups: &[ForgottenGroup]) -> String {
+    let mut text = String::from(
+        "brokers forget a group that has had no members for offsets.retention.minutes; say where it goes on, \
+         with the carrier's nodes stopped:",
+    );
+    for ForgottenGroup { carrier, group, topic, partitions, records } in groups {
+        let _ = write!(
+            text,
+            "\n  {group} has no offset in {partitions} partitions of {topic}, where {records} records are: \
+             `sluice migrate --forgotten {carrier}=earliest` has all of them sent again, under the ids that they had; \
+             `--forgotten {carrier}=latest` none of them"
+        );
+    }
+    text
+}
+
 /// Gives the carriers' groups an offset in every partition where they have none: the beginning where nothing was written
 /// yet, elsewhere what `forgotten` says of the carrier. Names the groups of which the latter was true.
 ///
 /// # Errors
-/// [`DeploymentError::Forgotten`] names a group that has no offset, in a topic with records, if `forgotten` is `None`; what was
-/// begun until then stays.
+/// [`DeploymentError::Forgotten`] names the groups that have no offset, in a topic with records, and of which `forgotten` says
+/// nothing; those of the others are set.
 pub(crate) fn begin(
     config: &LogConfig,
     partitions: u16,
     forgotten: &BTreeMap<String, Forgotten>,
 ) -> Result<Vec<String>, DeploymentError> {
     let names = Names::new(&config.prefix);
-    let mut moved = Vec::new();
+    let (mut moved, mut unsaid) = (Vec::new(), Vec::new());
     for carrier in &config.carriers {
         let (group, topic) = (names.notifiers(carrier), names.shipments(carrier));
         let what = || format!("setting the offsets of {group}");
@@ -72,16 +105,11 @@ pub(crate) fn begin(
             patiently(|| client.commit(&offsets, CommitMode::Sync)).map_err(|error| refused(error, &group))?;
         }
         if unknown > 0 {
-            return Err(DeploymentError::Forgotten {
-                carrier: carrier.to_string(),
-                group,
-                topic,
-                partitions: unknown,
-                records: records.unsigned_abs(),
-            });
+            let (carrier, records) = (carrier.to_string(), records.unsigned_abs());
+            unsaid.push(ForgottenGroup { carrier, group, topic, partitions: unknown, records });
         }
     }
-    Ok(moved)
+    if unsaid.is_empty() { Ok(moved) } else { Err(DeploymentError::Forgotten(unsaid)) }
 }
 
 /// The brokers take offsets of a group that has members from those alone.
@@ -243,6 +271,14 @@ mod tests {
 
         let deployment = migrate(None).unwrap().deployment;
         begun(&config, deployment).unwrap();
+        // A carrier that is new in the configuration.
+        let more = LogConfig { carriers: vec![CARRIER.into(), "south".into()], ..config.clone() };
+        topics::complete(&config, deployment).unwrap();
+        let absent = topics::complete(&more, deployment).unwrap_err();
+        assert!(matches!(&absent, DeploymentError::Absent(topic) if *topic == names.shipments("south")), "{absent}");
+        runtime.block_on(topics::migrate(&more, 1, &BTreeMap::new())).unwrap();
+        topics::complete(&more, deployment).unwrap();
+        begun(&more, deployment).unwrap();
         // Nothing was written: there is nothing to decide.
         forget();
         let unbegun = begun(&config, deployment).unwrap_err().to_string();
@@ -259,7 +295,8 @@ mod tests {
             forget();
             let error = migrate(None).unwrap_err();
             assert!(
-                matches!(&error, DeploymentError::Forgotten { partitions: 1, records: 3, topic: of, .. } if *of == topic),
+                matches!(&error, DeploymentError::Forgotten(of)
+                    if matches!(&of[..], [ForgottenGroup { partitions: 1, records: 3, topic: of, .. }] if *of == topic)),
                 "{error}"
             );
             assert!(error.to_string().contains("--forgotten north=earliest"), "{error}");

@@ -18,7 +18,7 @@ use crate::{
     access::meet,
     config::LogConfig,
     context::{Quiet, Reader},
-    groups::{self, Forgotten},
+    groups::{self, Forgotten, ForgottenGroup},
 };
 
 /// Longest time for one request to the brokers.
@@ -161,24 +161,9 @@ pub enum DeploymentError {
     /// It isn't what this program writes.
     #[error("the deployment record can't be read: {0}")]
     Malformed(String),
-    /// The brokers have forgotten where a carrier's notifiers are.
-    #[error(
-        "{group} has no offset in {partitions} partitions of {topic}, where {records} records are: the brokers forget a group \
-         that has had no members for offsets.retention.minutes. `sluice migrate --forgotten {carrier}=earliest` has all of them \
-         sent again, under the ids that they had; `--forgotten {carrier}=latest` none of them"
-    )]
-    Forgotten {
-        /// The carrier's id.
-        carrier: String,
-        /// The group.
-        group: String,
-        /// Its topic.
-        topic: String,
-        /// Partitions without an offset.
-        partitions: u16,
-        /// Records in them, the brokers' markers included.
-        records: u64,
-    },
+    /// The brokers have forgotten where the notifiers of some carriers are.
+    #[error("{}", groups::named(.0))]
+    Forgotten(Vec<ForgottenGroup>),
     /// A carrier's group has no offset.
     #[error("carrier {carrier:?}: its group {group} has no offsets yet; `sluice migrate --config FILE` sets them")]
     Unbegun {
@@ -187,6 +172,9 @@ pub enum DeploymentError {
         /// The group of its notifiers.
         group: String,
     },
+    /// A topic of the deployment isn't there.
+    #[error("there is no topic {0}; `sluice migrate --config FILE` makes what a new carrier needs")]
+    Absent(String),
     /// A topic isn't what the deployment needs.
     #[error("topic {topic} has {has} partitions, expected {expected} or more: it was made by something else")]
     Narrow {
@@ -262,6 +250,20 @@ pub async fn migrate(
     }
     let moved = groups::begin(config, deployment.partitions, forgotten)?;
     Ok(MigratedTopics { created, widened: Vec::new(), moved, deployment })
+}
+
+/// Checks that every topic of the deployment is there.
+///
+/// # Errors
+/// [`DeploymentError::Absent`] names one that isn't.
+pub fn complete(config: &LogConfig, deployment: Deployment) -> Result<(), DeploymentError> {
+    let client: Reader = reader(config).create_with_context(Quiet).map_err(failed("connecting"))?;
+    for (topic, _, _) in topics(config, &Names::new(&config.prefix), deployment.partitions) {
+        if width(&client, &topic).map_err(failed(format!("looking at {topic}")))? == 0 {
+            return Err(DeploymentError::Absent(topic));
+        }
+    }
+    Ok(())
 }
 
 /// How long a topic keeps its records.

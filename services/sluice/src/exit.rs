@@ -6,7 +6,7 @@ pub const OK: u8 = 0;
 pub const FOUND_WRONG: u8 = 1;
 /// The command line or the configuration can't be followed.
 pub const USAGE: u8 = 2;
-/// There is no server to talk to, or a cluster's brokers or store did not do what was asked.
+/// There is no server to talk to, or a cluster's brokers or store did not do what was asked or don't have what is needed.
 pub const NO_SERVER: u8 = 3;
 /// The address to listen on can't be had.
 pub const NO_ADDRESS: u8 = 69;
@@ -27,7 +27,7 @@ Exit codes:
     0  done, and nothing found wrong
     1  an order is lost, doubled or left in flight, or stored bytes are damaged
     2  wrong usage or configuration
-    3  no server at the given URL; brokers or store of a cluster can't be used
+    3  no server at the given URL; brokers or store of a cluster can't be used, or don't have what is needed
    69  the address to listen on can't be had
    70  a defect of this program
    74  disk or store failed; nothing acknowledged is lost, a restart recovers it

@@ -30,7 +30,7 @@ impl Driver {
     pub(crate) fn new(config: &OwnersConfig, stages: &MakeStages) -> Self {
         let totals = Arc::new(Totals::default());
         let member = consumer(&config.log).unwrap();
-        Self { worker: Worker::new(config.clone(), Arc::clone(stages), member, Arc::clone(&totals)), totals }
+        Self { worker: Worker::new(0, config.clone(), Arc::clone(stages), member, Arc::clone(&totals)), totals }
     }
 
     /// What it decided and committed.

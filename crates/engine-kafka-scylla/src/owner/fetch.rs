@@ -34,7 +34,7 @@ impl Fetcher {
     /// Appends the order record at `place` to `out`.
     ///
     /// # Errors
-    /// [`LogError::Store`] if the brokers can't be reached, the record has passed its retention, or it is no order.
+    /// [`LogError::Store`] if the brokers can't be reached, the record is gone, or it is no order.
     pub(crate) fn order_at(&mut self, place: Place, out: &mut Vec<u8>) -> Result<(), LogError> {
         let held = self.last.as_ref().is_some_and(|(p, o, _)| (*p, *o) == (place.partition(), place.offset()));
         if !held {

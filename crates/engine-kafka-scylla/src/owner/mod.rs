@@ -128,7 +128,7 @@ impl Owners {
             let (stop, outdated, totals) = (Arc::clone(&stop), Arc::clone(&outdated), Arc::clone(&totals));
             let consumer = consumer(&config.log)?;
             let thread = std::thread::Builder::new().name(format!("owner-{number}")).spawn(move || {
-                let mut worker = Worker::new(config, stages, consumer, totals);
+                let mut worker = Worker::new(number, config, stages, consumer, totals);
                 while !stop.load(Relaxed) && !worker.outdated {
                     worker.round();
                 }
@@ -238,6 +238,8 @@ struct Part {
 }
 
 struct Worker {
+    /// Of the thread.
+    number: usize,
     config: OwnersConfig,
     stages: MakeStages,
     consumer: BaseConsumer<Rebalances>,
@@ -268,8 +270,15 @@ enum RoundError {
 }
 
 impl Worker {
-    fn new(config: OwnersConfig, stages: MakeStages, consumer: BaseConsumer<Rebalances>, totals: Arc<Totals>) -> Self {
+    fn new(
+        number: usize,
+        config: OwnersConfig,
+        stages: MakeStages,
+        consumer: BaseConsumer<Rebalances>,
+        totals: Arc<Totals>,
+    ) -> Self {
         Self {
+            number,
             config,
             stages,
             consumer,
@@ -527,9 +536,10 @@ impl Worker {
             log.expire(now_ms);
         }
         let waits = self.parts.values().filter(|p| p.waits).count();
-        metrics::gauge!("sluice_owner_partitions_waiting").set(waits as f64);
+        let thread = self.number.to_string();
+        metrics::gauge!("sluice_owner_partitions_waiting", "thread" => thread.clone()).set(waits as f64);
         let memory: usize = self.parts.values_mut().map(|p| p.runner.log().overlay.memory()).sum();
-        metrics::gauge!("sluice_owner_overlay_bytes").set(memory as f64);
+        metrics::gauge!("sluice_owner_overlay_bytes", "thread" => thread).set(memory as f64);
         Ok(())
     }
 

@@ -17,8 +17,9 @@ use crate::{clock::SystemClock, config::Config, exit, output};
 
 const EXAMPLES: &str = "\
 Examples:
-  sluice migrate --config sluice.toml                  # creates what is missing; safe to repeat
-  sluice migrate --config sluice.toml --partitions 64  # with all nodes stopped and nothing left to do";
+  sluice migrate --config sluice.toml                  # creates what is missing; safe to repeat, once for a new carrier
+  sluice migrate --config sluice.toml --partitions 64  # with all nodes stopped and nothing left to do
+  sluice migrate --config sluice.toml --forgotten swift=latest   # with that carrier's nodes stopped; may be repeated";
 
 /// Creates and upgrades the topics and tables of a deployment.
 #[derive(Debug, Clone, Args)]
@@ -115,4 +116,18 @@ fn show(report: &Report) {
         report.schema_from,
         report.schema_to,
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_carrier_goes_on_is_said_by_its_name() {
+        assert_eq!(forgotten("swift=earliest"), Ok(("swift".to_owned(), Forgotten::Earliest)));
+        assert_eq!(forgotten("swift=latest"), Ok(("swift".to_owned(), Forgotten::Latest)));
+        for wrong in ["swift", "latest", "swift=", "swift=last", "=", ""] {
+            assert!(forgotten(wrong).is_err_and(|error| error.contains("CARRIER=earliest")), "{wrong}");
+        }
+    }
 }

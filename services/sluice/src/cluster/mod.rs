@@ -1,4 +1,4 @@
-//! Many nodes: `sluice worker` and `sluice migrate`, over Kafka and ScyllaDB.
+//! Many nodes: `sluice worker`, `migrate` and `rebuild`, over Kafka and ScyllaDB.
 
 mod config;
 mod migrate;

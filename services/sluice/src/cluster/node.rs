@@ -29,7 +29,7 @@ use sluice_engine_kafka_scylla::{
     outbox::{CarrierConsumer, OutboxOptions},
     owner::MakeStages,
     store::Store,
-    topics::read_deployment,
+    topics::{self, read_deployment},
 };
 use sluice_http::Problem;
 use sluice_pipeline::{Clock, HealthBoard, Intake, Stage};
@@ -153,11 +153,12 @@ impl Base {
         let asked = log.clone();
         let deployment = tokio::task::spawn_blocking(move || read_deployment(&asked)).await;
         let deployment = deployment.map_err(|e| ClusterError::Internal(e.to_string()))?.map_err(ClusterError::from)?;
-        if roles.contains(&Role::Carrier) {
-            let asked = log.clone();
-            let begun = tokio::task::spawn_blocking(move || groups::begun(&asked, deployment)).await;
-            begun.map_err(|e| ClusterError::Internal(e.to_string()))?.map_err(ClusterError::from)?;
-        }
+        let (asked, carries) = (log.clone(), roles.contains(&Role::Carrier));
+        let ready = tokio::task::spawn_blocking(move || {
+            topics::complete(&asked, deployment)?;
+            if carries { groups::begun(&asked, deployment) } else { Ok(()) }
+        });
+        ready.await.map_err(|e| ClusterError::Internal(e.to_string()))?.map_err(ClusterError::from)?;
         let store = Arc::new(Store::connect(&cluster.rows()).await.map_err(ClusterError::from)?);
         let health = Arc::new(HealthBoard::new(table.carriers().len()));
         let progress = Progress::start(&log, deployment).map_err(ClusterError::from)?;
