@@ -11,10 +11,7 @@ use sluice_domain::{
     ShipmentId,
     order_state::{OutcomeStep, on_outcome},
 };
-use sluice_schemas::{
-    order::OrderRef,
-    outcome::{OutcomeKind, peek_attempt},
-};
+use sluice_schemas::{order::OrderRef, outcome::OutcomeKind, word::peek_attempt};
 
 use crate::{
     batch::{Batch, Input, InputKind, Rows, Verdict},
@@ -94,11 +91,11 @@ impl<L: Log> Runner<L> {
         Ok(step)
     }
 
-    /// Two answers about one shipment never share a commit, so that the second is decided on rows that hold the first.
+    /// Two words about one shipment never share a commit, so that the second is decided on rows that hold the first.
     fn end_of_segment(&mut self, start: usize) -> usize {
         self.answered.clear();
         for i in start..self.batch.len() {
-            if self.batch.meta(i).kind != InputKind::Outcome {
+            if self.batch.meta(i).kind != InputKind::Word {
                 continue;
             }
             let Ok((parcel, attempt)) = peek_attempt(self.batch.record(i)) else { continue };
@@ -223,6 +220,8 @@ impl<L: Log> Runner<L> {
                     self.effects.dead_letter(reason);
                 }
             }
+            // An order doesn't end because what is told of its way can't be taken.
+            Ok(Input::Tracked(_)) => {}
             _ => self.effects.reject(input, reason),
         }
     }

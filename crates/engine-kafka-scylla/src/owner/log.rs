@@ -17,8 +17,8 @@ use sluice_schemas::{
     event::encode,
     frame::{self, Decision, Input, Place, Shipment},
     order::{OrderRef, peek_id, placed_at_ms},
-    outcome::Outcome,
     wire,
+    word::Word,
 };
 
 use super::{
@@ -239,7 +239,7 @@ impl KafkaLog {
             let place = Place::new(self.partition, frame.offset, entry);
             let read = input.and_then(|input| match input {
                 Input::Placed(record) => peek_id(record).map(|id| (OrderId(id), input)),
-                Input::Outcome(bytes) => Outcome::decode(bytes).map(|o| (OrderId(o.order), input)),
+                Input::Word(bytes) => Word::decode(bytes).map(|word| (OrderId(word.order()), input)),
             });
             let (id, input) = match read {
                 Ok(read) => read,
@@ -263,22 +263,22 @@ impl KafkaLog {
                     let fingerprint = u128::from(u64::from_be_bytes(high)) << 64 | u128::from(id.hash64());
                     batch.push_placed(id, Fingerprint(fingerprint), record);
                 }
-                Input::Outcome(bytes) => batch.push_outcome(id, bytes),
+                Input::Word(bytes) => batch.push_word(id, bytes),
             }
             self.places.push(place);
         }
     }
 
-    /// True if `frame` has an outcome of an order that is new in `batch`: its row is there only for the next batch.
+    /// True if `frame` has a word about an order that is new in `batch`: its row is there only for the next batch.
     fn answers_within(&mut self, frame: &Frame, batch: &Batch) -> bool {
         let Ok((_, inputs)) = frame::inputs(&frame.bytes) else { return false };
         for input in inputs {
-            let Ok(Input::Outcome(bytes)) = input else { continue };
+            let Ok(Input::Word(bytes)) = input else { continue };
             // Only a batch that has both pays for this.
             let new = (self.noted_to..batch.len()).map(|i| batch.meta(i)).filter(|m| m.kind == InputKind::Placed);
             self.placed.extend(new.map(|meta| meta.order));
             self.noted_to = batch.len();
-            if Outcome::decode(bytes).is_ok_and(|o| self.placed.contains(&OrderId(o.order))) {
+            if Word::decode(bytes).is_ok_and(|word| self.placed.contains(&OrderId(word.order()))) {
                 return true;
             }
         }
@@ -291,12 +291,12 @@ impl KafkaLog {
         frame::start(&mut frame, self.world.deployment.epoch);
         match input {
             Input::Placed(record) => frame::put_placed(&mut frame, record),
-            Input::Outcome(outcome) => frame::put_outcome(&mut frame, outcome),
+            Input::Word(word) => frame::put_word(&mut frame, word),
         }
         self.world.emitter.borrow_mut().forward(owner, &frame, at_ms);
     }
 
-    /// The row of an outcome's order as it was before the batch.
+    /// The row of a word's order as it was before the batch.
     fn row(&self, input: u32) -> &[u8] {
         match self.rows.binary_search_by_key(&input, |r| r.0) {
             Ok(at) => &self.row_bytes[self.rows[at].1.clone()],
@@ -332,9 +332,14 @@ impl KafkaLog {
                 emitter.decision(self.partition, &decision);
                 self.overlay.stage(addition.id, deltas);
                 let merchant = merchant_of(self.row(addition.input));
-                let settles = matches!(row_deltas(0, deltas).next(), Some(Ok((_, Delta::Settled { .. }))));
-                match Outcome::decode(view.record(input)) {
-                    Ok(o) if settles => encode::encode_settled(&mut bytes, addition.id.0, merchant, o.carrier, deltas),
+                let first = row_deltas(0, deltas).next().and_then(Result::ok).map(|(_, delta)| delta);
+                match (Word::decode(view.record(input)), first) {
+                    (Ok(Word::Outcome(o)), Some(Delta::Settled { .. })) => {
+                        encode::encode_settled(&mut bytes, addition.id.0, merchant, o.carrier, deltas)
+                    }
+                    (Ok(Word::Tracked(t)), _) => {
+                        encode::encode_tracked(&mut bytes, addition.id.0, merchant, t.carrier, deltas)
+                    }
                     // A carrier's answer that no stage could take.
                     _ => encode::encode_dead_lettered(&mut bytes, addition.id.0, merchant, deltas),
                 }
@@ -516,9 +521,8 @@ impl Log for KafkaLog {
     fn rows(&mut self, batch: &BatchView<'_>, rows: &mut Rows) -> Result<(), LogError> {
         self.rows.clear();
         self.row_bytes.clear();
-        let outcomes = || batch.range().filter(|&i| batch.meta(i).kind == InputKind::Outcome);
         let mut asked = Vec::new();
-        for input in outcomes() {
+        for input in batch.range().filter(|&i| batch.meta(i).kind == InputKind::Word) {
             let (id, start) = (batch.meta(input).order, self.row_bytes.len());
             if !self.overlay.read(id, &mut self.row_bytes) {
                 asked.push((input as u32, id));
@@ -537,7 +541,7 @@ impl Log for KafkaLog {
                     if !self.rows[at].1.is_empty() {
                         return Err(LogError::Store(format!("the store doesn't have the beginning of order {id} yet")));
                     }
-                    tracing::warn!(order_id = %id, "an outcome of an order that nobody knows is ignored");
+                    tracing::warn!(order_id = %id, "a word about an order that nobody knows is ignored");
                     continue;
                 };
                 let start = self.row_bytes.len();

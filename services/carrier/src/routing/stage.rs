@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use sluice_domain::{
-    Group,
+    Group, OrderId,
     limits::MAX_ATTEMPTS,
-    order_state::{OutcomeStep, on_outcome},
+    order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
 };
 use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, effects::Route as Routed};
 use sluice_schemas::{
     delta::{Delta, Requested, row_deltas},
     outcome::{Outcome, OutcomeKind},
+    word::Word,
 };
 
 use super::{
@@ -64,6 +65,9 @@ impl Route {
         match on_outcome(row, outcome) {
             Ok(OutcomeStep::Ignore) => {}
             Ok(OutcomeStep::Settle) => settle(effects),
+            Ok(OutcomeStep::Resolve) => {
+                effects.settle(input, outcome.parcel, outcome.attempt, OutcomeKind::Accepted);
+            }
             Ok(OutcomeStep::Reroute { turned_down, next, order_position }) => {
                 settle(effects);
                 match self.another(odds, outcome, row, &turned_down, next) {
@@ -111,7 +115,7 @@ impl Route {
                 tried.insert(number);
             }
         }
-        let order = sluice_domain::OrderId(outcome.order);
+        let order = OrderId(outcome.order);
         let weight_g = turned_down.weight_g;
         odds.pick(group, weight_g, order, next, Some(&tried)).map(|carrier| (group, carrier)).ok_or_else(|| {
             let (name, weight) = (group.name(), grams(weight_g));
@@ -128,9 +132,15 @@ impl Stage for Route {
     fn apply(&self, ctx: &Ctx<'_>, rows: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
         let mut odds = Odds::new(&self.table, ctx.carriers);
         self.route_new(&mut odds, batch, effects);
-        for (input, outcome) in batch.outcomes() {
-            match outcome {
-                Ok(outcome) => self.decide(&mut odds, input, &outcome, rows.get(input), effects),
+        for (input, word) in batch.words() {
+            match word {
+                Ok(Word::Outcome(outcome)) => self.decide(&mut odds, input, &outcome, rows.get(input), effects),
+                Ok(Word::Tracked(tracked)) => match on_news(rows.get(input), &tracked) {
+                    Ok(NewsStep::Ignore) => {}
+                    Ok(step) => effects.track(input, step == NewsStep::Resolve),
+                    // Nothing can be said of a row that can't be read; the order's next outcome dead-letters it.
+                    Err(_) => {}
+                },
                 Err(error) => effects.reject(input, &format!("a carrier's answer can't be read: {error}")),
             }
         }
