@@ -13,7 +13,8 @@ use crate::{
 pub enum OutcomeKind {
     /// Nobody can tell whether the carrier took it; it is parked, never resent or rerouted.
     Unknown = 0,
-    /// The carrier never took it and Sluice stopped asking (deadline or budget spent).
+    /// Sluice stopped asking (deadline or budget spent). The carrier, which would have recognised a repetition, may have
+    /// taken it all the same, if answers were lost.
     GivenUp = 1,
     /// The carrier's final no.
     Rejected = 2,

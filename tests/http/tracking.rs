@@ -2,6 +2,10 @@
 
 use serde_json::{Value, json};
 use sluice_carrier::webhook::{ID_HEADER, SIGNATURE_HEADER, Secret, TIMESTAMP_HEADER};
+use sluice_domain::{
+    Fingerprint, OrderId, SlotCount,
+    limits::{MAX_EVENTS, MAX_EVENTS_BYTES, MAX_MESSAGE_ID, MAX_REMARKS},
+};
 use sluice_http::Timestamp;
 
 use super::life::wait_for_status;
@@ -18,6 +22,7 @@ on_both_engines!(
     what_a_carrier_tells_is_shown_and_never_goes_back,
     a_stranger_tells_nothing,
     parcels_of_carriers_that_tell_are_delivered,
+    messages_of_carriers_have_their_bounds,
 );
 
 /// Something that happened to the first attempt at a parcel of order `id`, so many ms after now.
@@ -40,11 +45,12 @@ fn tell(client: &Client, carrier: &str, secret: &str, id: &str, events: &[Value]
     client.send(&format!("POST /v1/carriers/{carrier}/events"), &headers, body.as_bytes())
 }
 
-/// Milestones of a view's time line from the carrier's acceptance on, with what is said of them.
+/// What carriers told, by a view's time line, with what is said of it.
 fn told(view: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let own = ["accepted", "classified", "carrier_requested", "carrier_accepted"];
     let all = view["timeline"].as_array().unwrap().iter().map(|e| (text(&e["milestone"]), text(&e["detail"])));
-    all.skip_while(|(milestone, _)| milestone != "carrier_accepted").skip(1).collect()
+    all.filter(|(milestone, _)| !own.contains(&milestone.as_str())).collect()
 }
 
 fn what_a_carrier_tells_is_shown_and_never_goes_back(engine: &Engine) {
@@ -77,12 +83,13 @@ fn what_a_carrier_tells_is_shown_and_never_goes_back(engine: &Engine) {
     };
     wait_for("everything told is shown", shown);
     // What nobody has, and what came before, is taken and changes nothing; so does a restart.
-    let nobodys = event("01M6VZ4W3V00J8Z8M3C0V9S1QK", 0, "delivered", -80_000_000_000);
+    let unplaced = OrderId::new(now_ms(), Fingerprint::of("m-1", "never placed"), SlotCount::DEFAULT).to_string();
+    let nobodys = event(&unplaced, 0, "delivered", 0);
     for (n, events) in
         [&all[..2], &[event(&id, 0, "picked_up", 0), event(&id, 9, "returned", 0)], &[nobodys]].iter().enumerate()
     {
         let answer = tell(&client, "good", EVENTS_SECRET, &format!("msg_3{n}"), events);
-        assert!([200, 422].contains(&answer.status), "{}", answer.text());
+        assert_eq!(answer.status, 200, "{}", answer.text());
     }
     wait_for("the pick-up is shown", || (told(&client.view(&id)).len() == 4).then_some(()));
     server.kill();
@@ -133,6 +140,38 @@ fn parcels_of_carriers_that_tell_are_delivered(engine: &Engine) {
         assert_eq!(known("delivered"), 1, "{view}");
     }
     assert_eq!(world.carriers.told("refused"), 0);
-    let told = world.carriers.told("events");
-    assert!(told >= 160, "four for each: {told}");
+    wait_for("four for each are answered", || (world.carriers.told("events") >= 160).then_some(()));
+}
+
+pub fn messages_of_carriers_have_their_bounds(engine: &Engine) {
+    let world = World::on(engine, Setup::new(&[GOOD]));
+    let _server = world.serve();
+    let client = world.client();
+    let id = client.order("k-1", &order()).id();
+    wait_for_status(&client, &id, "carrier_accepted");
+    let status = |message: &str, events: &[Value]| tell(&client, "good", EVENTS_SECRET, message, events).status;
+    for length in [1, MAX_MESSAGE_ID - 1, MAX_MESSAGE_ID, MAX_MESSAGE_ID + 1] {
+        let wanted = if length <= MAX_MESSAGE_ID { 200 } else { 401 };
+        assert_eq!(status(&"m".repeat(length), &[event(&id, 0, "picked_up", 0)]), wanted, "{length}");
+    }
+    let picked_up = event(&id, 0, "picked_up", 0);
+    for count in [1, MAX_EVENTS - 1, MAX_EVENTS, MAX_EVENTS + 1] {
+        let wanted = if count <= MAX_EVENTS { 200 } else { 422 };
+        assert_eq!(status(&format!("count-{count}"), &vec![picked_up.clone(); count]), wanted, "{count}");
+    }
+    let bare = json!({ "events": [picked_up] }).to_string().len();
+    for bytes in [MAX_EVENTS_BYTES - 1, MAX_EVENTS_BYTES, MAX_EVENTS_BYTES + 1, 3 * MAX_EVENTS_BYTES] {
+        let mut padded = picked_up.clone();
+        padded["x"] = "".into();
+        padded["x"] = "x".repeat(bytes - bare - ",\"x\":\"\"".len()).into();
+        let answer = tell(&client, "good", EVENTS_SECRET, &format!("bytes-{bytes}"), &[padded]);
+        assert_eq!(answer.status, if bytes <= MAX_EVENTS_BYTES { 200 } else { 413 }, "{bytes}: {}", answer.text());
+    }
+    // One too many, and then something else, which comes behind it.
+    let remark = |n: usize| event(&id, 0, "on_hold", 1_000 + n as i64);
+    let remarks: Vec<Value> = (0..=MAX_REMARKS).map(remark).collect();
+    assert_eq!(status("remarks", &remarks), 200);
+    assert_eq!(status("delivered", &[event(&id, 0, "delivered", 0)]), 200);
+    let view = wait_for_status(&client, &id, "delivered");
+    assert_eq!(told(&view).iter().filter(|(milestone, _)| milestone == "on_hold").count(), MAX_REMARKS);
 }

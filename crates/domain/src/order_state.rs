@@ -9,7 +9,10 @@ use sluice_schemas::{
     word::{Progress, Tracked},
 };
 
-use crate::{identity::OrderId, limits::MAX_ATTEMPTS};
+use crate::{
+    identity::OrderId,
+    limits::{MAX_ATTEMPTS, MAX_REMARKS},
+};
 
 /// One carrier asked to take one parcel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -392,7 +395,8 @@ pub fn on_outcome<'a>(row: &'a [u8], outcome: &Outcome<'_>) -> Result<OutcomeSte
 /// What a carrier's news means for an order in a given state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewsStep {
-    /// Known already, or about a shipment that this carrier was never asked for or doesn't have: nothing changes.
+    /// Known already, one remark too many, or about a shipment that this carrier was never asked for or has turned down:
+    /// nothing changes.
     Ignore,
     /// Record it.
     Note,
@@ -402,23 +406,24 @@ pub enum NewsStep {
 
 /// Decides what `tracked` changes, from the order's row alone, without allocating.
 ///
-/// News may come in any order and any number of times, and before the answer to the call that they follow from.
+/// News may come in any order and any number of times, and before the answer to the call that it follows from. What was
+/// given up may have been taken all the same: its news is kept, for the person who looks at the parcel.
 ///
 /// # Errors
 /// [`CodecError`] if the row can't be read.
 pub fn on_news(row: &[u8], tracked: &Tracked<'_>) -> Result<NewsStep, CodecError> {
     let about = (tracked.parcel, tracked.attempt);
-    let (mut asked, mut told, mut closed, mut known) = (false, false, false, None);
+    let (mut asked, mut told, mut closed, mut known, mut remarks) = (false, false, false, None, 0);
     for delta in row_deltas(OrderId(tracked.order).placed_at_ms(), row) {
         match delta? {
             (_, Delta::Requested(r)) if (r.parcel, r.attempt) == about => asked |= r.carrier == tracked.carrier,
             (_, Delta::Settled { parcel, attempt, outcome, .. }) if (parcel, attempt) == about => {
                 known = known.max(Some(outcome));
             }
-            (at, Delta::Tracked { parcel, attempt, progress, .. })
-                if (parcel, attempt) == about && progress == tracked.progress =>
-            {
-                told |= matches!(progress, Progress::Reached(_)) || at == tracked.at_ms;
+            (at, Delta::Tracked { parcel, attempt, progress, .. }) if (parcel, attempt) == about => {
+                let remark = matches!(progress, Progress::Remarked(_));
+                remarks += usize::from(remark);
+                told |= progress == tracked.progress && (!remark || at == tracked.at_ms);
             }
             (_, Delta::DeadLettered { parcel, .. }) => closed |= parcel.is_none_or(|p| p == tracked.parcel),
             _ => {}
@@ -426,7 +431,8 @@ pub fn on_news(row: &[u8], tracked: &Tracked<'_>) -> Result<NewsStep, CodecError
     }
     Ok(match (known, tracked.progress) {
         _ if !asked || told => NewsStep::Ignore,
-        (Some(OutcomeKind::Rejected | OutcomeKind::GivenUp), _) => NewsStep::Ignore,
+        (Some(OutcomeKind::Rejected), _) => NewsStep::Ignore,
+        (_, Progress::Remarked(_)) if remarks >= MAX_REMARKS => NewsStep::Ignore,
         (Some(OutcomeKind::Unknown), Progress::Reached(_)) if !closed => NewsStep::Resolve,
         _ => NewsStep::Note,
     })

@@ -21,7 +21,7 @@ use sluice_pipeline::{Batch, OutcomeReport, Receipt, Submitted};
 /// Bounds of one partition's queues.
 #[derive(Debug, Clone)]
 pub struct QueueConfig {
-    /// Bytes of order records waiting for the owner; beyond it orders are answered busy.
+    /// Bytes of orders and of carriers' news waiting for the owner; beyond it they are answered busy.
     pub order_bytes: usize,
     /// Bytes of outcomes waiting for the owner; beyond it notifiers wait.
     pub outcome_bytes: usize,
@@ -326,7 +326,7 @@ impl Queue {
         self.arrival.notify_one();
     }
 
-    /// Orders ever queued, and words that somebody waits for.
+    /// Inputs ever queued that somebody waits for: orders, and carriers' news.
     pub fn orders_pushed(&self) -> u64 {
         self.queues.lock().orders_pushed
     }

@@ -2,7 +2,7 @@
 //! each, and a request is answered once the brokers have acknowledged every frame that it is part of.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     ops::Range,
     sync::{
         Arc,
@@ -32,6 +32,7 @@ use tokio::sync::oneshot;
 use crate::{
     config::LogConfig,
     context::Quiet,
+    ledger::Ledger,
     topics::{Deployment, Names, PATIENCE},
 };
 
@@ -282,7 +283,7 @@ impl Writer {
     fn busy(&self, bytes: usize) -> Option<Receipt> {
         let shared = &self.shared;
         if shared.waiting.load(Relaxed) + bytes > shared.queue_bytes {
-            return Some(Receipt::Busy { retry_after_s: 1, reason: "too many orders wait for the log" });
+            return Some(Receipt::Busy { retry_after_s: 1, reason: "too much waits for the log" });
         }
         self.ready().err().map(|reason| Receipt::Busy { retry_after_s: 1, reason })
     }
@@ -320,56 +321,6 @@ impl WordIntake for Writer {
     fn hear(&self, words: Words) -> BoxFuture<'_, Vec<Receipt>> {
         let (count, bytes) = (words.words.len(), words.bytes.len());
         self.enqueue(count, bytes, false, |ticket| Work::Words(words, ticket))
-    }
-}
-
-/// Which of one notifier's outcomes are durable.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    next: AtomicU64,
-    done: Mutex<Done>,
-}
-
-#[derive(Debug, Default)]
-struct Done {
-    /// Every sequence number below is durable.
-    below: u64,
-    /// Those above it that are.
-    beyond: BTreeSet<u64>,
-    waker: Option<Waker>,
-}
-
-impl Ledger {
-    /// Reports handed over so far.
-    #[must_use]
-    pub fn handed(&self) -> u64 {
-        self.next.load(Acquire)
-    }
-
-    /// How many of them are durable, counted from the first without a gap.
-    #[must_use]
-    pub fn settled(&self) -> u64 {
-        self.done.lock().below
-    }
-
-    /// Wakes `waker` when [`Ledger::settled`] rises.
-    pub fn wake_on_progress(&self, waker: &Waker) {
-        self.done.lock().waker = Some(waker.clone());
-    }
-
-    fn durable(&self, sequence: u64) {
-        let mut done = self.done.lock();
-        done.beyond.insert(sequence);
-        let mut below = done.below;
-        while done.beyond.remove(&below) {
-            below += 1;
-        }
-        if below > done.below {
-            done.below = below;
-            if let Some(waker) = done.waker.take() {
-                waker.wake();
-            }
-        }
     }
 }
 

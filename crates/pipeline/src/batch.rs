@@ -206,6 +206,11 @@ impl<'a> BatchView<'a> {
         self.batch.verdict(i)
     }
 
+    /// This run of inputs and all that follow it in the batch.
+    pub fn onwards(&self) -> BatchView<'a> {
+        BatchView { batch: self.batch, range: self.range.start..self.batch.len() }
+    }
+
     /// Numbers of the inputs covered.
     pub fn range(&self) -> Range<usize> {
         self.range.clone()

@@ -234,6 +234,8 @@ pub const CASES: &[(&str, Case)] = &[
     ("news is kept once and moves nothing back", news::news_is_kept_once_and_moves_nothing_back),
     ("news shows that a parcel was taken", news::news_shows_that_a_parcel_was_taken),
     ("news that finds no room is refused", news::news_that_finds_no_room_is_refused),
+    ("news of what was given up is kept", news::news_of_what_was_given_up_is_kept),
+    ("orders and news in one batch are each answered", news::orders_and_news_in_one_batch_are_each_answered),
 ];
 
 /// Runs every case against fresh engines from `make`.

@@ -13,7 +13,6 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes, HttpBody},
     extract::{Path, Request, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -21,23 +20,26 @@ use axum::{
 };
 use metrics::{Counter, counter, describe_counter};
 use parking_lot::Mutex;
-use sluice_domain::{SlotCount, limits::MAX_EVENTS_BYTES};
+use sluice_domain::{SlotCount, limits::MAX_MESSAGE_ID};
 use sluice_http::{Problem, RouteMeter};
 use sluice_pipeline::{Clock, Receipt, WordIntake, Words};
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 
+use self::incoming::Incoming;
 use crate::webhook::{ID_HEADER, SIGNATURE_HEADER, Secret, SecretError, TIMESTAMP_HEADER, TOLERANCE_S, the_header};
 
 mod body;
+mod incoming;
 mod openapi;
 
-/// Requests under way at once, unless configured otherwise; with [`MAX_EVENTS_BYTES`] each, what they may hold in memory.
-pub const DEFAULT_REQUESTS: usize = 64;
+/// KiB of messages in memory at once, unless configured otherwise. They count as they arrive, so that who sends nothing
+/// keeps nobody out.
+pub const DEFAULT_ROOM_KIB: usize = 64 << 10;
 /// Time a body may take to arrive. Whoever sends it has not proved yet who it is.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Message ids remembered, so that a message that comes again is not put into the log again. What is forgotten beyond it
-/// costs a record and changes nothing.
+/// Messages remembered, so that one that comes again is not put into the log again. What is forgotten beyond it costs a
+/// record and changes nothing.
 const REMEMBERED: usize = 64 << 10;
 
 /// A carrier and the keys that it may sign with.
@@ -88,14 +90,14 @@ pub struct CarrierEvents {
     pub clock: Arc<dyn Clock>,
     /// The deployment's slots.
     pub slots: SlotCount,
-    /// Requests under way at once.
-    pub requests: usize,
+    /// KiB of messages in memory at once.
+    pub room_kib: usize,
 }
 
 struct App {
     state: CarrierEvents,
     room: Semaphore,
-    /// Whoever isn't known is checked against this, so that an answer's time doesn't tell who is.
+    /// Checked where there is no key, so that an answer's time doesn't tell who has how many; never believed.
     nobody: Option<Secret>,
     recent: Mutex<Recent>,
     meters: Meters,
@@ -113,8 +115,8 @@ impl Meters {
     fn new() -> Self {
         describe_counter!(
             "sluice_carrier_events_total",
-            "What carriers told, by outcome: taken (durable), replayed (a message that came before), invalid (will never be \
-             taken as it is), refused (may be taken later)"
+            "Events that carriers told, by outcome: taken (durable), replayed (of a message that came before), invalid (will \
+             never be taken as they are), refused (may be taken later); a message that can't be read counts as one"
         );
         let outcome = |outcome| counter!("sluice_carrier_events_total", "outcome" => outcome);
         Self {
@@ -125,25 +127,46 @@ impl Meters {
             refused: outcome("refused"),
         }
     }
+
+    /// Counts a message that was not read.
+    fn not_read(&self, status: StatusCode) {
+        if status == StatusCode::SERVICE_UNAVAILABLE { &self.refused } else { &self.invalid }.increment(1);
+    }
+}
+
+/// What names a message: its teller, its id, and what of it is good. Under an id that was used, other events are another
+/// message; so is the same body once more of it is good, as time goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Name([u8; 32]);
+
+impl Name {
+    fn of(teller: usize, id: &str, words: &Words) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(teller as u64).to_le_bytes());
+        hasher.update(&(id.len() as u64).to_le_bytes());
+        hasher.update(id.as_bytes());
+        hasher.update(&words.bytes);
+        Self(*hasher.finalize().as_bytes())
+    }
 }
 
 /// Messages that are durable, oldest first.
 #[derive(Default)]
 struct Recent {
-    known: HashSet<(usize, Box<str>)>,
-    order: VecDeque<(usize, Box<str>)>,
+    known: HashSet<Name>,
+    order: VecDeque<Name>,
 }
 
 impl Recent {
-    fn has(&self, teller: usize, id: &str) -> bool {
-        self.known.contains(&(teller, id.into()))
+    fn has(&self, name: Name) -> bool {
+        self.known.contains(&name)
     }
 
-    fn note(&mut self, teller: usize, id: &str) {
-        if !self.known.insert((teller, id.into())) {
+    fn note(&mut self, name: Name) {
+        if !self.known.insert(name) {
             return;
         }
-        self.order.push_back((teller, id.into()));
+        self.order.push_back(name);
         if self.order.len() > REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
@@ -155,7 +178,7 @@ impl Recent {
 /// The route. Called after the metrics recorder is installed, or nothing is counted.
 pub fn router(state: CarrierEvents) -> Router {
     let app = App {
-        room: Semaphore::new(state.requests),
+        room: Semaphore::new(state.room_kib),
         nobody: Secret::from_bytes(&[0; crate::webhook::SECRET_MIN_BYTES]).ok(),
         recent: Mutex::default(),
         meters: Meters::new(),
@@ -176,8 +199,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 ///
 /// Signed as [Standard Webhooks](https://www.standardwebhooks.com) by the carrier. 200 means that every event with status
 /// `taken` is on disk. Events may come in any order and any number of times, and a message may be sent again under its
-/// `webhook-id`: a status never moves back. What an event means is decided later, by the owner of its order; one about a
-/// shipment that this carrier doesn't have changes nothing.
+/// `webhook-id`: a status never moves back. An event that isn't as it should be is refused by itself, with status `refused`,
+/// and costs the others nothing; 422 only if none is good. What an event means is decided later, by the owner of its order;
+/// one about a shipment that this carrier doesn't have changes nothing.
 #[utoipa::path(
     post,
     path = "/v1/carriers/{carrier}/events",
@@ -211,65 +235,62 @@ async fn events(
     response
 }
 
-async fn take(app: &App, carrier: &str, request: Request) -> Result<openapi::Results, Problem> {
+async fn take(app: &Arc<App>, carrier: &str, request: Request) -> Result<openapi::Results, Problem> {
     let (parts, body) = request.into_parts();
-    let _room = app.room.try_acquire().map_err(|_| {
-        app.meters.refused.increment(1);
-        Problem::unavailable("As many messages of carriers are under way as this node takes.", 1)
-    })?;
     // Before the body is read: most strangers don't even try.
     let id = the_header(&parts.headers, ID_HEADER).map_err(|_| unsigned())?;
     the_header(&parts.headers, TIMESTAMP_HEADER).map_err(|_| unsigned())?;
     the_header(&parts.headers, SIGNATURE_HEADER).map_err(|_| unsigned())?;
-    let body = read(body).await?;
+    if id.len() > MAX_MESSAGE_ID {
+        return Err(unsigned());
+    }
+    let mut incoming = Incoming::new(body, &parts.headers, &app.room);
+    let body = tokio::time::timeout(BODY_TIMEOUT, incoming.whole()).await.unwrap_or_else(|_| Err(incoming::too_slow()));
+    let body = body.inspect_err(|problem| app.meters.not_read(problem.status))?;
     let teller = verify(app, carrier, &parts.headers, &body)?;
     require_json(&parts.headers)?;
     let told = &app.state.tellers[teller].carrier;
-    let now_ms = app.state.clock.now_ms();
-    let checked = body::check(&body, told, now_ms, app.state.slots).inspect_err(|_| app.meters.invalid.increment(1))?;
-    app.meters.invalid.increment(checked.refused as u64);
-    if app.recent.lock().has(teller, id) {
-        app.meters.replayed.increment(checked.words.words.len() as u64);
+    let checked = body::check(&body, told, app.state.clock.now_ms(), app.state.slots);
+    let checked = checked.map_err(|(problem, events)| {
+        app.meters.invalid.increment(events as u64);
+        problem
+    })?;
+    let (name, count) = (Name::of(teller, id, &checked.words), checked.words.words.len() as u64);
+    if app.recent.lock().has(name) {
+        app.meters.replayed.increment(count);
         return Ok(checked.results);
     }
-    let count = checked.words.words.len() as u64;
-    store(app, checked.words).await.inspect_err(|_| app.meters.refused.increment(count))?;
-    app.meters.taken.increment(count);
-    app.recent.lock().note(teller, id);
+    app.meters.invalid.increment(checked.refused as u64);
+    // On its own: who asked may go away before it is durable, and then comes again.
+    let (storing, words) = (Arc::clone(app), checked.words);
+    let stored = tokio::spawn(async move {
+        store(&storing, words).await.inspect_err(|_| storing.meters.refused.increment(count))?;
+        storing.meters.taken.increment(count);
+        storing.recent.lock().note(name);
+        Ok::<_, Problem>(())
+    });
+    stored.await.unwrap_or_else(|_| Err(no_receipt()))?;
     Ok(checked.results)
-}
-
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    let too_large = || {
-        let detail = format!("The body has more than {MAX_EVENTS_BYTES} bytes.");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
-    };
-    if body.size_hint().lower() > MAX_EVENTS_BYTES as u64 {
-        return Err(too_large());
-    }
-    let whole = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_EVENTS_BYTES)).await;
-    let too_slow = |_| {
-        let detail = "The body did not arrive in time.";
-        Problem::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "Request timeout", detail)
-    };
-    // What else can go wrong is that the sender broke off, and then nobody reads the answer.
-    whole.map_err(too_slow)?.map_err(|_| too_large())
 }
 
 /// The number of the teller that signed this.
 fn verify(app: &App, carrier: &str, headers: &HeaderMap, body: &[u8]) -> Result<usize, Problem> {
     let teller = app.state.tellers.iter().position(|t| &*t.carrier == carrier);
-    let keys = teller.map_or(app.nobody.as_slice(), |number| &app.state.tellers[number].keys);
+    let keys = teller.map_or(&[][..], |number| &app.state.tellers[number].keys);
     let now_s = (app.state.clock.now_ms() / 1_000) as i64;
-    let mut why = None;
-    for key in keys {
-        match key.verify_headers(headers, body, now_s) {
-            Ok(()) => return teller.ok_or_else(unsigned),
-            Err(error) => why = Some(error),
+    let (mut believed, mut why) = (false, None);
+    for slot in 0..Teller::MAX_KEYS {
+        let key = keys.get(slot);
+        match key.or(app.nobody.as_ref()).map(|key| key.verify_headers(headers, body, now_s)) {
+            Some(Ok(())) => believed |= key.is_some(),
+            Some(Err(error)) => why = Some(error.to_string()),
+            None => {}
         }
     }
-    tracing::debug!(carrier, why = why.map(|error| error.to_string()), "a carrier's message is not believed");
-    Err(unsigned())
+    if !believed {
+        tracing::debug!(carrier, why, "a carrier's message is not believed");
+    }
+    teller.filter(|_| believed).ok_or_else(unsigned)
 }
 
 /// Puts `words` into the log: all of them, or it is to be tried again.
@@ -282,12 +303,14 @@ async fn store(app: &App, words: Words) -> Result<(), Problem> {
     });
     match busy {
         None if receipts.len() == count => Ok(()),
-        None => {
-            tracing::error!("the engine gave no receipt for an event");
-            Err(Problem::unavailable("The engine did not say what became of the events; send them again.", 1))
-        }
+        None => Err(no_receipt()),
         Some(problem) => Err(problem),
     }
+}
+
+fn no_receipt() -> Problem {
+    tracing::error!("the engine gave no receipt for an event");
+    Problem::unavailable("The engine did not say what became of the events; send them again.", 1)
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {

@@ -57,8 +57,9 @@ pub struct CarrierSimArgs {
     /// Everything drawn by chance follows from it
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// What carriers tell on their own.
     #[command(flatten)]
-    telling: TellingArgs,
+    pub telling: TellingArgs,
     /// End when standard input closes, and not by Ctrl-C: for a parent process that must not leave this behind
     #[arg(long)]
     pub until_stdin_closes: bool,
@@ -66,23 +67,25 @@ pub struct CarrierSimArgs {
 
 /// What carriers tell on their own.
 #[derive(Debug, Clone, Args)]
-struct TellingArgs {
+pub struct TellingArgs {
     /// Sluice's API, such as http://127.0.0.1:8080, to which carriers tell when a shipment that they took is picked up, in
     /// transit, out for delivery and delivered; a tenth of it twice or out of order
     #[arg(long, value_name = "URL", requires = "events_secret")]
-    events_url: Option<String>,
-    /// What their events are signed with, whsec_…
+    pub events_url: Option<String>,
+    /// What their events are signed with, whsec_…; the first, if there are several
     #[arg(long, env = "SLUICE_EVENTS_SECRET", hide_env_values = true, value_parser = secret)]
-    events_secret: Option<Hidden>,
+    pub events_secret: Option<Hidden>,
     /// Milliseconds from one event of a shipment to the next
     #[arg(long, value_name = "MS", default_value_t = 1_000)]
-    events_step_ms: u32,
+    pub events_step_ms: u32,
 }
 
 impl TellingArgs {
     fn read(&self) -> Result<Option<Telling>, String> {
         let (Some(url), Some(secret)) = (&self.events_url, &self.events_secret) else { return Ok(None) };
-        let secret = Secret::from_str(secret.reveal()).map_err(|error| format!("--events-secret: {error}"))?;
+        // Whoever checks takes two while one replaces the other; the first is the new one.
+        let first = secret.reveal().split_whitespace().next().unwrap_or_default();
+        let secret = Secret::from_str(first).map_err(|error| format!("--events-secret: {error}"))?;
         let step = Duration::from_millis(self.events_step_ms.into());
         Telling::new(url, secret, step).map(Some).map_err(|problem| format!("--events-url: {problem}"))
     }

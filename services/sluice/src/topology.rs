@@ -428,7 +428,7 @@ pub(crate) fn carrier_events(
         tellers: config.carriers.iter().map(CarrierConfig::teller).collect::<Result<_, _>>()?,
         clock: Arc::clone(clock),
         slots: SlotCount::DEFAULT,
-        requests: sluice_carrier::events::DEFAULT_REQUESTS,
+        room_kib: sluice_carrier::events::DEFAULT_ROOM_KIB,
     })
 }
 

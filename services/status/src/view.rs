@@ -85,7 +85,8 @@ pub struct LineView<'a> {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = TimelineEntry)]
 pub struct TimelineEntry<'a> {
-    /// A milestone of the life cycle, or `on_hold` or `conflict`: a remark, never a status.
+    /// A milestone of the life cycle, or a remark, which is never a status: `conflict`, `on_hold`, `delivery_delayed`,
+    /// `delivery_failed`.
     #[schema(value_type = String, pattern = "^[a-z_]+$", example = "carrier_requested")]
     pub milestone: &'static str,
     /// When.

@@ -25,6 +25,7 @@ use super::{
     Counts, OlderRows,
     emit::{Emitter, Requests},
     fetch::{Fetcher, copy_order},
+    older::Older,
     overlay::Overlay,
     runs::Runs,
 };
@@ -84,7 +85,8 @@ pub(crate) struct KafkaLog {
     /// The orders placed by its first `noted_to` inputs.
     placed: HashSet<OrderId>,
     noted_to: usize,
-    /// Rows of the batch's outcomes by input, in `row_bytes`.
+    older: Older,
+    /// Rows of the batch's words by input, in `row_bytes`.
     rows: Vec<(u32, Range<usize>)>,
     row_bytes: Vec<u8>,
     additions: Additions,
@@ -112,6 +114,7 @@ impl KafkaLog {
             places: Vec::new(),
             placed: HashSet::new(),
             noted_to: 0,
+            older: Older::default(),
             rows: Vec::new(),
             row_bytes: Vec::new(),
             additions: Additions::default(),
@@ -480,6 +483,7 @@ impl Log for KafkaLog {
         self.places.clear();
         self.placed.clear();
         self.noted_to = 0;
+        self.older.clear();
         while batch.byte_len() < Batch::MAX_BYTES / 2 && batch.len() < self.world.config.orders_per_commit {
             let Some(frame) = self.inbox.pop_front() else { break };
             if self.answers_within(&frame, batch) {
@@ -521,35 +525,26 @@ impl Log for KafkaLog {
     fn rows(&mut self, batch: &BatchView<'_>, rows: &mut Rows) -> Result<(), LogError> {
         self.rows.clear();
         self.row_bytes.clear();
-        let mut asked = Vec::new();
+        let now_ms = batch.now_ms();
         for input in batch.range().filter(|&i| batch.meta(i).kind == InputKind::Word) {
-            let (id, start) = (batch.meta(input).order, self.row_bytes.len());
+            let (id, mut start) = (batch.meta(input).order, self.row_bytes.len());
             if !self.overlay.read(id, &mut self.row_bytes) {
-                asked.push((input as u32, id));
-            }
-            self.rows.push((input as u32, start..self.row_bytes.len()));
-        }
-        if !asked.is_empty() {
-            metrics::counter!("sluice_owner_store_reads_total").increment(asked.len() as u64);
-            let ids: Vec<OrderId> = asked.iter().map(|a| a.1).collect();
-            let read = self.world.runtime.block_on(self.world.store.read_many(&ids));
-            let read = read.map_err(|e| LogError::Store(e.to_string()))?;
-            for ((input, _), stored) in asked.iter().zip(read) {
-                let Ok(at) = self.rows.binary_search_by_key(input, |r| r.0) else { continue };
-                let Some(stored) = stored else {
-                    let id = batch.meta(*input as usize).order;
-                    if !self.rows[at].1.is_empty() {
+                let young = start..self.row_bytes.len();
+                match self.older.row(id, batch, &self.overlay, &self.world)? {
+                    Some(stored) => {
+                        start = self.row_bytes.len();
+                        self.row_bytes.extend_from_slice(&stored.deltas);
+                        self.row_bytes.extend_from_within(young);
+                    }
+                    None if young.is_empty() || self.world.store.has_expired(id, now_ms) => {
+                        self.row_bytes.truncate(start);
+                    }
+                    None => {
                         return Err(LogError::Store(format!("the store doesn't have the beginning of order {id} yet")));
                     }
-                    tracing::warn!(order_id = %id, "a word about an order that nobody knows is ignored");
-                    continue;
-                };
-                let start = self.row_bytes.len();
-                let young = self.rows[at].1.clone();
-                self.row_bytes.extend_from_slice(&stored.deltas);
-                self.row_bytes.extend_from_within(young);
-                self.rows[at].1 = start..self.row_bytes.len();
+                }
             }
+            self.rows.push((input as u32, start..self.row_bytes.len()));
         }
         for (input, range) in &self.rows {
             let row = &self.row_bytes[range.clone()];

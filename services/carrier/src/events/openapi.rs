@@ -39,7 +39,13 @@ impl Modify for CarrierSignature {
 #[expect(dead_code, reason = "describes the request, never built")]
 pub struct SignatureHeaders {
     /// Names this message: the same on every retry, another for every message.
-    #[param(rename = "webhook-id", min_length = 1, pattern = "^[^.]+$", example = "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk")]
+    #[param(
+        rename = "webhook-id",
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[^.]+$",
+        example = "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk"
+    )]
     webhook_id: String,
     /// When it was sent, in whole seconds since the Unix epoch; at most 300 away from now.
     #[param(rename = "webhook-timestamp", pattern = "^[0-9]+$", example = "1794355200")]
@@ -58,12 +64,12 @@ pub struct Events {
 pub struct Event {
     /// As the manifest had it.
     #[schema(
-        pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}-[0-9]{1,3}-[0-9]{1,3}$",
+        pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}(-([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])){2}$",
         example = "01M6VZ4W3V00J8Z8M3C0V9S1QK-0-0"
     )]
     shipment_id: String,
     milestone: Progress,
-    /// When it happened (RFC 3339): not before its order, and at most five minutes ahead.
+    /// When it happened (RFC 3339): at most a day before its order, and at most five minutes ahead.
     #[schema(format = DateTime, example = "2026-11-12T09:30:00Z")]
     occurred_at: String,
     /// For people; at most 200 bytes, no control characters.

@@ -1,17 +1,25 @@
 //! The route as a carrier meets it: who is believed, what is taken, what is said of the rest.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
 };
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, Bytes, HttpBody},
     http::{Request, StatusCode},
 };
+use hyper::body::Frame;
 use serde_json::{Value, json};
-use sluice_domain::{Fingerprint, OrderId, SlotCount, limits::MAX_EVENTS};
+use sluice_domain::{
+    Fingerprint, OrderId, SlotCount,
+    limits::{MAX_EVENTS, MAX_EVENTS_BYTES},
+};
 use sluice_pipeline::{BoxFuture, Clock, Receipt, WordIntake, Words};
 use sluice_schemas::word::Word;
 use tower::ServiceExt;
@@ -27,6 +35,8 @@ struct Log {
     words: Mutex<Vec<String>>,
     messages: AtomicUsize,
     busy: Mutex<Option<(u32, &'static str)>>,
+    /// Nothing is durable before it has a permit.
+    gate: Mutex<Option<Arc<Semaphore>>>,
 }
 
 impl WordIntake for Log {
@@ -44,7 +54,25 @@ impl WordIntake for Log {
                 format!("{} {}-{} {} {} {:?}", t.carrier, t.parcel, t.attempt, t.progress.name(), t.at_ms, t.text);
             self.words.lock().unwrap().push(said);
         }
-        Box::pin(std::future::ready(receipts))
+        let gate = self.gate.lock().unwrap().clone();
+        Box::pin(async move {
+            if let Some(gate) = gate {
+                gate.acquire().await.unwrap().forget();
+            }
+            receipts
+        })
+    }
+}
+
+/// A body that is announced and never comes.
+struct Silent;
+
+impl HttpBody for Silent {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Pending
     }
 }
 
@@ -76,7 +104,7 @@ fn world() -> World {
         tellers: tellers.into(),
         clock: clock.clone(),
         slots: SlotCount::DEFAULT,
-        requests: 2,
+        room_kib: 2 << 10,
     };
     World { log, clock, router: router(state) }
 }
@@ -240,7 +268,7 @@ async fn a_message_that_comes_again_is_answered_and_not_stored_again() {
     let world = world();
     let message = || Message::new(&json!({"events": [event("delivered"), json!(1)]}));
     let first = message().send(&world).await;
-    world.clock.0.fetch_add(200_000, SeqCst);
+    world.clock.0.fetch_add(100_000, SeqCst);
     assert_eq!(message().send(&world).await, first);
     assert_eq!((first.0, world.log.messages.load(SeqCst)), (StatusCode::OK, 1));
     // Another carrier's message of that id is another message.
@@ -248,6 +276,69 @@ async fn a_message_that_comes_again_is_answered_and_not_stored_again() {
     assert_eq!((other.send(&world).await.0, world.log.messages.load(SeqCst)), (StatusCode::OK, 2));
     assert_eq!(Message { id: "msg_2", ..message() }.send(&world).await.0, 200);
     assert_eq!(world.log.messages.load(SeqCst), 3);
+}
+
+#[tokio::test]
+async fn nothing_is_called_taken_that_is_not_stored() {
+    let world = world();
+    // Six minutes ahead of our clock: refused now, and good two minutes later.
+    let mut ahead = event("delivered");
+    ahead["occurred_at"] = "2026-11-11T00:06:00Z".into();
+    let message = || Message::new(&json!({"events": [event("picked_up"), ahead]}));
+    let (_, _, answer) = message().send(&world).await;
+    assert_eq!(answer["results"][1]["status"], "refused");
+    world.clock.0.fetch_add(120_000, SeqCst);
+    let (_, _, answer) = message().send(&world).await;
+    assert_eq!(answer["results"][1]["status"], "taken");
+    assert!(world.log.words.lock().unwrap().iter().any(|word| word.contains("delivered")));
+    // Nor under an id that was used for something else.
+    let other = Message::new(&json!({"events": [event("in_transit")]}));
+    assert_eq!(other.send(&world).await.0, 200);
+    assert!(world.log.words.lock().unwrap().iter().any(|word| word.contains("in_transit")));
+}
+
+#[tokio::test]
+async fn who_asked_may_go_before_it_is_durable() {
+    let world = world();
+    let gate = Arc::new(Semaphore::new(0));
+    *world.log.gate.lock().unwrap() = Some(Arc::clone(&gate));
+    let message = || Message::new(&json!({"events": [event("delivered")]}));
+    let left = tokio::time::timeout(Duration::from_millis(20), message().send(&world)).await;
+    assert!(left.is_err());
+    gate.add_permits(1);
+    while gate.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    // What follows on the one thread of this test, it does without waiting.
+    tokio::task::yield_now().await;
+    assert_eq!(message().send(&world).await.0, 200);
+    assert_eq!(world.log.messages.load(SeqCst), 1, "it was remembered all the same");
+}
+
+#[tokio::test]
+async fn more_than_there_is_room_for_is_refused_and_silence_costs_nothing() {
+    let world = world();
+    // Twenty senders that announce a body and send none of it.
+    let silent = |n: usize| {
+        let change: fn(&mut Request<Body>) = |r| *r.body_mut() = Body::new(Silent);
+        let message = Message { change, ..Message::new(&json!({"n": n})) };
+        let router = World { log: world.log.clone(), clock: world.clock.clone(), router: world.router.clone() };
+        tokio::spawn(async move { message.send(&router).await.0 })
+    };
+    let waiting: Vec<_> = (0..20).map(silent).collect();
+    tokio::task::yield_now().await;
+    let message = Message::new(&json!({"events": [event("delivered")]}));
+    assert_eq!(message.send(&world).await.0, 200);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    let room = Semaphore::new(3);
+    let body = |bytes: usize| Body::from(vec![b' '; bytes]);
+    let mut first = Incoming::new(body(2_048), &HeaderMap::new(), &room);
+    assert_eq!(first.whole().await.unwrap().len(), 2_048);
+    let refused = Incoming::new(body(1_025), &HeaderMap::new(), &room).whole().await.unwrap_err();
+    assert_eq!((refused.status, refused.retry_after_s), (StatusCode::SERVICE_UNAVAILABLE, Some(1)));
+    assert!(Incoming::new(body(1_024), &HeaderMap::new(), &room).whole().await.is_ok());
+    drop(first);
+    assert_eq!(room.available_permits(), 3);
 }
 
 #[tokio::test]
@@ -292,13 +383,17 @@ async fn forms_and_bounds_are_named() {
 
 #[test]
 fn the_oldest_message_is_forgotten_first() {
+    let name = |n: usize| Name::of(0, &n.to_string(), &Words::default());
     let mut recent = Recent::default();
     for n in 0..=REMEMBERED {
-        recent.note(0, &n.to_string());
-        recent.note(0, &n.to_string());
+        recent.note(name(n));
+        recent.note(name(n));
     }
     assert_eq!((recent.known.len(), recent.order.len()), (REMEMBERED, REMEMBERED));
-    assert!(!recent.has(0, "0") && recent.has(0, "1") && recent.has(0, &REMEMBERED.to_string()));
+    assert!(!recent.has(name(0)) && recent.has(name(1)) && recent.has(name(REMEMBERED)));
+    let ids =
+        [Name::of(0, "a", &Words::default()), Name::of(1, "a", &Words::default()), Name::of(0, "b", &Words::default())];
+    assert!(ids[0] != ids[1] && ids[0] != ids[2] && ids[1] != ids[2]);
 }
 
 #[test]

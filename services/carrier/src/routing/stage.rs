@@ -1,4 +1,4 @@
-//! The stage: new parcels get a carrier, and a carrier's answer is recorded with what follows from it.
+//! The stage: new parcels get a carrier, and what carriers say is recorded with what follows from it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::{
     table::{CarrierSet, Table},
 };
 
-/// Routes every open parcel of the batch and decides on every outcome.
+/// Routes every open parcel of the batch and decides on everything that is said about known orders.
 #[derive(Debug, Clone)]
 pub struct Route {
     table: Arc<Table>,
@@ -138,10 +138,11 @@ impl Stage for Route {
                 Ok(Word::Tracked(tracked)) => match on_news(rows.get(input), &tracked) {
                     Ok(NewsStep::Ignore) => {}
                     Ok(step) => effects.track(input, step == NewsStep::Resolve),
-                    // Nothing can be said of a row that can't be read; the order's next outcome dead-letters it.
-                    Err(_) => {}
+                    Err(error) => {
+                        tracing::error!(order_id = %OrderId(tracked.order), %error, "news of an unreadable row is dropped");
+                    }
                 },
-                Err(error) => effects.reject(input, &format!("a carrier's answer can't be read: {error}")),
+                Err(error) => effects.reject(input, &format!("what a carrier said can't be read: {error}")),
             }
         }
     }

@@ -271,7 +271,7 @@ impl Node {
         base.learn().await;
         let server = Server::start(reserved, app, config.max_connections).map_err(listen)?;
         let mut background = vec![tokio::spawn(publish(ops))];
-        if let Some(writer) = writer.as_ref().filter(|_| has(Role::Checkout)) {
+        if let Some(writer) = &writer {
             let (presence, progress) = (Arc::clone(&presence), Arc::clone(&base.progress));
             background.push(tokio::spawn(hold_back(writer.clone(), presence, progress, base.log.max_lag)));
         }
@@ -427,7 +427,8 @@ fn start_notifiers(
     Ok(consumers)
 }
 
-/// Tells checkout to take no orders while the owners lag too far behind, or the slots were dealt out anew.
+/// Has no orders and no carriers' news taken while the owners lag too far behind, or the slots were dealt out anew. Outcomes
+/// still are.
 async fn hold_back(writer: Writer, presence: Arc<Presence>, progress: Arc<Progress>, bound: u64) {
     let mut tick = tokio::time::interval(PUBLISH);
     loop {
