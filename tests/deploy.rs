@@ -171,10 +171,14 @@ fn carriers_are_those_that_are_simulated() {
             let port = simulated.listen.port();
             assert_eq!(carrier.url, format!("http://{service}:{port}/carriers/{}/manifests", carrier.id));
             assert_eq!(carrier.secret.as_ref(), Some(&simulated.secret), "{}", carrier.id);
+            assert_eq!(carrier.events_secret, simulated.telling.events_secret, "{}", carrier.id);
             let really = simulated.carriers.iter().find(|spec| spec.id == carrier.id).unwrap();
             assert_eq!(carrier.idempotent, really.behaviour.idempotent, "{}", carrier.id);
         }
     }
+    let told_at = simulated.telling.events_url.as_deref().and_then(|url| url.strip_prefix("http://")).unwrap();
+    let (node, port) = told_at.split_once(':').unwrap();
+    assert_eq!((cluster.workers[node].0, cluster.listens(node)), (Role::Carrier, port.parse().ok()), "{told_at}");
     let ledger = simulated.ledger.to_str().unwrap();
     let compose = Compose::read();
     let mounts = compose.service(service).mounts();

@@ -8,3 +8,4 @@ mod metrics;
 pub mod operation;
 mod parcels;
 mod statuses;
+mod tracking;

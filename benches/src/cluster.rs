@@ -90,6 +90,10 @@ impl OlderRows for NoRows {
     fn read_many<'a>(&'a self, all: &'a [OrderId]) -> BoxFuture<'a, Result<Vec<Option<StoredRow>>, StoreError>> {
         Box::pin(std::future::ready(Ok(vec![None; all.len()])))
     }
+
+    fn has_expired(&self, _: OrderId, _: u64) -> bool {
+        false
+    }
 }
 
 fn log_config(args: &AppArgs) -> LogConfig {

@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use crate::{
     delta::{Delta, Item, Items, Requested, row_deltas},
     order::{Head, Line, OrderRef, ShipTo, lines_of, peek_accepted_late, peek_id, put_head, put_line},
-    outcome::{Outcome, OutcomeKind, peek_attempt},
+    outcome::{Outcome, OutcomeKind},
     wire::{Reader, put_signed, put_varint},
+    word::{Progress, Tracked, Word, peek_attempt},
 };
 
 /// Times fit in 48 bits of ms, as an order id has them.
@@ -14,6 +15,10 @@ const LATEST: u64 = (1 << 48) - 1;
 
 fn kind() -> impl Strategy<Value = OutcomeKind> {
     (0u8..4).prop_map(|code| OutcomeKind::from_code(code).unwrap())
+}
+
+fn progress(pick: u8) -> Progress {
+    Progress::ALL[usize::from(pick) % Progress::ALL.len()]
 }
 
 fn items() -> impl Strategy<Value = Vec<Item>> {
@@ -35,7 +40,7 @@ struct AnyDelta {
 
 prop_compose! {
     fn delta()(
-        tag in 1u8..=8,
+        tag in 1u8..=9,
         small in any::<(u8, u8, u8)>(),
         large in (any::<u32>(), 0..u64::MAX),
         kind in kind(),
@@ -69,6 +74,7 @@ impl AnyDelta {
             5 => Delta::DeadLettered { parcel: (attempt % 2 == 0).then_some(parcel), rules: number, reason: text },
             7 => Delta::Conflicted { order: u128::from(position) << 64 | u128::from(number) },
             8 => Delta::Merchant { id: text },
+            9 => Delta::Tracked { parcel, attempt, progress: progress(handling), text },
             _ => Delta::Packed { parcel, handling, weight_g: number, items },
         })
     }
@@ -173,10 +179,27 @@ proptest! {
         let outcome = Outcome { order, parcel, attempt, kind, at_ms, carrier: &carrier, text: &text };
         let mut bytes = Vec::new();
         outcome.encode(&mut bytes);
-        prop_assert_eq!(Outcome::decode(&bytes), Ok(outcome));
+        prop_assert_eq!(Word::decode(&bytes), Ok(Word::Outcome(outcome)));
         prop_assert_eq!(peek_attempt(&bytes), Ok((parcel, attempt)));
         for cut in 0..bytes.len() {
             prop_assert!(Outcome::decode(&bytes[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn news_read_back(
+        placed_at in 0..LATEST, low in any::<u64>(), parcel: u8, attempt: u8, pick: u8, at_ms in 0..LATEST,
+        carrier in text(), text in text(),
+    ) {
+        let order = u128::from(placed_at) << 80 | u128::from(low);
+        let tracked =
+            Tracked { order, parcel, attempt, progress: progress(pick), at_ms, carrier: &carrier, text: &text };
+        let mut bytes = Vec::new();
+        tracked.encode(&mut bytes);
+        prop_assert_eq!(Word::decode(&bytes), Ok(Word::Tracked(tracked)));
+        prop_assert_eq!(peek_attempt(&bytes), Ok((parcel, attempt)));
+        for cut in 0..bytes.len() {
+            prop_assert!(Word::decode(&bytes[..cut]).is_err());
         }
     }
 
@@ -191,7 +214,7 @@ proptest! {
             if let Ok((_, lines)) = lines_of(bytes) {
                 let _ = lines.take(1_000).take_while(Result::is_ok).count();
             }
-            let _ = (peek_id(bytes), peek_accepted_late(bytes), peek_attempt(bytes), Outcome::decode(bytes).is_ok());
+            let _ = (peek_id(bytes), peek_accepted_late(bytes), peek_attempt(bytes), Word::decode(bytes).is_ok());
             for delta in row_deltas(u64::MAX - 5, bytes) {
                 if let Ok((_, Delta::Requested(r))) = delta {
                     prop_assert_eq!(r.items.iter().count() <= r.items.len(), true);

@@ -12,12 +12,14 @@
 //! 6 packed         parcel u8, handling u8, weight_g varint, items; only for a parcel that no carrier was asked for
 //! 7 conflicted     order id 16 bytes BE: a later request under the same key that is no order of its own
 //! 8 merchant       merchant str; where a decision is made without the order record at hand
+//! 9 tracked        parcel u8, attempt u8, progress u8, text str; at = when it happened by the carrier's clock
 //! ```
 
 use crate::{
     CodecError,
     outcome::OutcomeKind,
     wire::{Reader, put_bytes, put_signed, put_varint},
+    word::Progress,
 };
 
 /// One line's share of a parcel.
@@ -143,6 +145,17 @@ pub enum Delta<'a> {
         /// Merchant id.
         id: &'a str,
     },
+    /// A carrier's news of a shipment on its way.
+    Tracked {
+        /// Parcel number.
+        parcel: u8,
+        /// Attempt number.
+        attempt: u8,
+        /// What it says.
+        progress: Progress,
+        /// For people; may be empty.
+        text: &'a str,
+    },
     /// No stage could decide; somebody must look.
     DeadLettered {
         /// The parcel, or `None` for the whole order.
@@ -220,6 +233,12 @@ impl<'a> Delta<'a> {
                 put_signed(out, late_ms);
                 put_bytes(out, id.as_bytes());
             }
+            Delta::Tracked { parcel, attempt, progress, text } => {
+                out.push(9);
+                put_signed(out, late_ms);
+                out.extend_from_slice(&[parcel, attempt, progress.code()]);
+                put_bytes(out, text.as_bytes());
+            }
             Delta::DeadLettered { parcel, rules, reason } => {
                 out.push(5);
                 put_signed(out, late_ms);
@@ -272,6 +291,12 @@ impl<'a> Delta<'a> {
             },
             7 => Delta::Conflicted { order: u128::from_be_bytes(r.array("conflicting order")?) },
             8 => Delta::Merchant { id: r.str("merchant")? },
+            9 => Delta::Tracked {
+                parcel: r.byte("parcel")?,
+                attempt: r.byte("attempt")?,
+                progress: Progress::from_code(r.byte("progress")?)?,
+                text: r.str("text")?,
+            },
             _ => return Err(CodecError { what: "delta tag" }),
         };
         Ok((late, delta))

@@ -26,7 +26,7 @@ mod reader_tests;
 #[cfg(test)]
 mod samples;
 
-pub use encode::{encode_accepted, encode_conflict, encode_dead_lettered, encode_settled};
+pub use encode::{encode_accepted, encode_conflict, encode_dead_lettered, encode_settled, encode_tracked};
 pub use read::encode_json;
 
 /// The contract of the payload, as consumers get it.
@@ -49,12 +49,14 @@ pub enum EventType {
     OrderConflicted,
     /// An accepted order can't go on.
     OrderDeadLettered,
+    /// A carrier told where a parcel is.
+    ParcelTracked,
 }
 
 impl EventType {
     /// Every type that is ever emitted.
-    pub const ALL: [Self; 4] =
-        [Self::OrderAccepted, Self::ParcelSettled, Self::OrderConflicted, Self::OrderDeadLettered];
+    pub const ALL: [Self; 5] =
+        [Self::OrderAccepted, Self::ParcelSettled, Self::OrderConflicted, Self::OrderDeadLettered, Self::ParcelTracked];
 
     /// The name on the wire. Its version changes only if an old reader would misunderstand the new event.
     pub fn name(self) -> &'static str {
@@ -63,6 +65,7 @@ impl EventType {
             Self::ParcelSettled => "com.sluice.parcel.settled.v1",
             Self::OrderConflicted => "com.sluice.order.conflicted.v1",
             Self::OrderDeadLettered => "com.sluice.order.dead_lettered.v1",
+            Self::ParcelTracked => "com.sluice.parcel.tracked.v1",
         }
     }
 

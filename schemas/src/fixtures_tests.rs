@@ -14,9 +14,11 @@ use crate::{
     CodecError,
     delta::{Delta, Item, Items, Requested},
     frame::{self, Decision, Input, Place, Shipment},
+    milestone::Milestone,
     order::{Head, Line, OrderRef, ShipTo, put_head, put_line},
     outcome::{Outcome, OutcomeKind},
     wire::Reader,
+    word::{Progress, Tracked, Word},
 };
 
 const ID: u128 = 1_794_268_800_123 << 80 | 777 << 64 | 0x0123_4567_89ab_cdef;
@@ -79,6 +81,19 @@ fn outcome() -> Outcome<'static> {
     }
 }
 
+fn tracked() -> Tracked<'static> {
+    let progress = Progress::Reached(Milestone::OutForDelivery);
+    Tracked {
+        order: ID, parcel: 1, attempt: 2, progress, at_ms: 1_794_355_199_999, carrier: "swift", text: "van 7 ⚖"
+    }
+}
+
+/// The delta that follows from it, with its time.
+fn tracked_delta() -> (i64, Delta<'static>) {
+    let Tracked { parcel, attempt, progress, text, .. } = tracked();
+    (86_399_876, Delta::Tracked { parcel, attempt, progress, text })
+}
+
 const WHOLE: [Item; 2] = [Item { line: 0, quantity: None }, Item { line: 300, quantity: None }];
 const PARTS: [Item; 2] = [Item { line: 0, quantity: Some(1) }, Item { line: 1, quantity: Some(500) }];
 
@@ -122,7 +137,7 @@ fn inputs() -> Vec<Input<'static>> {
         let mut out = Vec::new();
         let text = if kind == OutcomeKind::Unknown { "" } else { "T-1" };
         Outcome { kind, text, ..outcome() }.encode(&mut out);
-        Input::Outcome(out.leak())
+        Input::Word(out.leak())
     });
     [Input::Placed(order().leak())].into_iter().chain(outcomes).chain([Input::Placed(&[])]).collect()
 }
@@ -165,7 +180,7 @@ fn frames() -> [(&'static str, Vec<u8>); 4] {
     for input in inputs() {
         match input {
             Input::Placed(record) => frame::put_placed(&mut all[1].1, record),
-            Input::Outcome(outcome) => frame::put_outcome(&mut all[1].1, outcome),
+            Input::Word(word) => frame::put_word(&mut all[1].1, word),
         }
     }
     decisions().iter().for_each(|d| d.put(&mut all[2].1));
@@ -186,6 +201,10 @@ fn written() -> Vec<(String, Vec<u8>)> {
     all.push(("records-damaged-v1.txt".to_owned(), damaged.into_bytes()));
     // What is added from here on isn't in that file, which is frozen too.
     all.extend(frames().map(|(name, bytes)| (format!("frame-{name}-v1.bin"), bytes)));
+    let (mut word, mut bytes) = (Vec::new(), Vec::new());
+    tracked().encode(&mut word);
+    tracked_delta().1.encode(tracked_delta().0, &mut bytes);
+    all.extend([("tracked-v1.bin".to_owned(), word), ("delta-tracked-v1.bin".to_owned(), bytes)]);
     all
 }
 
@@ -228,6 +247,9 @@ fn what_was_frozen_is_still_read() {
     assert_eq!(order.ship_to, ship_to());
     assert_eq!(order.lines().map(Result::unwrap).collect::<Vec<_>>(), lines());
     assert_eq!(Outcome::decode(&frozen("outcome-v1.bin")), Ok(outcome()));
+    assert_eq!(Word::decode(&frozen("outcome-v1.bin")), Ok(Word::Outcome(outcome())));
+    assert_eq!(Word::decode(&frozen("tracked-v1.bin")), Ok(Word::Tracked(tracked())));
+    assert_eq!(Delta::read(&mut Reader::new(&frozen("delta-tracked-v1.bin"))), Ok(tracked_delta()));
     with_deltas(&mut |name, late, delta| {
         let bytes = frozen(&format!("delta-{name}-v1.bin"));
         let mut r = Reader::new(&bytes);
@@ -257,7 +279,7 @@ fn frozen_frames_are_still_read() {
 
     let read = entries(frame::inputs(&orders));
     assert_eq!(read, inputs());
-    let outcomes = read.iter().filter_map(|i| if let Input::Outcome(o) = i { Some(*o) } else { None });
+    let outcomes = read.iter().filter_map(|i| if let Input::Word(o) = i { Some(*o) } else { None });
     assert!(outcomes.map(|o| Outcome::decode(o).unwrap().kind).eq(KINDS));
 
     let read = entries(frame::decisions(&decided));

@@ -5,7 +5,7 @@
 //! the end of the record. Texts and byte strings stand behind their length (varint).
 //! ```text
 //! orders      1 | order record                                    an order that checkout took
-//!             2 | outcome                                         a carrier's answer
+//!             2 | word                                            what is said about one that it took
 //! decisions   1 | source | order record | deltas                  an order became durable and was decided
 //!             2 | source | order id 16 bytes BE | deltas          what was decided about an order of an earlier frame
 //!             3 | token 16 bytes                                  an owner starts here; everything before it is resolved
@@ -71,10 +71,10 @@ pub fn put_placed(out: &mut Vec<u8>, record: &[u8]) {
     put_bytes(out, record);
 }
 
-/// Appends an encoded outcome to a frame of the orders topic.
-pub fn put_outcome(out: &mut Vec<u8>, outcome: &[u8]) {
+/// Appends an encoded word to a frame of the orders topic.
+pub fn put_word(out: &mut Vec<u8>, word: &[u8]) {
     out.push(2);
-    put_bytes(out, outcome);
+    put_bytes(out, word);
 }
 
 /// An entry of the orders topic.
@@ -82,8 +82,8 @@ pub fn put_outcome(out: &mut Vec<u8>, outcome: &[u8]) {
 pub enum Input<'a> {
     /// [`crate::order`] record.
     Placed(&'a [u8]),
-    /// Encoded [`crate::outcome::Outcome`].
-    Outcome(&'a [u8]),
+    /// Encoded [`crate::word::Word`].
+    Word(&'a [u8]),
 }
 
 /// The epoch of a frame, and the reader behind its head.
@@ -124,7 +124,7 @@ pub fn inputs(frame: &[u8]) -> Result<(u16, impl Iterator<Item = Result<Input<'_
 fn read_input<'a>(r: &mut Reader<'a>) -> Result<Input<'a>, CodecError> {
     match r.byte("entry tag")? {
         1 => r.bytes("order record").map(Input::Placed),
-        2 => r.bytes("outcome").map(Input::Outcome),
+        2 => r.bytes("word").map(Input::Word),
         _ => Err(CodecError { what: "entry tag" }),
     }
 }
@@ -286,11 +286,11 @@ mod tests {
             let mut frame = Vec::new();
             start(&mut frame, epoch);
             for (placed, bytes) in &entries {
-                if *placed { put_placed(&mut frame, bytes) } else { put_outcome(&mut frame, bytes) }
+                if *placed { put_placed(&mut frame, bytes) } else { put_word(&mut frame, bytes) }
             }
             let (read_epoch, read) = inputs(&frame).unwrap();
             let read: Vec<_> = read.map(Result::unwrap).collect();
-            let wrote: Vec<_> = entries.iter().map(|(p, b)| if *p { Input::Placed(b) } else { Input::Outcome(b) }).collect();
+            let wrote: Vec<_> = entries.iter().map(|(p, b)| if *p { Input::Placed(b) } else { Input::Word(b) }).collect();
             prop_assert_eq!((read_epoch, read), (epoch, wrote));
         }
 

@@ -4,7 +4,8 @@
 //! * [`order`]: the order record, written once to the log and never rewritten.
 //! * [`delta`]: what later stages add to an order; a row is the concatenation of an order's deltas.
 //! * [`frame`]: what one Kafka record of an internal topic holds.
-//! * [`outcome`]: a carrier's answer about one shipment, an input of the order's partition.
+//! * [`word`]: what is said about an order that is in the log, an input of its partition; [`outcome`]: a carrier's answer,
+//!   the first of them.
 //! * [`event`]: what other systems are told about an order, one Kafka record per decision.
 //! * [`milestone`]: the rank table behind a status that only moves forward.
 
@@ -19,6 +20,7 @@ pub mod milestone;
 pub mod order;
 pub mod outcome;
 pub mod wire;
+pub mod word;
 
 /// The bytes don't hold what their format says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -70,6 +70,29 @@ impl Milestone {
     }
 }
 
+/// What a carrier may tell that is no status: shown on the time line, as often as it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Remark {
+    /// It waits, for instance for a customs paper.
+    OnHold = 0,
+    /// It comes later than was said.
+    DeliveryDelayed = 1,
+    /// Nobody was there to take it.
+    DeliveryFailed = 2,
+}
+
+impl Remark {
+    /// The name used in every public format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OnHold => "on_hold",
+            Self::DeliveryDelayed => "delivery_delayed",
+            Self::DeliveryFailed => "delivery_failed",
+        }
+    }
+}
+
 /// A set of milestones, as a lattice: union is merge, `status` is monotone in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Milestones(u16);

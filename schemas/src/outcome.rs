@@ -1,9 +1,5 @@
-//! A carrier's answer about one shipment, as it enters the log of the order's partition.
-//!
-//! ```text
-//! order id 16 bytes BE | parcel u8 | attempt u8 | kind u8 | answered_at signed varint (ms after placed_at)
-//! carrier (length + UTF-8) | text (length + UTF-8): tracking number, or the reason
-//! ```
+//! A carrier's answer about one shipment, as it enters the log of the order's partition: a [`crate::word`] whose kind is
+//! below 16 and whose text is the tracking number, or the reason.
 
 use crate::{
     CodecError,
@@ -17,7 +13,8 @@ use crate::{
 pub enum OutcomeKind {
     /// Nobody can tell whether the carrier took it; it is parked, never resent or rerouted.
     Unknown = 0,
-    /// The carrier never took it and Sluice stopped asking (deadline or budget spent).
+    /// Sluice stopped asking (deadline or budget spent). The carrier, which would have recognised a repetition, may have
+    /// taken it all the same, if answers were lost.
     GivenUp = 1,
     /// The carrier's final no.
     Rejected = 2,
@@ -58,18 +55,6 @@ pub struct Outcome<'a> {
     pub carrier: &'a str,
     /// Tracking number for an acceptance, else the reason.
     pub text: &'a str,
-}
-
-/// Parcel and attempt of an encoded answer, without reading the rest.
-///
-/// # Errors
-/// [`CodecError`] if it is too short.
-#[inline]
-pub fn peek_attempt(record: &[u8]) -> Result<(u8, u8), CodecError> {
-    match record.get(16..18) {
-        Some(&[parcel, attempt]) => Ok((parcel, attempt)),
-        _ => Err(CodecError { what: "parcel" }),
-    }
 }
 
 impl<'a> Outcome<'a> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sluice_domain::limits::*;
 
-use super::{operation, parcels};
+use super::{operation, parcels, tracking};
 use crate::support::{
     client::{Client, fields_of},
     engine::{Engine, on_both_engines},
@@ -29,7 +29,7 @@ enum Covered {
 use Covered::{Elsewhere, Request};
 
 /// Every constant of `limits.rs`, and what tests it.
-const BOUNDS: [(&str, Covered); 18] = [
+const BOUNDS: [(&str, Covered); 22] = [
     ("MAX_LINES", Request(lines_of_an_order)),
     ("MAX_QUANTITY", Request(|c| number(c, "/lines/0/quantity", 1, u64::from(MAX_QUANTITY)))),
     ("MAX_UNIT_PRICE", Request(|c| number(c, "/lines/0/unit_price", 0, MAX_UNIT_PRICE))),
@@ -51,6 +51,10 @@ const BOUNDS: [(&str, Covered); 18] = [
     ("MAX_PARTY_ID", Elsewhere(operation::ids_of_merchants_and_carriers_have_their_length)),
     ("MAX_TRACKING_NUMBER", Elsewhere(parcels::what_carriers_say_has_its_length)),
     ("MAX_REASON", Elsewhere(parcels::what_carriers_say_has_its_length)),
+    ("MAX_REMARKS", Elsewhere(tracking::messages_of_carriers_have_their_bounds)),
+    ("MAX_MESSAGE_ID", Elsewhere(tracking::messages_of_carriers_have_their_bounds)),
+    ("MAX_EVENTS", Elsewhere(tracking::messages_of_carriers_have_their_bounds)),
+    ("MAX_EVENTS_BYTES", Elsewhere(tracking::messages_of_carriers_have_their_bounds)),
 ];
 
 #[test]

@@ -22,6 +22,7 @@ const PROMISED: Kinds = &[
     ("sluice_orders_replayed_total", "counter"),
     ("sluice_stage_batch_seconds", "histogram"),
     ("sluice_carrier_calls_total", "counter"),
+    ("sluice_carrier_events_total", "counter"),
     ("sluice_carrier_call_seconds", "histogram"),
     ("sluice_carrier_shipments_total", "counter"),
     ("sluice_carrier_retried_shipments_total", "counter"),
@@ -84,10 +85,13 @@ const RARE: Kinds = &[
 const LABELS: [(&str, &[&str]); 12] = [
     ("carrier", &["good", "light"]),
     ("class", &["in_flight", "finished", "dead_lettered"]),
-    ("outcome", &["accepted", "rejected", "unknown", "given_up", "replayed", "invalid", "refused"]),
+    ("outcome", &["accepted", "rejected", "unknown", "given_up", "replayed", "invalid", "refused", "taken"]),
     ("partition", &["0", "1"]),
     ("result", &["answered", "refused", "not_sent", "ambiguous"]),
-    ("route", &["POST /v1/orders", "POST /v1/orders:batch", "GET /v1/orders/{id}"]),
+    (
+        "route",
+        &["POST /v1/orders", "POST /v1/orders:batch", "GET /v1/orders/{id}", "POST /v1/carriers/{carrier}/events"],
+    ),
     ("stage", &["classify", "route"]),
     ("status", &["1xx", "2xx", "3xx", "4xx", "5xx"]),
     ("thread", &["0", "1"]),

@@ -4,6 +4,8 @@ use std::{fmt::Write as _, net::SocketAddr, path::Path};
 
 /// Signs everything that goes to carriers.
 pub const SECRET: &str = "whsec_c2x1aWNlLXRlc3RzLXNpZ25pbmctc2VjcmV0LTAx";
+/// Signs what carriers tell.
+pub const EVENTS_SECRET: &str = "whsec_c2x1aWNlLXRlc3RzLWV2ZW50cy1zZWNyZXQtMDEu";
 /// Every handling group.
 pub const ALL: &[&str] = &["chilled", "ambient", "frozen", "age_restricted", "hazmat_check", "live_plant"];
 
@@ -30,6 +32,8 @@ pub struct Setup {
     /// Ids and API keys.
     pub merchants: Vec<(String, String)>,
     pub carriers: Vec<Carrier>,
+    /// Milliseconds from one event that simulated carriers tell of a shipment to the next; they tell nothing if absent.
+    pub tells: Option<u32>,
 }
 
 impl Setup {
@@ -41,7 +45,7 @@ impl Setup {
     /// The same with every default.
     pub fn with_defaults(carriers: &[Carrier]) -> Self {
         let merchant = |n| (format!("m-{n}"), format!("key-{n}"));
-        Self { top: String::new(), merchants: [1, 2].map(merchant).into(), carriers: carriers.to_vec() }
+        Self { top: String::new(), merchants: [1, 2].map(merchant).into(), carriers: carriers.to_vec(), tells: None }
     }
 
     /// With further lines of the top level.
@@ -60,7 +64,7 @@ impl Setup {
             let _ = write!(
                 text,
                 "\n[[carrier]]\nid = {id:?}\nurl = \"{carriers}/carriers/{id}/manifests\"\nsecret = {SECRET:?}\n\
-                 idempotent = {idempotent}\nhandling = {handling:?}\n{more}\n"
+                 events_secret = {EVENTS_SECRET:?}\nidempotent = {idempotent}\nhandling = {handling:?}\n{more}\n"
             );
         }
         text

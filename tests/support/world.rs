@@ -89,11 +89,12 @@ impl World {
     }
 
     fn build(setup: Setup, folder: TempDir, data_dir: PathBuf) -> Self {
-        let carriers = Carriers::start(folder.path(), &setup.carriers, 1);
         let port = TcpSocket::new_v4().unwrap();
         port.set_reuseaddr(true).unwrap();
         port.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = port.local_addr().unwrap();
+        let tells = setup.tells.map(|step_ms| (address, step_ms));
+        let carriers = Carriers::telling(folder.path(), &setup.carriers, 1, tells);
         Self { setup, carriers, address, _port: port, data_dir, deployment: None, folder, starts: AtomicU32::new(0) }
     }
 

@@ -34,5 +34,13 @@ pub const MAX_PARTY_ID: usize = 32;
 pub const MAX_TRACKING_NUMBER: usize = 64;
 /// Bytes kept of a reason a carrier gives.
 pub const MAX_REASON: usize = 200;
+/// Remarks kept of one shipment (`on_hold` and the like, which may be told repeatedly).
+pub const MAX_REMARKS: usize = 64;
+/// Bytes of a carrier's message id.
+pub const MAX_MESSAGE_ID: usize = 255;
+/// Events of one message of a carrier.
+pub const MAX_EVENTS: usize = 1_000;
+/// Bytes of one message of a carrier.
+pub const MAX_EVENTS_BYTES: usize = 1024 * 1024;
 /// How far `placed_at` may lie from now, ms (the default of `placed_at_window_s`).
 pub const DEFAULT_WINDOW_MS: u64 = 10 * 60 * 1_000;

@@ -6,9 +6,13 @@ use sluice_schemas::{
     delta::{Delta, Items, Requested, row_deltas},
     milestone::{Milestone, Milestones},
     outcome::{Outcome, OutcomeKind},
+    word::{Progress, Tracked},
 };
 
-use crate::{identity::OrderId, limits::MAX_ATTEMPTS};
+use crate::{
+    identity::OrderId,
+    limits::{MAX_ATTEMPTS, MAX_REMARKS},
+};
 
 /// One carrier asked to take one parcel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +23,9 @@ pub struct Attempt<'a> {
     pub requested: Option<(u64, Requested<'a>)>,
     /// Outcome, when (ms since the epoch), tracking number or reason.
     pub outcome: Option<(OutcomeKind, u64, &'a str)>,
+    /// The carrier's news, when (ms since the epoch, by its clock) and its text; ascending, once each, and of what is
+    /// reached only the earliest.
+    pub news: Vec<(Progress, u64, &'a str)>,
 }
 
 /// Lines that ship together.
@@ -120,6 +127,9 @@ impl<'a> OrderState<'a> {
                     *slot = Some((at, requested));
                 }
             }
+            Delta::Tracked { parcel, attempt, progress, text } => {
+                self.attempt(parcel, attempt).hear((progress, at, text))
+            }
             Delta::Settled { parcel, attempt, outcome, text } => {
                 let slot = &mut self.attempt(parcel, attempt).outcome;
                 let rank = |o: &(OutcomeKind, u64, &'a str)| (o.0, std::cmp::Reverse((o.1, o.2)));
@@ -154,7 +164,7 @@ impl<'a> OrderState<'a> {
         let at = match attempts.binary_search_by_key(&number, |a| a.number) {
             Ok(at) => at,
             Err(at) => {
-                attempts.insert(at, Attempt { number, requested: None, outcome: None });
+                attempts.insert(at, Attempt { number, requested: None, outcome: None, news: Vec::new() });
                 at
             }
         };
@@ -203,6 +213,22 @@ impl<'a> OrderState<'a> {
     }
 }
 
+impl<'a> Attempt<'a> {
+    fn hear(&mut self, new: (Progress, u64, &'a str)) {
+        match self.news.binary_search_by(|old| old.cmp(&new)) {
+            Ok(_) => {}
+            Err(place) => self.news.insert(place, new),
+        }
+        // They ascend, so the earliest of a milestone comes first.
+        self.news.dedup_by(|later, first| matches!(later.0, Progress::Reached(_)) && later.0 == first.0);
+    }
+
+    /// True if the carrier has told that the shipment is on its way, which it can be only if the carrier took it.
+    pub fn moved(&self) -> bool {
+        self.news.iter().any(|(progress, ..)| matches!(progress, Progress::Reached(_)))
+    }
+}
+
 impl<'a> Parcel<'a> {
     /// Where the parcel stands.
     pub fn standing(&self) -> Standing {
@@ -242,6 +268,11 @@ impl<'a> Parcel<'a> {
         if self.dead_lettered.is_some() {
             set = set.with(Milestone::DeadLettered);
         }
+        for (progress, ..) in self.attempts.iter().flat_map(|a| &a.news) {
+            if let Progress::Reached(milestone) = progress {
+                set = set.with(*milestone);
+            }
+        }
         set
     }
 }
@@ -271,7 +302,11 @@ pub fn class_of_row(row: &[u8]) -> Result<Class, CodecError> {
             }
             Delta::DeadLettered { parcel: None, .. } => return Ok(Class::DeadLettered),
             Delta::DeadLettered { parcel: Some(n), .. } => mark(&mut dead, n),
-            Delta::Accepted { .. } | Delta::Packed { .. } | Delta::Conflicted { .. } | Delta::Merchant { .. } => {}
+            Delta::Accepted { .. }
+            | Delta::Packed { .. }
+            | Delta::Conflicted { .. }
+            | Delta::Merchant { .. }
+            | Delta::Tracked { .. } => {}
         }
     }
     let Some(expected) = expected else { return Ok(Class::InFlight) };
@@ -305,18 +340,20 @@ pub enum OutcomeStep<'a> {
     },
     /// Record it and dead-letter the parcel.
     DeadLetter,
+    /// The carrier has told that the shipment is on its way, so it took it: record an acceptance, whatever was answered.
+    Resolve,
 }
 
 /// Decides what `outcome` changes, from the order's row alone, without allocating.
 ///
-/// Only a final reject of the latest attempt leads to another one; an unknown outcome is parked, and a late answer may
-/// still resolve it.
+/// Only a final reject of the latest attempt leads to another one; an unknown outcome is parked, and a late answer, or the
+/// carrier's news of the shipment, may still resolve it.
 ///
 /// # Errors
 /// [`CodecError`] if the row can't be read.
 pub fn on_outcome<'a>(row: &'a [u8], outcome: &Outcome<'_>) -> Result<OutcomeStep<'a>, CodecError> {
     let (mut requested, mut known, mut position) = (None, None, None);
-    let (mut latest, mut closed) = (0, false);
+    let (mut latest, mut closed, mut moved) = (0, false, false);
     for delta in row_deltas(0, row) {
         match delta?.1 {
             Delta::Accepted { position: p } => position = Some(p),
@@ -331,6 +368,11 @@ pub fn on_outcome<'a>(row: &'a [u8], outcome: &Outcome<'_>) -> Result<OutcomeSte
             {
                 known = known.max(Some(kind));
             }
+            Delta::Tracked { parcel, attempt, progress: Progress::Reached(_), .. }
+                if (parcel, attempt) == (outcome.parcel, outcome.attempt) =>
+            {
+                moved = true;
+            }
             Delta::DeadLettered { parcel, .. } if parcel.is_none_or(|p| p == outcome.parcel) => closed = true,
             _ => {}
         }
@@ -340,10 +382,58 @@ pub fn on_outcome<'a>(row: &'a [u8], outcome: &Outcome<'_>) -> Result<OutcomeSte
         return Ok(OutcomeStep::Ignore);
     }
     Ok(match (outcome.kind, position) {
-        (OutcomeKind::Accepted | OutcomeKind::Unknown, _) => OutcomeStep::Settle,
+        (OutcomeKind::Accepted, _) => OutcomeStep::Settle,
+        _ if moved => OutcomeStep::Resolve,
+        (OutcomeKind::Unknown, _) => OutcomeStep::Settle,
         (OutcomeKind::Rejected, Some(order_position)) if outcome.attempt < MAX_ATTEMPTS - 1 => {
             OutcomeStep::Reroute { turned_down, next: outcome.attempt + 1, order_position }
         }
         (OutcomeKind::Rejected | OutcomeKind::GivenUp, _) => OutcomeStep::DeadLetter,
+    })
+}
+
+/// What a carrier's news means for an order in a given state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewsStep {
+    /// Known already, one remark too many, or about a shipment that this carrier was never asked for or has turned down:
+    /// nothing changes.
+    Ignore,
+    /// Record it.
+    Note,
+    /// Record it, and with it that the carrier took what was parked with an unknown outcome.
+    Resolve,
+}
+
+/// Decides what `tracked` changes, from the order's row alone, without allocating.
+///
+/// News may come in any order and any number of times, and before the answer to the call that it follows from. What was
+/// given up may have been taken all the same: its news is kept, for the person who looks at the parcel.
+///
+/// # Errors
+/// [`CodecError`] if the row can't be read.
+pub fn on_news(row: &[u8], tracked: &Tracked<'_>) -> Result<NewsStep, CodecError> {
+    let about = (tracked.parcel, tracked.attempt);
+    let (mut asked, mut told, mut closed, mut known, mut remarks) = (false, false, false, None, 0);
+    for delta in row_deltas(OrderId(tracked.order).placed_at_ms(), row) {
+        match delta? {
+            (_, Delta::Requested(r)) if (r.parcel, r.attempt) == about => asked |= r.carrier == tracked.carrier,
+            (_, Delta::Settled { parcel, attempt, outcome, .. }) if (parcel, attempt) == about => {
+                known = known.max(Some(outcome));
+            }
+            (at, Delta::Tracked { parcel, attempt, progress, .. }) if (parcel, attempt) == about => {
+                let remark = matches!(progress, Progress::Remarked(_));
+                remarks += usize::from(remark);
+                told |= progress == tracked.progress && (!remark || at == tracked.at_ms);
+            }
+            (_, Delta::DeadLettered { parcel, .. }) => closed |= parcel.is_none_or(|p| p == tracked.parcel),
+            _ => {}
+        }
+    }
+    Ok(match (known, tracked.progress) {
+        _ if !asked || told => NewsStep::Ignore,
+        (Some(OutcomeKind::Rejected), _) => NewsStep::Ignore,
+        (_, Progress::Remarked(_)) if remarks >= MAX_REMARKS => NewsStep::Ignore,
+        (Some(OutcomeKind::Unknown), Progress::Reached(_)) if !closed => NewsStep::Resolve,
+        _ => NewsStep::Note,
     })
 }

@@ -5,12 +5,13 @@ use sluice_schemas::{
     delta::{Delta, Item, Items, Requested, row_deltas},
     outcome::{Outcome, OutcomeKind},
     wire::Reader,
+    word::{Progress, Tracked},
 };
 
 use crate::{
     Class, OrderId, OrderState,
     limits::MAX_ATTEMPTS,
-    order_state::{OutcomeStep, Standing, class_of_row, on_outcome},
+    order_state::{NewsStep, OutcomeStep, Standing, class_of_row, on_news, on_outcome},
 };
 
 const ID: OrderId = OrderId(1_794_268_800_123 << 80 | 5);
@@ -24,6 +25,7 @@ enum Step {
     Settled { parcel: u8, attempt: u8, kind: OutcomeKind, at: i64 },
     Dead { parcel: Option<u8>, at: i64 },
     Packed(u8),
+    Told { parcel: u8, attempt: u8, progress: Progress, at: i64 },
 }
 
 impl Step {
@@ -47,6 +49,9 @@ impl Step {
                 Delta::Settled { parcel, attempt, outcome: kind, text: "text" }.encode(at, row);
             }
             Step::Dead { parcel, at } => Delta::DeadLettered { parcel, rules: 7, reason: "nobody" }.encode(at, row),
+            Step::Told { parcel, attempt, progress, at } => {
+                Delta::Tracked { parcel, attempt, progress, text: ["van", ""][(at % 2) as usize] }.encode(at, row);
+            }
             Step::Packed(parcel) => {
                 Items::encode(&[line(parcel)], &mut bytes);
                 Delta::Packed { parcel, handling: 1, weight_g: 9, items: items(bytes.leak()) }.encode(4, row);
@@ -65,6 +70,10 @@ fn kind() -> impl Strategy<Value = OutcomeKind> {
     (0u8..4).prop_map(|code| OutcomeKind::from_code(code).unwrap())
 }
 
+fn progress() -> impl Strategy<Value = Progress> {
+    (0..Progress::ALL.len()).prop_map(|pick| Progress::ALL[pick])
+}
+
 /// Any deltas of one order with `parcels` parcels.
 fn steps(parcels: u8) -> impl Strategy<Value = Vec<Step>> {
     let parcel = 0..parcels;
@@ -80,7 +89,13 @@ fn steps(parcels: u8) -> impl Strategy<Value = Vec<Step>> {
         }),
         (parcel.clone(), 5i64..9).prop_map(|(parcel, at)| Step::Dead { parcel: Some(parcel), at }),
         (5i64..9).prop_map(|at| Step::Dead { parcel: None, at }),
-        parcel.prop_map(Step::Packed),
+        parcel.clone().prop_map(Step::Packed),
+        (parcel, 0u8..3, progress(), 5i64..9).prop_map(|(parcel, attempt, progress, at)| Step::Told {
+            parcel,
+            attempt,
+            progress,
+            at
+        }),
     ];
     proptest::collection::vec(step, 0..25)
 }
@@ -157,25 +172,48 @@ proptest! {
         }
     }
 
-    /// Whatever carriers answer, in whatever order and however often: at most one attempt per parcel is open, parked or
-    /// accepted, and everything decided is decided once.
+    /// Whatever carriers answer and tell, in whatever order and however often: at most one attempt per parcel is open,
+    /// parked or accepted, and everything decided is decided once.
     #[test]
-    fn one_effect_whatever_is_answered(
+    fn one_effect_whatever_is_said(
         parcels in 1u8..4,
-        answers in proptest::collection::vec((0u8..4, 0u8..10, kind(), 5i64..99), 0..60),
+        words in proptest::collection::vec((0u8..4, 0u8..10, kind(), 5i64..99, prop::option::of(progress())), 0..60),
     ) {
         let mut known = vec![Step::Accepted, Step::Classified(parcels)];
         known.extend((0..parcels).map(|parcel| Step::Requested { parcel, attempt: 0 }));
-        for (parcel, attempt, kind, at) in answers {
+        for (parcel, attempt, kind, at, told) in words {
             let before = row(&known);
             let carrier = ["swift", "tortoise"][usize::from(attempt % 2)];
             let at_ms = ID.placed_at_ms() + at as u64;
+            if let Some(progress) = told {
+                let tracked = Tracked { order: ID.0, parcel, attempt, progress, at_ms, carrier, text: "" };
+                let (step, note) = (on_news(&before, &tracked).unwrap(), Step::Told { parcel, attempt, progress, at });
+                let parked = Step::Settled { parcel, attempt, kind: OutcomeKind::Accepted, at };
+                match step {
+                    NewsStep::Ignore => {}
+                    NewsStep::Note => known.push(note),
+                    NewsStep::Resolve => {
+                        prop_assert!(is_parked(&before, parcel, OutcomeKind::Unknown));
+                        known.extend([note, parked]);
+                    }
+                }
+                let after = row(&known);
+                assert_one_effect(&after);
+                prop_assert_eq!(on_news(&after, &tracked).unwrap(), NewsStep::Ignore, "told twice");
+                continue;
+            }
             let outcome = Outcome { order: ID.0, parcel, attempt, kind, at_ms, carrier, text: "text" };
             let settled = Step::Settled { parcel, attempt, kind, at };
             let open = open_attempts(&before, parcel);
             match on_outcome(&before, &outcome).unwrap() {
                 OutcomeStep::Ignore => prop_assert!(open != [attempt] || is_parked(&before, parcel, kind)),
                 OutcomeStep::Settle => known.push(settled),
+                OutcomeStep::Resolve => {
+                    prop_assert!(kind != OutcomeKind::Accepted);
+                    let state = OrderState::fold(ID, &before).unwrap();
+                    prop_assert!(state.parcels[usize::from(parcel)].attempts[usize::from(attempt)].moved());
+                    known.push(Step::Settled { parcel, attempt, kind: OutcomeKind::Accepted, at });
+                }
                 OutcomeStep::DeadLetter => known.extend([settled, Step::Dead { parcel: Some(parcel), at }]),
                 OutcomeStep::Reroute { turned_down, next, order_position } => {
                     prop_assert_eq!((turned_down.parcel, turned_down.attempt, kind), (parcel, attempt, OutcomeKind::Rejected));
@@ -185,14 +223,7 @@ proptest! {
                 }
             }
             let after = row(&known);
-            let state = OrderState::fold(ID, &after).unwrap();
-            for p in &state.parcels {
-                let open = open_attempts(&after, p.number);
-                let accepted = usize::from(p.standing() == Standing::Accepted);
-                prop_assert!(open.len() + accepted <= 1, "parcel {}: {:?}", p.number, p);
-                prop_assert_eq!(open.is_empty(), p.standing() != Standing::Undecided, "{:?}", p);
-            }
-            prop_assert_eq!(class_of_row(&after).unwrap(), state.class());
+            assert_one_effect(&after);
             // The same answer again changes nothing.
             prop_assert_eq!(on_outcome(&after, &outcome).unwrap(), OutcomeStep::Ignore);
         }
@@ -202,7 +233,21 @@ proptest! {
     fn no_row_makes_the_fold_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), parcel: u8, attempt: u8) {
         let outcome = Outcome { order: ID.0, parcel, attempt, kind: OutcomeKind::Rejected, at_ms: 0, carrier: "", text: "" };
         let _ = (OrderState::fold(ID, &bytes).is_ok(), class_of_row(&bytes).is_ok(), on_outcome(&bytes, &outcome).is_ok());
+        let tracked = Tracked { order: ID.0, parcel, attempt, progress: Progress::ALL[0], at_ms: 0, carrier: "", text: "" };
+        let _ = on_news(&bytes, &tracked).is_ok();
     }
+}
+
+/// At most one attempt of each parcel is open or accepted, and the class is what the parcels say.
+fn assert_one_effect(row: &[u8]) {
+    let state = OrderState::fold(ID, row).unwrap();
+    for p in &state.parcels {
+        let open = open_attempts(row, p.number);
+        let accepted = usize::from(p.standing() == Standing::Accepted);
+        assert!(open.len() + accepted <= 1, "parcel {}: {p:?}", p.number);
+        assert_eq!(open.is_empty(), p.standing() != Standing::Undecided, "{p:?}");
+    }
+    assert_eq!(class_of_row(row).unwrap(), state.class());
 }
 
 /// Attempts that were requested and have no final answer, unless the parcel is closed.

@@ -9,7 +9,7 @@ use std::{
 use sluice_domain::{OrderId, OrderState};
 use sluice_pipeline::{
     BoxFuture, Clock, Disk, Intake, LogError, Orders, Outbox, OutcomeReport, Outcomes, Receipt, Store, StoredOrder,
-    Submission,
+    Submission, WordIntake, Words,
 };
 
 use crate::{
@@ -143,6 +143,17 @@ impl Engine {
         ticket
     }
 
+    pub(crate) fn push_words(&self, words: &Words) -> Arc<Ticket> {
+        let ticket = Ticket::new(words.words.len());
+        for (partition, shard) in self.shared.shards.iter().enumerate() {
+            let mine = words.words.iter().zip(0..);
+            let mine = mine.filter(|((order, _), _)| self.shared.config.partition_of(*order) == partition);
+            let mine = mine.map(|((order, range), line)| (line, *order, &words.bytes[range.clone()]));
+            shard.queue.push_words(&ticket, mine);
+        }
+        ticket
+    }
+
     /// As [`Orders::read`], once everything the row may hold is durable.
     fn try_read(&self, id: OrderId) -> Result<Option<StoredOrder>, LogError> {
         let mut row = Vec::new();
@@ -170,6 +181,12 @@ impl Intake for Engine {
             Standing::Full => Err("the disk is full"),
             Standing::Failed => Err("the journal has failed"),
         }
+    }
+}
+
+impl WordIntake for Engine {
+    fn hear(&self, words: Words) -> BoxFuture<'_, Vec<Receipt>> {
+        Box::pin(Receipts(self.push_words(&words)))
     }
 }
 

@@ -1,5 +1,6 @@
-//! The queues in front of each partition: orders from checkout, outcomes from notifiers, and the answers on their way
-//! back. Both queues are bounded in bytes; what doesn't fit is refused at once (orders) or offered again (outcomes).
+//! The queues in front of each partition: what somebody waits for (orders from checkout, carriers' news), outcomes from
+//! notifiers, and the answers on their way back. Both queues are bounded in bytes; what doesn't fit is refused at once, or
+//! offered again (outcomes).
 
 use std::{
     collections::VecDeque,
@@ -14,12 +15,13 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use sluice_pipeline::{Batch, OutcomeReport, Receipt};
+use sluice_domain::OrderId;
+use sluice_pipeline::{Batch, OutcomeReport, Receipt, Submitted};
 
 /// Bounds of one partition's queues.
 #[derive(Debug, Clone)]
 pub struct QueueConfig {
-    /// Bytes of order records waiting for the owner; beyond it orders are answered busy.
+    /// Bytes of orders and of carriers' news waiting for the owner; beyond it they are answered busy.
     pub order_bytes: usize,
     /// Bytes of outcomes waiting for the owner; beyond it notifiers wait.
     pub outcome_bytes: usize,
@@ -169,7 +171,7 @@ pub struct Chunk {
     pub batch: Batch,
     /// Tickets named by `askers`.
     pub tickets: Vec<Arc<Ticket>>,
-    /// One an input of `batch` that is a placed order: ticket number and line.
+    /// One an input of `batch`, or none at all if nobody waits: ticket number and line.
     pub askers: Vec<(u32, u32)>,
 }
 
@@ -219,16 +221,28 @@ impl Queue {
 
     /// Queues the orders that `orders` yields: line number in `ticket`, id, fingerprint, record. Refused ones get their
     /// receipt at once.
-    pub fn push_orders<'a>(
+    pub fn push_orders<'a>(&self, ticket: &Arc<Ticket>, orders: impl Iterator<Item = (u32, &'a Submitted, &'a [u8])>) {
+        self.push_waited_for(ticket, orders, |batch, order, record| {
+            batch.push_placed(order.id, order.fingerprint, record);
+        });
+    }
+
+    /// Likewise the words that `words` yields.
+    pub fn push_words<'a>(&self, ticket: &Arc<Ticket>, words: impl Iterator<Item = (u32, OrderId, &'a [u8])>) {
+        self.push_waited_for(ticket, words, |batch, order, record| batch.push_word(order, record));
+    }
+
+    fn push_waited_for<'a, T>(
         &self,
         ticket: &Arc<Ticket>,
-        orders: impl Iterator<Item = (u32, &'a sluice_pipeline::Submitted, &'a [u8])>,
+        inputs: impl Iterator<Item = (u32, T, &'a [u8])>,
+        push: impl Fn(&mut Batch, T, &'a [u8]),
     ) {
         let mut refused = Acks::default();
         {
             let mut guard = self.queues.lock();
             let q = &mut *guard;
-            for (line, order, record) in orders {
+            for (line, input, record) in inputs {
                 if q.orders_closed || q.closed {
                     refused.push(ticket, line, busy(Busy::Stopping));
                     continue;
@@ -244,7 +258,7 @@ impl Queue {
                     chunk.tickets.push(Arc::clone(ticket));
                 }
                 chunk.askers.push((chunk.tickets.len() as u32 - 1, line));
-                chunk.batch.push_placed(order.id, order.fingerprint, record);
+                push(&mut chunk.batch, input, record);
             }
         }
         self.arrival.notify_one();
@@ -266,7 +280,7 @@ impl Queue {
         q.outcome_bytes += scratch.len();
         q.outcomes_pushed += 1;
         let chunk = open_chunk(&mut q.outcomes, &mut q.spare, self.config.batch_bytes);
-        chunk.batch.push_outcome(report.shipment.order, scratch);
+        chunk.batch.push_word(report.shipment.order, scratch);
         drop(guard);
         self.arrival.notify_one();
         true
@@ -312,7 +326,7 @@ impl Queue {
         self.arrival.notify_one();
     }
 
-    /// Orders ever queued.
+    /// Inputs ever queued that somebody waits for: orders, and carriers' news.
     pub fn orders_pushed(&self) -> u64 {
         self.queues.lock().orders_pushed
     }

@@ -36,14 +36,14 @@ pub struct Partition {
     shared: Arc<Shared>,
     index: Index,
     chunk: Chunk,
-    /// Outcomes of a refused commit, to be polled again.
+    /// Outcomes of a refused commit, for which nobody waits, to be polled again.
     held: Vec<(OrderId, Vec<u8>)>,
     /// The last batch was a small one.
     trickle: bool,
     outcomes_taken: u64,
     orders_taken: u64,
     encoder: Encoder,
-    /// By input: where the live rows have the orders of the outcomes in the batch under way.
+    /// By input: where the live rows have the orders of the words in the batch under way.
     addresses: Vec<(u32, Option<u32>)>,
     row: Vec<u8>,
     /// Answers so far owed to the batch under way start at this asker.
@@ -190,7 +190,7 @@ impl Partition {
     fn receipts(&mut self, view: &BatchView<'_>, refused: Option<Receipt>) -> Acks {
         let mut acks = Acks::default();
         let mut replayed = 0;
-        for i in view.range().filter(|&i| view.meta(i).kind == InputKind::Placed) {
+        for i in view.range() {
             let Some(&(ticket, line)) = self.chunk.askers.get(self.answered) else { break };
             self.answered += 1;
             let receipt = match (view.verdict(i), refused) {
@@ -209,8 +209,8 @@ impl Partition {
     }
 
     fn refuse(&mut self, view: &BatchView<'_>) {
-        for i in view.range().filter(|&i| view.meta(i).kind == InputKind::Outcome) {
-            self.held.push((view.meta(i).order, view.record(i).to_vec()));
+        if self.chunk.askers.is_empty() {
+            self.held.extend(view.range().map(|i| (view.meta(i).order, view.record(i).to_vec())));
         }
         self.receipts(view, Some(busy(Busy::Disk))).send();
     }
@@ -249,13 +249,15 @@ impl Log for Partition {
                 Some(chunk) => self.chunk = chunk,
                 None => return self.idle(batch),
             }
-            self.outcomes_taken += self.chunk.batch.outcomes() as u64;
-            self.orders_taken += self.chunk.askers.len() as u64;
+            match self.chunk.askers.len() {
+                0 => self.outcomes_taken += self.chunk.batch.len() as u64,
+                waited_for => self.orders_taken += waited_for as u64,
+            }
             self.trickle = self.chunk.batch.byte_len() < TRICKLE_BYTES;
             std::mem::swap(batch, &mut self.chunk.batch);
         } else {
             for (order, record) in self.held.drain(..) {
-                batch.push_outcome(order, &record);
+                batch.push_word(order, &record);
             }
         }
         batch.now_ms = self.shared.clock.now_ms();
@@ -284,9 +286,9 @@ impl Log for Partition {
         let shared = Arc::clone(&self.shared);
         let young = shared.shards[usize::from(self.number)].young.read();
         // All look-ups first: they miss the cache, but not one after another.
-        let outcomes = batch.range().filter(|&i| batch.meta(i).kind == InputKind::Outcome);
+        let words = batch.range().filter(|&i| batch.meta(i).kind == InputKind::Word);
         self.addresses.clear();
-        self.addresses.extend(outcomes.map(|i| (i as u32, young.live.address(batch.meta(i).order))));
+        self.addresses.extend(words.map(|i| (i as u32, young.live.address(batch.meta(i).order))));
         for &(input, address) in &self.addresses {
             let id = batch.meta(input as usize).order;
             rows.push_with(input as usize, |out| {
@@ -312,8 +314,9 @@ impl Log for Partition {
         let shared = Arc::clone(&self.shared);
         let carriers = &shared.config.carriers;
         if let Some(frame) = self.encoder.encode(self.number, carriers, batch, effects) {
-            let brings_orders = batch.placed_metas().next().is_some();
-            let reserve = if brings_orders { shared.journal.order_reserve() } else { 0 };
+            // The last room is for outcomes, which nobody can refuse.
+            let refusable = !self.chunk.askers.is_empty();
+            let reserve = if refusable { shared.journal.order_reserve() } else { 0 };
             if shared.config.blocking {
                 shared.journal.wait_for_frame(frame.len());
             }

@@ -139,7 +139,7 @@ pub(crate) struct Errands {
     pub(crate) frozen: Option<Frozen>,
     /// Generations that are in the store now, each with its filter and the summary that it is in.
     pub(crate) install: Vec<(u32, Filter, Filter)>,
-    /// Forget this index generation, once so many orders have been taken from the queue.
+    /// Forget this index generation, once so many inputs that somebody waits for have been taken from the queue.
     pub(crate) expire: Vec<(u32, u64)>,
 }
 

@@ -97,7 +97,7 @@ impl LogConfig {
             orders_per_commit: 20_000,
             linger: Duration::from_millis(2),
             queue_bytes: 32 << 20,
-            overlay_bytes: 16 << 20,
+            overlay_bytes: 12 << 20,
             index_entries: 2 << 20,
             scratch: std::env::temp_dir(),
             max_lag: 1_000_000,

@@ -2,7 +2,8 @@
 //!
 //! * [`topics`]: names, the deployment record, and how both come to be.
 //! * [`groups`]: where consumer groups stand, and where carriers' groups begin.
-//! * [`writer`]: orders and outcomes into the orders topic.
+//! * [`writer`]: orders, and words about them, into the orders topic.
+//! * [`ledger`]: how far a notifier's outcomes are durable.
 //! * [`store`]: rows in ScyllaDB.
 //! * [`owner`]: decides; one round is one Kafka transaction.
 //! * [`outbox`]: what a carrier is to be told.
@@ -16,6 +17,7 @@ mod config;
 mod context;
 pub mod fold;
 pub mod groups;
+pub mod ledger;
 pub mod outbox;
 pub mod owner;
 pub mod presence;

@@ -37,7 +37,7 @@ impl Names {
         Self { prefix: prefix.to_owned() }
     }
 
-    /// Orders, outcomes and commands on their way to their owner.
+    /// Orders, and words about them, on their way to their owner.
     #[must_use]
     pub fn orders(&self) -> String {
         format!("{}.orders", self.prefix)

@@ -1,8 +1,8 @@
-//! Writes orders and outcomes to the orders topic: one thread gathers what many requests bring into frames, one record
+//! Writes orders and words about them to the orders topic: one thread gathers what many requests bring into frames, one record
 //! each, and a request is answered once the brokers have acknowledged every frame that it is part of.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     ops::Range,
     sync::{
         Arc,
@@ -25,13 +25,14 @@ use rdkafka::{
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
 use sluice_domain::OrderId;
-use sluice_pipeline::{BoxFuture, Intake, OutcomeReport, Outcomes, Receipt, Submission};
+use sluice_pipeline::{BoxFuture, Intake, OutcomeReport, Outcomes, Receipt, Submission, WordIntake, Words};
 use sluice_schemas::frame;
 use tokio::sync::oneshot;
 
 use crate::{
     config::LogConfig,
     context::Quiet,
+    ledger::Ledger,
     topics::{Deployment, Names, PATIENCE},
 };
 
@@ -48,12 +49,14 @@ const BUSY: Receipt = Receipt::Busy { retry_after_s: 1, reason: "the log can't b
 
 /// Who waits for entries of a frame.
 enum Waiter {
-    Orders(Arc<Ticket>),
+    Ticket(Arc<Ticket>),
     Outcomes(Arc<Ledger>, u64),
 }
 
 /// One submission on its way.
 struct Ticket {
+    /// Of orders, not of words about them.
+    orders: bool,
     receipts: Mutex<Vec<Receipt>>,
     left: AtomicUsize,
     answer: Mutex<Option<oneshot::Sender<Vec<Receipt>>>>,
@@ -84,10 +87,16 @@ struct Cargo {
 }
 
 impl Cargo {
+    /// How many of its entries are orders.
+    fn orders(&self) -> u64 {
+        let of_orders = self.waiters.iter().filter(|(w, _)| matches!(w, Waiter::Ticket(ticket) if ticket.orders));
+        of_orders.map(|(_, range)| range.len() as u64).sum()
+    }
+
     fn settle(&self, delivered: bool) {
         for (waiter, range) in &self.waiters {
             match waiter {
-                Waiter::Orders(ticket) => {
+                Waiter::Ticket(ticket) => {
                     ticket.settle(&self.entries[range.start as usize..range.end as usize], delivered);
                 }
                 Waiter::Outcomes(ledger, sequence) if delivered => ledger.durable(*sequence),
@@ -100,6 +109,7 @@ impl Cargo {
 
 enum Work {
     Orders(Submission, Arc<Ticket>),
+    Words(Words, Arc<Ticket>),
     /// Encoded outcomes: order, and where its bytes are.
     Outcomes(Vec<u8>, Vec<(OrderId, Range<usize>)>, Arc<Ledger>, u64),
 }
@@ -149,9 +159,7 @@ impl ProducerContext for Delivery {
             Ok(_) => {
                 shared.refused.store(0, Relaxed);
                 shared.release(cargo.bytes);
-                if !cargo.outcomes {
-                    shared.acknowledged.fetch_add(cargo.entries.len() as u64, Relaxed);
-                }
+                shared.acknowledged.fetch_add(cargo.orders(), Relaxed);
                 cargo.settle(true);
             }
             Err((error, message)) => {
@@ -242,10 +250,40 @@ impl Writer {
         self.shared.closed.store(true, Release);
     }
 
+    /// Hands `count` inputs of `bytes` bytes to the thread; resolves when the brokers have them all, or don't.
+    fn enqueue(
+        &self,
+        count: usize,
+        bytes: usize,
+        orders: bool,
+        work: impl FnOnce(Arc<Ticket>) -> Work,
+    ) -> BoxFuture<'_, Vec<Receipt>> {
+        let at_once = |receipt| -> BoxFuture<'_, Vec<Receipt>> { Box::pin(std::future::ready(vec![receipt; count])) };
+        if count == 0 {
+            return at_once(BUSY);
+        }
+        if let Some(busy) = self.busy(bytes) {
+            return at_once(busy);
+        }
+        let (answer, answered) = oneshot::channel();
+        let ticket = Arc::new(Ticket {
+            orders,
+            receipts: Mutex::new(vec![Receipt::Accepted; count]),
+            left: AtomicUsize::new(count),
+            answer: Mutex::new(Some(answer)),
+        });
+        self.shared.waiting.fetch_add(bytes, AcqRel);
+        if self.shared.work.try_send(work(ticket)).is_err() {
+            self.shared.release(bytes);
+            return at_once(Receipt::Busy { retry_after_s: 1, reason: "too many requests wait for the log" });
+        }
+        Box::pin(async move { answered.await.unwrap_or_else(|_| vec![BUSY; count]) })
+    }
+
     fn busy(&self, bytes: usize) -> Option<Receipt> {
         let shared = &self.shared;
         if shared.waiting.load(Relaxed) + bytes > shared.queue_bytes {
-            return Some(Receipt::Busy { retry_after_s: 1, reason: "too many orders wait for the log" });
+            return Some(Receipt::Busy { retry_after_s: 1, reason: "too much waits for the log" });
         }
         self.ready().err().map(|reason| Receipt::Busy { retry_after_s: 1, reason })
     }
@@ -260,27 +298,8 @@ fn connect(config: &LogConfig, shared: &Arc<Shared>) -> Result<ThreadedProducer<
 
 impl Intake for Writer {
     fn submit(&self, submission: Submission) -> BoxFuture<'_, Vec<Receipt>> {
-        let orders = submission.orders.len();
-        if orders == 0 {
-            return Box::pin(std::future::ready(Vec::new()));
-        }
-        let bytes = submission.bytes.len();
-        if let Some(busy) = self.busy(bytes) {
-            return Box::pin(std::future::ready(vec![busy; orders]));
-        }
-        let (answer, answered) = oneshot::channel();
-        let ticket = Arc::new(Ticket {
-            receipts: Mutex::new(vec![Receipt::Accepted; orders]),
-            left: AtomicUsize::new(orders),
-            answer: Mutex::new(Some(answer)),
-        });
-        self.shared.waiting.fetch_add(bytes, AcqRel);
-        if self.shared.work.try_send(Work::Orders(submission, ticket)).is_err() {
-            self.shared.release(bytes);
-            let busy = Receipt::Busy { retry_after_s: 1, reason: "too many requests wait for the log" };
-            return Box::pin(std::future::ready(vec![busy; orders]));
-        }
-        Box::pin(async move { answered.await.unwrap_or_else(|_| vec![BUSY; orders]) })
+        let (count, bytes) = (submission.orders.len(), submission.bytes.len());
+        self.enqueue(count, bytes, true, |ticket| Work::Orders(submission, ticket))
     }
 
     fn ready(&self) -> Result<(), &'static str> {
@@ -298,53 +317,10 @@ impl Intake for Writer {
     }
 }
 
-/// Which of one notifier's outcomes are durable.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    next: AtomicU64,
-    done: Mutex<Done>,
-}
-
-#[derive(Debug, Default)]
-struct Done {
-    /// Every sequence number below is durable.
-    below: u64,
-    /// Those above it that are.
-    beyond: BTreeSet<u64>,
-    waker: Option<Waker>,
-}
-
-impl Ledger {
-    /// Reports handed over so far.
-    #[must_use]
-    pub fn handed(&self) -> u64 {
-        self.next.load(Acquire)
-    }
-
-    /// How many of them are durable, counted from the first without a gap.
-    #[must_use]
-    pub fn settled(&self) -> u64 {
-        self.done.lock().below
-    }
-
-    /// Wakes `waker` when [`Ledger::settled`] rises.
-    pub fn wake_on_progress(&self, waker: &Waker) {
-        self.done.lock().waker = Some(waker.clone());
-    }
-
-    fn durable(&self, sequence: u64) {
-        let mut done = self.done.lock();
-        done.beyond.insert(sequence);
-        let mut below = done.below;
-        while done.beyond.remove(&below) {
-            below += 1;
-        }
-        if below > done.below {
-            done.below = below;
-            if let Some(waker) = done.waker.take() {
-                waker.wake();
-            }
-        }
+impl WordIntake for Writer {
+    fn hear(&self, words: Words) -> BoxFuture<'_, Vec<Receipt>> {
+        let (count, bytes) = (words.words.len(), words.bytes.len());
+        self.enqueue(count, bytes, false, |ticket| Work::Words(words, ticket))
     }
 }
 
@@ -447,23 +423,18 @@ impl Thread {
     fn take(&mut self, work: Work) {
         match work {
             Work::Orders(submission, ticket) => {
-                for (i, order) in submission.orders.iter().enumerate() {
-                    let partition = self.shared.deployment.partition(order.id);
+                for (order, line) in submission.orders.iter().zip(0..) {
                     let record = &submission.bytes[order.record.clone()];
-                    let at = usize::from(partition);
-                    self.room(at);
-                    let frame = &mut self.frames[at];
-                    frame::put_placed(&mut frame.bytes, record);
-                    frame.note(
-                        record.len(),
-                        i as u32,
-                        |w| matches!(w, Waiter::Orders(t) if Arc::ptr_eq(t, &ticket)),
-                        || Waiter::Orders(Arc::clone(&ticket)),
-                    );
+                    self.awaited(order.id, record, line, &ticket, frame::put_placed);
                 }
                 // Bytes of the arena that belong to no record would never be released.
                 let used: usize = submission.orders.iter().map(|o| o.record.len()).sum();
                 self.shared.release(submission.bytes.len().saturating_sub(used));
+            }
+            Work::Words(words, ticket) => {
+                for ((order, range), line) in words.words.iter().zip(0..) {
+                    self.awaited(*order, &words.bytes[range.clone()], line, &ticket, frame::put_word);
+                }
             }
             Work::Outcomes(bytes, entries, ledger, first) => {
                 for ((order, range), sequence) in entries.into_iter().zip(first..) {
@@ -471,11 +442,28 @@ impl Thread {
                     let at = usize::from(self.shared.deployment.partitions + partition);
                     self.room(at);
                     let frame = &mut self.frames[at];
-                    frame::put_outcome(&mut frame.bytes, &bytes[range.clone()]);
+                    frame::put_word(&mut frame.bytes, &bytes[range.clone()]);
                     frame.note(range.len(), 0, |_| false, || Waiter::Outcomes(Arc::clone(&ledger), sequence));
                 }
             }
         }
+    }
+
+    /// Adds an input that `ticket` waits for to the frame of its partition.
+    fn awaited(
+        &mut self,
+        order: OrderId,
+        record: &[u8],
+        line: u32,
+        ticket: &Arc<Ticket>,
+        put: fn(&mut Vec<u8>, &[u8]),
+    ) {
+        let at = usize::from(self.shared.deployment.partition(order));
+        self.room(at);
+        let frame = &mut self.frames[at];
+        put(&mut frame.bytes, record);
+        let same = |w: &Waiter| matches!(w, Waiter::Ticket(t) if Arc::ptr_eq(t, ticket));
+        frame.note(record.len(), line, same, || Waiter::Ticket(Arc::clone(ticket)));
     }
 
     /// Makes sure that one more entry fits into frame `at`, and that it is begun.

@@ -118,6 +118,11 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "No valid API key", detail)
     }
 
+    /// No or a wrong signature: 401. `detail` says how to sign, and not what was wrong.
+    pub fn bad_signature(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "bad-signature", "No valid signature", detail)
+    }
+
     /// Nothing here by that name: 404.
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
@@ -162,8 +167,10 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         let mut set = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
         set(header::CONTENT_TYPE, "application/problem+json");
-        if self.status == StatusCode::UNAUTHORIZED {
-            set(header::WWW_AUTHENTICATE, "Bearer");
+        match self.kind {
+            "unauthorized" => drop(set(header::WWW_AUTHENTICATE, "Bearer")),
+            "bad-signature" => drop(set(header::WWW_AUTHENTICATE, "Signature")),
+            _ => {}
         }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -8,6 +8,7 @@ use sluice_schemas::{
     delta::{Delta, Requested},
     order::{peek_accepted_late, placed_at_ms},
     outcome::{Outcome, OutcomeKind},
+    word::Tracked,
 };
 
 use crate::{
@@ -110,7 +111,8 @@ impl<S: Sink> Encoder<'_, S> {
         for (input, decision) in self.effects.decisions() {
             match decision {
                 Decision::Settled { .. } => self.settled(*input as usize, decision),
-                Decision::Rejected { reason } if self.view.meta(*input as usize).kind == InputKind::Outcome => {
+                Decision::Tracked { resolves } => self.tracked(*input as usize, *resolves),
+                Decision::Rejected { reason } if self.view.meta(*input as usize).kind == InputKind::Word => {
                     self.unreadable(*input, self.effects.text(reason));
                 }
                 _ => {
@@ -166,7 +168,7 @@ impl<S: Sink> Encoder<'_, S> {
                 self.add(target, late, &Delta::DeadLettered { parcel: None, rules: effects.rules, reason });
                 Settles::As(Class::DeadLettered)
             }
-            Decision::Settled { .. } => Settles::No,
+            Decision::Settled { .. } | Decision::Tracked { .. } => Settles::No,
         };
         let born = Some((place, accepted_late(view, input as usize)));
         self.to.additions.push(Addition { id, input, deltas: start..self.to.arena.len(), born, settles });
@@ -179,7 +181,9 @@ impl<S: Sink> Encoder<'_, S> {
         let id = OrderId(outcome.order);
         let placed_at = placed_at_ms(outcome.order) as i64;
         let (start, target) = (self.to.arena.len(), Subject::Known(outcome.order));
-        let settled = Delta::Settled { parcel: *parcel, attempt: *attempt, outcome: *kind, text: outcome.text };
+        // A tracking number is what came with an acceptance; what else was said is no number.
+        let text = if *kind == outcome.kind { outcome.text } else { "" };
+        let settled = Delta::Settled { parcel: *parcel, attempt: *attempt, outcome: *kind, text };
         self.add(target, outcome.at_ms as i64 - placed_at, &settled);
         let late = view.now_ms() as i64 - placed_at;
         let mut open = *kind == OutcomeKind::Unknown;
@@ -197,7 +201,24 @@ impl<S: Sink> Encoder<'_, S> {
         self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
     }
 
-    /// An outcome that can't be read: somebody must look at its order.
+    fn tracked(&mut self, input: usize, resolves: bool) {
+        let view = self.view;
+        let Ok(tracked) = Tracked::decode(view.record(input)) else { return };
+        let Tracked { order, parcel, attempt, progress, text, at_ms, .. } = tracked;
+        let placed_at = placed_at_ms(order) as i64;
+        let (start, target) = (self.to.arena.len(), Subject::Known(order));
+        self.add(target, at_ms as i64 - placed_at, &Delta::Tracked { parcel, attempt, progress, text });
+        let mut settles = Settles::No;
+        if resolves {
+            let settled = Delta::Settled { parcel, attempt, outcome: OutcomeKind::Accepted, text: "" };
+            self.add(target, view.now_ms() as i64 - placed_at, &settled);
+            settles = Settles::Perhaps;
+        }
+        let (id, deltas) = (OrderId(order), start..self.to.arena.len());
+        self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
+    }
+
+    /// A word that can't be read: somebody must look at its order.
     fn unreadable(&mut self, input: u32, reason: &str) {
         let (view, rules) = (self.view, self.effects.rules);
         let (id, start) = (view.meta(input as usize).order, self.to.arena.len());

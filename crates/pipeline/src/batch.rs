@@ -3,7 +3,12 @@
 use std::ops::Range;
 
 use sluice_domain::{Fingerprint, OrderId};
-use sluice_schemas::{CodecError, order::OrderRef, outcome::Outcome};
+use sluice_schemas::{
+    CodecError,
+    order::OrderRef,
+    outcome::Outcome,
+    word::{Tracked, Word},
+};
 
 /// One input of a partition.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +17,8 @@ pub enum Input<'a> {
     Placed(OrderRef<'a>),
     /// A carrier's answer.
     Outcome(Outcome<'a>),
+    /// A carrier's news of a shipment.
+    Tracked(Tracked<'a>),
 }
 
 /// What the owner found out about a placed order before any stage saw it.
@@ -28,7 +35,7 @@ pub enum Verdict {
 /// Kind and place of one input.
 #[derive(Debug, Clone, Copy)]
 pub struct InputMeta {
-    /// Placed order or outcome.
+    /// Placed order or word.
     pub kind: InputKind,
     /// The order it belongs to.
     pub order: OrderId,
@@ -43,8 +50,8 @@ pub struct InputMeta {
 pub enum InputKind {
     /// [`OrderRef`].
     Placed,
-    /// [`Outcome`].
-    Outcome,
+    /// [`Word`].
+    Word,
 }
 
 /// Inputs of one partition, in log order. At most [`Batch::MAX_BYTES`] of records.
@@ -54,8 +61,7 @@ pub struct Batch {
     pub now_ms: u64,
     bytes: Vec<u8>,
     inputs: Vec<InputMeta>,
-    /// One a placed order, set by the Runner; outcomes are `New` unless the same batch holds an earlier one for the
-    /// same parcel.
+    /// One an input, set by the Runner; words are `New`.
     verdicts: Vec<Verdict>,
 }
 
@@ -75,9 +81,9 @@ impl Batch {
         self.push(InputKind::Placed, order, fingerprint, record);
     }
 
-    /// Appends an encoded outcome.
-    pub fn push_outcome(&mut self, order: OrderId, record: &[u8]) {
-        self.push(InputKind::Outcome, order, Fingerprint(0), record);
+    /// Appends an encoded [`Word`].
+    pub fn push_word(&mut self, order: OrderId, record: &[u8]) {
+        self.push(InputKind::Word, order, Fingerprint(0), record);
     }
 
     fn push(&mut self, kind: InputKind, order: OrderId, fingerprint: Fingerprint, record: &[u8]) {
@@ -95,11 +101,6 @@ impl Batch {
     /// True if there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.inputs.is_empty()
-    }
-
-    /// How many outcomes there are.
-    pub fn outcomes(&self) -> usize {
-        self.inputs.iter().filter(|m| m.kind == InputKind::Outcome).count()
     }
 
     /// Bytes of records.
@@ -125,7 +126,10 @@ impl Batch {
     pub fn input(&self, i: usize) -> Result<Input<'_>, CodecError> {
         match self.inputs[i].kind {
             InputKind::Placed => OrderRef::decode(self.record(i)).map(Input::Placed),
-            InputKind::Outcome => Outcome::decode(self.record(i)).map(Input::Outcome),
+            InputKind::Word => Word::decode(self.record(i)).map(|word| match word {
+                Word::Outcome(outcome) => Input::Outcome(outcome),
+                Word::Tracked(tracked) => Input::Tracked(tracked),
+            }),
         }
     }
 
@@ -164,9 +168,9 @@ impl<'a> BatchView<'a> {
         self.of_kind(InputKind::Placed).map(|(b, i)| (i, OrderRef::decode(b.record(i))))
     }
 
-    /// The outcomes among them.
-    pub fn outcomes(&self) -> impl Iterator<Item = (usize, Result<Outcome<'a>, CodecError>)> + use<'a> {
-        self.of_kind(InputKind::Outcome).map(|(b, i)| (i, Outcome::decode(b.record(i))))
+    /// The words among them.
+    pub fn words(&self) -> impl Iterator<Item = (usize, Result<Word<'a>, CodecError>)> + use<'a> {
+        self.of_kind(InputKind::Word).map(|(b, i)| (i, Word::decode(b.record(i))))
     }
 
     /// Numbers and places of the placed orders among them.
@@ -202,13 +206,18 @@ impl<'a> BatchView<'a> {
         self.batch.verdict(i)
     }
 
+    /// This run of inputs and all that follow it in the batch.
+    pub fn onwards(&self) -> BatchView<'a> {
+        BatchView { batch: self.batch, range: self.range.start..self.batch.len() }
+    }
+
     /// Numbers of the inputs covered.
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
     }
 }
 
-/// Rows of the orders that a batch's outcomes are about, by input number.
+/// Rows of the orders that a batch's words are about, by input number.
 #[derive(Debug, Default)]
 pub struct Rows {
     bytes: Vec<u8>,

@@ -9,6 +9,7 @@
 
 mod failures;
 mod life;
+mod news;
 mod repeats;
 mod stages;
 
@@ -21,7 +22,7 @@ use sluice_schemas::{
 };
 
 pub use self::stages::stages;
-use crate::{OutcomeReport, Receipt, StoredOrder, Submission, Submitted};
+use crate::{OutcomeReport, Receipt, StoredOrder, Submission, Submitted, Words};
 
 /// Carriers of the suite, by number.
 pub const CARRIERS: [&str; 2] = ["swift", "tortoise"];
@@ -127,10 +128,12 @@ pub struct Told {
 }
 
 /// An engine under test, driven step by step on one thread. What has a default is a capability that not every engine
-/// has; a method that says whether it did something makes its case go on without it where it didn't.
+/// has; those of distributed engines must be there if it says that it is one.
 pub trait Harness {
     /// Hands a submission to the engine; the number names its answer.
     fn submit(&mut self, submission: Submission) -> usize;
+    /// Hands words to the engine, whose answer is waited for; the number names it.
+    fn hear(&mut self, words: Words) -> usize;
     /// Hands carriers' answers to the engine.
     fn report(&mut self, reports: Vec<OutcomeReport>);
     /// Steps until nothing is left to do: all input is committed, durable, and answered.
@@ -172,26 +175,31 @@ pub trait Harness {
     fn submit_at(&mut self, _node: usize, submission: Submission) -> usize {
         self.submit(submission)
     }
-    /// Rows stay as they are from now on (`true`), or follow again (`false`).
-    fn lag(&mut self, _lags: bool) -> bool {
+    /// Whether several workers share it, with rows that may lag, commits that may be aborted, and public events.
+    fn distributed(&self) -> bool {
         false
+    }
+    /// Rows stay as they are from now on (`true`), or follow again (`false`).
+    fn lag(&mut self, _lags: bool) {
+        assert!(!self.distributed(), "rows that lag");
     }
     /// The next commit fails after its batch was applied and written; its inputs come again.
-    fn abort_next(&mut self) -> bool {
-        false
+    fn abort_next(&mut self) {
+        assert!(!self.distributed(), "aborts");
     }
     /// Another worker comes and takes its share of the partitions (`true`), or goes (`false`).
-    fn another_worker(&mut self, _comes: bool) -> bool {
-        false
+    fn another_worker(&mut self, _comes: bool) {
+        assert!(!self.distributed(), "several workers");
     }
     /// The worker decides on all input and stalls before it can commit; another one takes its partitions over and
     /// decides in its place; then the first comes back, tries to commit, and gets its partitions again.
-    fn stall_and_come_back(&mut self) -> bool {
-        false
+    fn stall_and_come_back(&mut self) {
+        assert!(!self.distributed(), "workers that stall");
     }
     /// All public events about this engine's orders, as a consumer of committed ones gets them.
-    fn events(&mut self) -> Option<Vec<Told>> {
-        None
+    fn events(&mut self) -> Vec<Told> {
+        assert!(!self.distributed(), "public events");
+        Vec::new()
     }
 }
 
@@ -223,6 +231,11 @@ pub const CASES: &[(&str, Case)] = &[
     ("workers come and go", failures::workers_come_and_go),
     ("a worker that lost its partitions comes back", failures::a_worker_that_lost_its_partitions_comes_back),
     ("a decision is told once", failures::a_decision_is_told_once),
+    ("news is kept once and moves nothing back", news::news_is_kept_once_and_moves_nothing_back),
+    ("news shows that a parcel was taken", news::news_shows_that_a_parcel_was_taken),
+    ("news that finds no room is refused", news::news_that_finds_no_room_is_refused),
+    ("news of what was given up is kept", news::news_of_what_was_given_up_is_kept),
+    ("orders and news in one batch are each answered", news::orders_and_news_in_one_batch_are_each_answered),
 ];
 
 /// Runs every case against fresh engines from `make`.

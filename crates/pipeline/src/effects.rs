@@ -40,6 +40,11 @@ pub enum Decision {
         /// The outcome.
         kind: OutcomeKind,
     },
+    /// A carrier's news is recorded.
+    Tracked {
+        /// It also shows that the carrier took a parcel whose outcome was unknown.
+        resolves: bool,
+    },
 }
 
 /// A parcel to be carried.
@@ -152,6 +157,11 @@ impl Effects {
     pub fn settle(&mut self, input: usize, parcel: u8, attempt: u8, kind: OutcomeKind) {
         let decision = Decision::Settled { next: None, dead_letter: None, parcel, attempt, kind };
         self.decisions.push((input as u32, decision));
+    }
+
+    /// Records a carrier's news; with `resolves` also that the carrier took the parcel.
+    pub fn track(&mut self, input: usize, resolves: bool) {
+        self.decisions.push((input as u32, Decision::Tracked { resolves }));
     }
 
     /// Offers the parcel of the outcome last settled to another carrier, as `attempt`.

@@ -4,7 +4,10 @@
 use std::{future::Future, io, ops::Range, pin::Pin, sync::Arc, task};
 
 use sluice_domain::{Fingerprint, Group, OrderId, ShipmentId};
-use sluice_schemas::outcome::{Outcome, OutcomeKind};
+use sluice_schemas::{
+    outcome::{Outcome, OutcomeKind},
+    word::Tracked,
+};
 
 use crate::{
     batch::{Batch, BatchView, Rows},
@@ -96,7 +99,7 @@ pub trait Log {
     /// [`LogError`] when the log fails or holds no order there.
     fn order_at(&mut self, position: u64, out: &mut Vec<u8>) -> Result<(), LogError>;
 
-    /// Reads the rows of the orders that the outcomes in `batch` are about.
+    /// Reads the rows of the orders that the words in `batch` are about.
     ///
     /// # Errors
     /// [`LogError`] when the store fails.
@@ -133,6 +136,24 @@ pub struct Submitted {
     pub record: Range<usize>,
 }
 
+/// Words about known orders on their way into the log, encoded in one arena.
+#[derive(Debug, Default)]
+pub struct Words {
+    /// Encoded [`sluice_schemas::word::Word`]s, one after another.
+    pub bytes: Vec<u8>,
+    /// The order of each, and where it stands within the arena.
+    pub words: Vec<(OrderId, Range<usize>)>,
+}
+
+impl Words {
+    /// Appends a carrier's news.
+    pub fn push(&mut self, tracked: &Tracked<'_>) {
+        let start = self.bytes.len();
+        tracked.encode(&mut self.bytes);
+        self.words.push((OrderId(tracked.order), start..self.bytes.len()));
+    }
+}
+
 /// What became of one submitted order, once that is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Receipt {
@@ -161,6 +182,13 @@ pub trait Intake: Send + Sync {
     /// # Errors
     /// The reason, for `/readyz`.
     fn ready(&self) -> Result<(), &'static str>;
+}
+
+/// Takes words into the log, for who waits until they are durable.
+pub trait WordIntake: Send + Sync {
+    /// Resolves, in their order, when each is durable ([`Receipt::Accepted`]) or refused ([`Receipt::Busy`]); what the
+    /// owner makes of it isn't told. Dropping the future withdraws nothing.
+    fn hear(&self, words: Words) -> BoxFuture<'_, Vec<Receipt>>;
 }
 
 // ------------------------------------------------------------------------------------------------------ status's side

@@ -9,12 +9,9 @@ use std::{
 use hashbrown::HashTable;
 use sluice_domain::{
     ShipmentId,
-    order_state::{OutcomeStep, on_outcome},
+    order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
 };
-use sluice_schemas::{
-    order::OrderRef,
-    outcome::{OutcomeKind, peek_attempt},
-};
+use sluice_schemas::{order::OrderRef, outcome::OutcomeKind, word::peek_attempt};
 
 use crate::{
     batch::{Batch, Input, InputKind, Rows, Verdict},
@@ -94,11 +91,11 @@ impl<L: Log> Runner<L> {
         Ok(step)
     }
 
-    /// Two answers about one shipment never share a commit, so that the second is decided on rows that hold the first.
+    /// Two words about one shipment never share a commit, so that the second is decided on rows that hold the first.
     fn end_of_segment(&mut self, start: usize) -> usize {
         self.answered.clear();
         for i in start..self.batch.len() {
-            if self.batch.meta(i).kind != InputKind::Outcome {
+            if self.batch.meta(i).kind != InputKind::Word {
                 continue;
             }
             let Ok((parcel, attempt)) = peek_attempt(self.batch.record(i)) else { continue };
@@ -214,15 +211,24 @@ impl<L: Log> Runner<L> {
         tracing::error!(order_id = %self.batch.meta(input).order, reason, "poison order");
         match self.batch.input(input) {
             Ok(Input::Outcome(o)) => {
-                // What is decided already, or was never asked, needs nobody to look at it.
-                if matches!(on_outcome(self.rows.get(input), &o), Ok(OutcomeStep::Ignore)) {
-                    return;
+                match on_outcome(self.rows.get(input), &o) {
+                    // What is decided already, or was never asked, needs nobody to look at it.
+                    Ok(OutcomeStep::Ignore) => return,
+                    Ok(OutcomeStep::Resolve) => {
+                        return self.effects.settle(input, o.parcel, o.attempt, OutcomeKind::Accepted);
+                    }
+                    _ => {}
                 }
                 self.effects.settle(input, o.parcel, o.attempt, o.kind);
                 if o.kind != OutcomeKind::Accepted {
                     self.effects.dead_letter(reason);
                 }
             }
+            // Needs no stage, and its order doesn't end because one panicked.
+            Ok(Input::Tracked(t)) => match on_news(self.rows.get(input), &t) {
+                Ok(NewsStep::Ignore) | Err(_) => {}
+                Ok(step) => self.effects.track(input, step == NewsStep::Resolve),
+            },
             _ => self.effects.reject(input, reason),
         }
     }

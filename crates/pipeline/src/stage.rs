@@ -25,6 +25,6 @@ pub trait Stage: Send {
     fn name(&self) -> &'static str;
 
     /// Adds this stage's decisions about `batch` to `effects`, which already holds those of earlier stages about the
-    /// same inputs. `rows` has, for each outcome, the order's row as of everything committed before this batch.
+    /// same inputs. `rows` has, for each word, the order's row as of everything committed before this batch.
     fn apply(&self, ctx: &Ctx<'_>, rows: &Rows, batch: &BatchView<'_>, effects: &mut Effects);
 }

@@ -168,5 +168,10 @@ fn about(event_type: EventType) -> (&'static str, &'static str, &'static str) {
             "An order already accepted can't go on, so that a person must look at it: change.dead_lettered.",
             include_str!("../../fixtures/event-order-dead-lettered-v1.json"),
         ),
+        EventType::ParcelTracked => (
+            "Parcel tracked",
+            "A carrier told where a parcel is: change.tracked. Its ce_time is the carrier's.",
+            include_str!("../../fixtures/event-parcel-tracked-v1.json"),
+        ),
     }
 }

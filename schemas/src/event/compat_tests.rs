@@ -16,7 +16,7 @@ use protox::{
 
 use super::{
     PROTO,
-    read::{self, HandlingGroup, Outcome},
+    read::{self, HandlingGroup, Outcome, Progress},
     samples::one_of_each,
 };
 
@@ -221,8 +221,8 @@ fn planted_breaks_are_found() {
         ("oneof of field merchant_id = 2 was", &[("string merchant_id = 2;", "oneof who { string merchant_id = 2; }")]),
         ("oneof of field accepted = 10 was", &[("oneof change", "oneof happening")]),
         (
-            "oneof of field dead_lettered = 13 was",
-            &[("    OrderDeadLettered dead_lettered = 13;\n  }", "  }\n  OrderDeadLettered dead_lettered = 13;")],
+            "oneof of field tracked = 14 was",
+            &[("    ParcelTracked tracked = 14;\n  }", "  }\n  ParcelTracked tracked = 14;")],
         ),
         ("value OUTCOME_GIVEN_UP = 2 is gone", &[("  OUTCOME_GIVEN_UP = 2;\n", "")]),
         ("value OUTCOME_GIVEN_UP = 2 is gone", &[("OUTCOME_GIVEN_UP = 2;", "OUTCOME_GIVEN_UP = 7;")]),
@@ -260,7 +260,7 @@ fn growth_breaks_nobody() {
     for edits in [
         [("string country = 3;", "string country = 3; string region = 30;")],
         [("OUTCOME_GIVEN_UP = 2;", "OUTCOME_GIVEN_UP = 2; OUTCOME_VOIDED = 5;")],
-        [("OrderDeadLettered dead_lettered = 13;", "OrderDeadLettered dead_lettered = 13; Line added = 14;")],
+        [("OrderDeadLettered dead_lettered = 13;", "OrderDeadLettered dead_lettered = 13; Line added = 99;")],
         [("message Line {", "message More { string text = 1; } message Line {")],
         [("// The merchant who sold.", "// Another comment.")],
     ] {
@@ -282,6 +282,14 @@ fn enums_mirror_the_proto() {
     assert_eq!(outcomes.len(), 5);
     for value in outcomes {
         assert_eq!(Outcome::try_from(value.number()).unwrap().name(), value.name());
+    }
+    let progress = values("sluice.events.v1.Progress");
+    assert_eq!(progress.len(), 1 + crate::word::Progress::ALL.len());
+    for value in progress {
+        assert_eq!(Progress::try_from(value.number()).unwrap().name(), value.name());
+        let stored = value.number().checked_sub(1).and_then(|n| crate::word::Progress::ALL.get(n as usize));
+        let name = stored.map(|p| format!("PROGRESS_{}", p.name().to_uppercase()));
+        assert_eq!(name.unwrap_or_else(|| "PROGRESS_UNSPECIFIED".to_owned()), value.name());
     }
     assert_eq!(read::HandlingGroup::try_from(7), Err(prost::UnknownEnumValue(7)));
 }

@@ -14,6 +14,7 @@ use crate::{
     order::{OrderRef, placed_at_ms},
     outcome::OutcomeKind,
     wire::{Reader, put_bytes, put_varint},
+    word::Progress,
 };
 
 /// Appends `order.accepted`: an order and the deltas of the one decision that followed from it; no deltas if no stage
@@ -42,6 +43,47 @@ pub fn encode_settled(
     let settled = Settled::of(Deltas::new(order_id, deltas))?;
     let event = Encoded { event_type: EventType::ParcelSettled, order_id, occurred_at_ms: settled.at_ms };
     whole_or_nothing(out, event, merchant, |w| settled.encode(w, carrier))
+}
+
+/// Appends `parcel.tracked`: the deltas of the decision that followed from a carrier's news. `carrier` is the one that
+/// told it.
+///
+/// # Errors
+/// [`CodecError`] if the deltas can't be read, or are not those of one carrier's news.
+pub fn encode_tracked(
+    out: &mut Vec<u8>,
+    order_id: u128,
+    merchant: &str,
+    carrier: &str,
+    deltas: &[u8],
+) -> Result<Encoded, CodecError> {
+    const WHAT: CodecError = CodecError { what: "deltas of a tracked parcel" };
+    let mut all = Deltas::new(order_id, deltas);
+    let (at_ms, Delta::Tracked { parcel, attempt, progress, text }) = all.next().ok_or(WHAT)?? else {
+        return Err(WHAT);
+    };
+    let settles = match all.next().transpose()? {
+        None => false,
+        Some((_, Delta::Settled { parcel: p, attempt: a, outcome: OutcomeKind::Accepted, .. }))
+            if (p, a) == (parcel, attempt) =>
+        {
+            true
+        }
+        Some(_) => return Err(WHAT),
+    };
+    if all.next().is_some() {
+        return Err(WHAT);
+    }
+    let event = Encoded { event_type: EventType::ParcelTracked, order_id, occurred_at_ms: at_ms };
+    whole_or_nothing(out, event, merchant, |w| {
+        w.number_if(1, u64::from(parcel));
+        w.number_if(2, u64::from(attempt));
+        w.text_if(3, carrier);
+        w.number(4, progress_number(progress));
+        w.text_if(5, text);
+        w.number_if(6, u64::from(settles));
+        Ok(())
+    })
 }
 
 /// Appends `order.conflicted`: a request acknowledged under `conflicting_order_id` is refused, because `order_id` has its
@@ -177,7 +219,7 @@ impl<'a> Accepted<'a> {
                 Delta::DeadLettered { parcel: None, rules, reason } => {
                     seen.dead_letter.replace((at, rules, reason)).is_none()
                 }
-                Delta::Settled { .. } | Delta::Conflicted { .. } => false,
+                Delta::Settled { .. } | Delta::Conflicted { .. } | Delta::Tracked { .. } => false,
             };
             if !first {
                 return Err(CodecError { what: "deltas of an accepted order" });
@@ -325,6 +367,11 @@ fn outcome_number(outcome: OutcomeKind) -> u64 {
     outcome as u64 + 1
 }
 
+/// The number in `Progress`, whose order is that of [`Progress::ALL`].
+fn progress_number(progress: Progress) -> u64 {
+    Progress::ALL.iter().position(|p| *p == progress).map_or(0, |at| at as u64 + 1)
+}
+
 /// Times as `int64`; the end of time stays there.
 fn as_i64(ms: u64) -> u64 {
     ms.min(i64::MAX as u64)
@@ -349,6 +396,7 @@ impl Writer<'_> {
             EventType::ParcelSettled => 11,
             EventType::OrderConflicted => 12,
             EventType::OrderDeadLettered => 13,
+            EventType::ParcelTracked => 14,
         })
     }
 

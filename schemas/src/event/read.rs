@@ -45,7 +45,7 @@ pub struct OrderEvent {
     #[serde(skip_serializing_if = "is_default", serialize_with = "text")]
     pub occurred_at_ms: i64,
     /// What was decided.
-    #[prost(oneof = "Change", tags = "10, 11, 12, 13")]
+    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14")]
     #[serde(flatten)]
     pub change: Option<Change>,
 }
@@ -66,6 +66,9 @@ pub enum Change {
     /// It can't go on.
     #[prost(message, tag = "13")]
     DeadLettered(OrderDeadLettered),
+    /// A carrier told where a parcel is.
+    #[prost(message, tag = "14")]
+    Tracked(ParcelTracked),
 }
 
 /// The order was accepted, and what becomes of its goods was decided.
@@ -326,6 +329,73 @@ pub struct OrderDeadLettered {
     pub rules_version: u32,
 }
 
+/// What a carrier says of a parcel on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+#[expect(missing_docs, reason = "as in the .proto")]
+pub enum Progress {
+    Unspecified = 0,
+    PickedUp = 1,
+    InTransit = 2,
+    OutForDelivery = 3,
+    ReadyForPickup = 4,
+    Delivered = 5,
+    ReturnToSender = 6,
+    Returned = 7,
+    OnHold = 8,
+    DeliveryDelayed = 9,
+    DeliveryFailed = 10,
+}
+
+impl Progress {
+    /// The name in the `.proto`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "PROGRESS_UNSPECIFIED",
+            Self::PickedUp => "PROGRESS_PICKED_UP",
+            Self::InTransit => "PROGRESS_IN_TRANSIT",
+            Self::OutForDelivery => "PROGRESS_OUT_FOR_DELIVERY",
+            Self::ReadyForPickup => "PROGRESS_READY_FOR_PICKUP",
+            Self::Delivered => "PROGRESS_DELIVERED",
+            Self::ReturnToSender => "PROGRESS_RETURN_TO_SENDER",
+            Self::Returned => "PROGRESS_RETURNED",
+            Self::OnHold => "PROGRESS_ON_HOLD",
+            Self::DeliveryDelayed => "PROGRESS_DELIVERY_DELAYED",
+            Self::DeliveryFailed => "PROGRESS_DELIVERY_FAILED",
+        }
+    }
+}
+
+/// A carrier told where a parcel is.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParcelTracked {
+    /// The parcel, from 0.
+    #[prost(uint32, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub parcel_number: u32,
+    /// The attempt, from 0.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub attempt: u32,
+    /// The carrier.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub carrier_id: String,
+    /// A [`Progress`].
+    #[prost(enumeration = "Progress", tag = "4")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "progress")]
+    pub progress: i32,
+    /// For people.
+    #[prost(string, optional, tag = "5")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The attempt counts as accepted now.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub settles_attempt: bool,
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -349,6 +419,10 @@ fn handling<S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error
 
 fn outcome<S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
     by_name(*value, Outcome::try_from(*value).ok().map(Outcome::name), serializer)
+}
+
+fn progress<S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    by_name(*value, Progress::try_from(*value).ok().map(Progress::name), serializer)
 }
 
 /// A value that is newer than this reader stays a number.

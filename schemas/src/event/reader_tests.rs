@@ -7,7 +7,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, SerializeOptions};
 
 use super::{
     compat_tests::{compile, pool},
-    encode_accepted, encode_conflict, encode_dead_lettered, encode_json, encode_settled,
+    encode_accepted, encode_conflict, encode_dead_lettered, encode_json, encode_settled, encode_tracked,
     read::{self, Change},
     samples::{ID, borrowed, deltas, items, one_of_each, record, text},
 };
@@ -16,6 +16,7 @@ use crate::{
     delta::{Delta, Item, Requested},
     order::{OrderRef, placed_at_ms},
     outcome::OutcomeKind,
+    word::Progress,
 };
 
 fn descriptor() -> MessageDescriptor {
@@ -165,6 +166,16 @@ fn deltas_of_another_decision_are_refused_and_leave_nothing() {
         let refused = deltas(&refused.into_iter().map(|d| (0, d)).collect::<Vec<_>>());
         let error = encode_dead_lettered(&mut out, ID, "m", &refused);
         assert_eq!(error, Err(CodecError { what: "deltas of a dead-lettered order" }));
+    }
+    let tracked = Delta::Tracked { parcel: 0, attempt: 0, progress: Progress::ALL[0], text: "" };
+    let unknown = Delta::Settled { parcel: 0, attempt: 0, outcome: OutcomeKind::Unknown, text: "" };
+    let others = Delta::Settled { parcel: 1, attempt: 0, outcome: OutcomeKind::Accepted, text: "" };
+    for refused in
+        [vec![], vec![settled], vec![tracked, unknown], vec![tracked, others], vec![tracked, settled, settled]]
+    {
+        let refused = deltas(&refused.into_iter().map(|d| (0, d)).collect::<Vec<_>>());
+        let error = encode_tracked(&mut out, ID, "m", "c", &refused);
+        assert_eq!(error, Err(CodecError { what: "deltas of a tracked parcel" }));
     }
     let cut = OrderRef::decode(&record[..record.len() - 1]).unwrap();
     assert!(encode_accepted(&mut out, &cut, &[]).is_err());
@@ -323,6 +334,37 @@ proptest! {
     }
 
     #[test]
+    fn news_keep_everything(
+        id in any::<u128>(), merchant in ".{0,30}", carrier in ".{0,30}", parcel: u8, attempt: u8, pick in 0usize..10,
+        said in ".{0,200}", late in -1_000_000i64..1_000_000_000, settles: bool,
+    ) {
+        let (progress, accepted) = (Progress::ALL[pick], OutcomeKind::Accepted);
+        let mut decision = deltas(&[(late, Delta::Tracked { parcel, attempt, progress, text: &said })]);
+        if settles {
+            Delta::Settled { parcel, attempt, outcome: accepted, text: "" }.encode(late + 5, &mut decision);
+        }
+        let mut out = Vec::new();
+        let encoded = encode_tracked(&mut out, id, &merchant, &carrier, &decision).unwrap();
+        let at = placed_at_ms(id).saturating_add_signed(late);
+        prop_assert_eq!((encoded.order_id, encoded.occurred_at_ms), (id, at));
+        let expected = read::OrderEvent {
+            order_id: text(id),
+            merchant_id: merchant,
+            placed_at_ms: placed_at_ms(id) as i64,
+            occurred_at_ms: at as i64,
+            change: Some(Change::Tracked(read::ParcelTracked {
+                parcel_number: u32::from(parcel),
+                attempt: u32::from(attempt),
+                carrier_id: carrier,
+                progress: pick as i32 + 1,
+                detail: Some(said).filter(|s| !s.is_empty()),
+                settles_attempt: settles,
+            })),
+        };
+        prop_assert_eq!(check(&descriptor(), &out), expected);
+    }
+
+    #[test]
     fn the_rest_keeps_everything(
         id in any::<u128>(), other in any::<u128>(), merchant in ".{0,30}", found_at in any::<u64>(), rules: u32,
         reason in ".{0,300}",
@@ -348,7 +390,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_encoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), first in 1u8..9) {
+    fn no_bytes_make_the_encoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), first in 1u8..10) {
         let mut likely = vec![first];
         likely.extend_from_slice(&bytes);
         let record = record(ID, ["m", "c", "EUR", "DE"], &[("a", 1, 1)]);
@@ -359,8 +401,9 @@ proptest! {
                 encode_accepted(&mut out, &order, deltas).is_ok(),
                 encode_settled(&mut out, ID, "m", "c", deltas).is_ok(),
                 encode_dead_lettered(&mut out, ID, "m", deltas).is_ok(),
+                encode_tracked(&mut out, ID, "m", "c", deltas).is_ok(),
             ];
-            prop_assert_eq!(out.is_empty(), all == [false; 3]);
+            prop_assert_eq!(out.is_empty(), all == [false; 4]);
             let _ = (read::decode(deltas), encode_json(deltas));
         }
     }

@@ -1,14 +1,17 @@
 //! Orders and decisions for the tests of the events, with what a reader must find in them.
 
 use super::{
-    Encoded, EventType, encode_accepted, encode_conflict, encode_dead_lettered, encode_settled, order_id_text,
+    Encoded, EventType, encode_accepted, encode_conflict, encode_dead_lettered, encode_settled, encode_tracked,
+    order_id_text,
     read::{self, Change, OrderEvent},
 };
 use crate::{
     delta::{Delta, Item, Items, Requested},
+    milestone::Milestone,
     order::{Head, Line, OrderRef, ShipTo, placed_at_ms, put_head, put_line},
     outcome::OutcomeKind,
     wire::Reader,
+    word::Progress,
 };
 
 pub(super) const ID: u128 = 1_794_268_800_123 << 80 | 777 << 64 | 0x0123_4567_89ab_cdef;
@@ -93,6 +96,9 @@ pub(super) fn one_of_each() -> Vec<(&'static str, Encoded, Vec<u8>, OrderEvent)>
     let dead = |out: &mut Vec<u8>| encode_dead_lettered(out, ID, "m-1", &decision).unwrap();
     let dead_lettered = read::OrderDeadLettered { reason: reason.to_owned(), rules_version: 20_261_101 };
     add("order-dead-lettered", &dead, event(7_000, Change::DeadLettered(dead_lettered)));
+    let decision = tracked_deltas();
+    let track = |out: &mut Vec<u8>| encode_tracked(out, ID, "m-1", "swift", &decision).unwrap();
+    add("parcel-tracked", &track, event(86_400_000, Change::Tracked(tracked())));
     assert!(all.iter().map(|(_, e, ..)| e.event_type).eq(EventType::ALL));
     all
 }
@@ -188,5 +194,25 @@ fn settled() -> read::ParcelSettled {
         }),
         dead_letter_reason: None,
         rules_version: None,
+    }
+}
+
+/// News that also shows that the carrier took the parcel.
+fn tracked_deltas() -> Vec<u8> {
+    let progress = Progress::Reached(Milestone::Delivered);
+    deltas(&[
+        (86_400_000, Delta::Tracked { parcel: 1, attempt: 0, progress, text: "left with a neighbour ⌂" }),
+        (86_400_500, Delta::Settled { parcel: 1, attempt: 0, outcome: OutcomeKind::Accepted, text: "" }),
+    ])
+}
+
+fn tracked() -> read::ParcelTracked {
+    read::ParcelTracked {
+        parcel_number: 1,
+        attempt: 0,
+        carrier_id: "swift".to_owned(),
+        progress: read::Progress::Delivered as i32,
+        detail: Some("left with a neighbour ⌂".to_owned()),
+        settles_attempt: true,
     }
 }

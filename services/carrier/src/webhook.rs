@@ -177,7 +177,11 @@ impl Secret {
     }
 }
 
-fn the_header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, VerifyError> {
+/// The one value of header `name`.
+///
+/// # Errors
+/// [`VerifyError::Header`] if it is missing, repeated or unreadable.
+pub(crate) fn the_header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, VerifyError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().map_err(|_| VerifyError::Header(name)),

@@ -1,10 +1,10 @@
 //! `sluice carrier-sim`: simulated carriers in a process of their own.
 
-use std::{io::Read, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{io::Read, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
 use sluice_carrier::{
-    simulated::{self, CarrierSpec, SimulatedCarrier, SimulatedConfig, SimulatedError},
+    simulated::{self, CarrierSpec, SimulatedCarrier, SimulatedConfig, SimulatedError, Telling},
     webhook::Secret,
 };
 use tokio::sync::oneshot;
@@ -16,6 +16,8 @@ Examples:
   sluice carrier-sim --listen 127.0.0.1:9090 --carrier swift --secret whsec_… --ledger ledger.tsv
   sluice carrier-sim --carrier swift:latency_ms=5,error_429=0.02 --carrier careful:idempotent=false \\
       --secret whsec_… --ledger ledger.tsv --seed 7
+  sluice carrier-sim --carrier swift --secret whsec_… --ledger ledger.tsv \\
+      --events-url http://127.0.0.1:8080 --events-secret whsec_…
   curl -d '{\"down\": true}' http://127.0.0.1:9090/control/carriers/swift
   curl http://127.0.0.1:9090/stats
 
@@ -55,9 +57,38 @@ pub struct CarrierSimArgs {
     /// Everything drawn by chance follows from it
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// What carriers tell on their own.
+    #[command(flatten)]
+    pub telling: TellingArgs,
     /// End when standard input closes, and not by Ctrl-C: for a parent process that must not leave this behind
     #[arg(long)]
     pub until_stdin_closes: bool,
+}
+
+/// What carriers tell on their own.
+#[derive(Debug, Clone, Args)]
+pub struct TellingArgs {
+    /// Sluice's API, such as http://127.0.0.1:8080, to which carriers tell when a shipment that they took is picked up, in
+    /// transit, out for delivery and delivered; a tenth of it twice or out of order
+    #[arg(long, value_name = "URL", requires = "events_secret")]
+    pub events_url: Option<String>,
+    /// What their events are signed with, whsec_…; the first, if there are several
+    #[arg(long, env = "SLUICE_EVENTS_SECRET", hide_env_values = true, value_parser = secret)]
+    pub events_secret: Option<Hidden>,
+    /// Milliseconds from one event of a shipment to the next
+    #[arg(long, value_name = "MS", default_value_t = 1_000)]
+    pub events_step_ms: u32,
+}
+
+impl TellingArgs {
+    fn read(&self) -> Result<Option<Telling>, String> {
+        let (Some(url), Some(secret)) = (&self.events_url, &self.events_secret) else { return Ok(None) };
+        // Whoever checks takes two while one replaces the other; the first is the new one.
+        let first = secret.reveal().split_whitespace().next().unwrap_or_default();
+        let secret = Secret::from_str(first).map_err(|error| format!("--events-secret: {error}"))?;
+        let step = Duration::from_millis(self.events_step_ms.into());
+        Telling::new(url, secret, step).map(Some).map_err(|problem| format!("--events-url: {problem}"))
+    }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the form of a value parser")]
@@ -72,12 +103,17 @@ pub async fn command(args: CarrierSimArgs) -> u8 {
         Ok(secret) => secret,
         Err(error) => return fault(exit::USAGE, &format!("--secret: {error}")),
     };
+    let tells = match args.telling.read() {
+        Ok(tells) => tells,
+        Err(problem) => return fault(exit::USAGE, &problem),
+    };
     let carrier =
         |spec: CarrierSpec| SimulatedCarrier { id: spec.id, secret: secret.clone(), behaviour: spec.behaviour };
     let config = SimulatedConfig {
         carriers: args.carriers.into_iter().map(carrier).collect(),
         ledger: args.ledger,
         seed: args.seed,
+        tells,
     };
     let mut stop = match Stop::listen() {
         Ok(stop) => stop,

@@ -8,6 +8,7 @@ use std::{collections::HashSet, fmt, net::SocketAddr, path::Path, path::PathBuf,
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use sluice_carrier::{
+    events::Teller,
     notifier::{Endpoint, NotifierConfig},
     routing::{CarrierRule, GroupSet, Table},
     webhook::Secret,
@@ -94,6 +95,11 @@ pub struct CarrierConfig {
     pub secret: Option<Hidden>,
     /// … or the environment variable that holds it.
     pub secret_env: Option<String>,
+    /// What its events must be signed with: `whsec_…`, or two with a space between them while one replaces the other.
+    /// Without any it can't tell where shipments are.
+    pub events_secret: Option<Hidden>,
+    /// … or the environment variable that holds it.
+    pub events_secret_env: Option<String>,
     /// Whether it remembers its final answer to every shipment id. If not, nothing is ever sent to it twice.
     #[serde(default)]
     pub idempotent: bool,
@@ -165,6 +171,8 @@ impl CarrierConfig {
             url: url.into(),
             secret: Some(Hidden::new(secret)),
             secret_env: None,
+            events_secret: None,
+            events_secret_env: None,
             idempotent: false,
             handling: handling.iter().map(|group| group.name().to_owned()).collect(),
             cost: defaults::cost(),
@@ -187,6 +195,18 @@ impl CarrierConfig {
         let text = self.secret.as_ref().ok_or_else(|| at("secret", "is missing".into()))?;
         let secret = Secret::from_str(text.reveal()).map_err(|error| at("secret", error.to_string()))?;
         Endpoint::new(&self.url, secret).map_err(|error| at("url", error.to_string()))
+    }
+
+    /// How it is known when it tells something.
+    ///
+    /// # Errors
+    /// What is wrong with `events_secret`.
+    pub fn teller(&self) -> Result<Teller, ConfigError> {
+        let Some(keys) = &self.events_secret else {
+            return Ok(Teller { carrier: self.id.as_str().into(), keys: Vec::new() });
+        };
+        let at = |problem: String| ConfigError::at(format!("carrier {:?}: events_secret", self.id), problem);
+        Teller::new(self.id.as_str(), keys.reveal()).map_err(|error| at(error.to_string()))
     }
 }
 
@@ -361,6 +381,8 @@ impl Config {
         for carrier in &mut self.carriers {
             let who = format!("carrier {:?}", carrier.id);
             resolve(&who, "secret", &mut carrier.secret, carrier.secret_env.as_deref(), environment)?;
+            let (secret, variable) = (&mut carrier.events_secret, carrier.events_secret_env.as_deref());
+            resolve(&who, "events_secret", secret, variable, environment)?;
         }
         self.cluster.as_mut().map_or(Ok(()), |cluster| cluster.apply(environment))
     }
@@ -392,6 +414,7 @@ impl Config {
         self.routing_table()?;
         for carrier in &self.carriers {
             carrier.endpoint()?;
+            carrier.teller()?;
             carrier.check()?;
         }
         if let Some(cluster) = &self.cluster {

@@ -126,6 +126,8 @@ fn what_types_cannot_say_is_checked() {
     assert!(error(|c| c.carriers[0].handling.push("hot".into())).contains("\"hot\" is no handling group"));
     assert!(error(|c| c.carriers[0].url = "carrier".into()).contains("carrier \"swift\": url"));
     assert!(error(|c| c.carriers[0].timeout_s = 0).contains("timeout_s: expected 1 to 3600"));
+    let events = error(|c| c.carriers[0].events_secret = Some(Hidden::new("hunter2 hunter3")));
+    assert!(events.contains("carrier \"swift\": events_secret") && !events.contains("hunter"), "{events}");
     let error = error(|c| c.carriers[0].secret = Some(Hidden::new("hunter2")));
     assert!(error.contains("carrier \"swift\": secret") && !error.contains("hunter2"), "{error}");
 }

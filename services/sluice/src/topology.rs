@@ -19,17 +19,18 @@ use std::{
 use axum::Router;
 use serde::Serialize;
 use sluice_carrier::{
+    events::CarrierEvents,
     notifier::{Driver, Notifier, NotifierConfig},
     routing::{Route, Table},
 };
 use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify, Rules, RulesError};
-use sluice_domain::Merchants;
+use sluice_domain::{Merchants, SlotCount};
 use sluice_engine_embedded::{
     Counts, DataLock, Engine, EngineConfig, FjallStore, Opened, RealDisk, Recovered, Threads,
 };
 use sluice_http::Problem;
-use sluice_pipeline::{Clock, HealthBoard, Intake, LogError, Runner, Stage};
+use sluice_pipeline::{Clock, HealthBoard, Intake, LogError, Runner, Stage, WordIntake};
 use sluice_status::Status;
 use tokio::{
     sync::watch,
@@ -193,7 +194,7 @@ impl Pipeline {
         let notifiers = notifiers(&config.carriers, &world, &stop, &fail)?;
 
         let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
-        let app = app(&config, &engine, &merchants, &clock, ops.clone());
+        let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
         let server = match Server::start(reserved, app, config.max_connections) {
             Ok(server) => server,
             Err(source) => {
@@ -396,16 +397,39 @@ pub(crate) fn notifier_config(carrier: &CarrierConfig) -> NotifierConfig {
 }
 
 /// All routes.
-fn app(config: &Config, engine: &Engine, merchants: &Arc<Merchants>, clock: &Arc<dyn Clock>, ops: Ops) -> Router {
+fn app(
+    config: &Config,
+    engine: &Engine,
+    merchants: &Arc<Merchants>,
+    clock: &Arc<dyn Clock>,
+    ops: Ops,
+) -> Result<Router, ConfigError> {
     let engine = Arc::new(engine.clone());
     let mut checkout = Checkout::new(engine.clone(), engine.clone(), Arc::clone(merchants), Arc::clone(clock));
     checkout.window_ms = u64::from(config.placed_at_window_s) * 1_000;
     checkout.max_inflight_bytes = (config.max_inflight_mb as usize) << 20;
+    let events = carrier_events(config, engine.clone(), clock)?;
     let status = Status { orders: engine, merchants: Arc::clone(merchants), clock: Arc::clone(clock) };
-    sluice_checkout::router(checkout)
+    Ok(sluice_checkout::router(checkout)
         .merge(sluice_status::router(status))
+        .merge(sluice_carrier::events::router(events))
         .merge(ops::router(ops))
-        .fallback(|| async { Problem::not_found("There is nothing at this path; /openapi.json says what there is.") })
+        .fallback(|| async { Problem::not_found("There is nothing at this path; /openapi.json says what there is.") }))
+}
+
+/// What carriers tell, on its way to `words`.
+pub(crate) fn carrier_events(
+    config: &Config,
+    words: Arc<dyn WordIntake>,
+    clock: &Arc<dyn Clock>,
+) -> Result<CarrierEvents, ConfigError> {
+    Ok(CarrierEvents {
+        words,
+        tellers: config.carriers.iter().map(CarrierConfig::teller).collect::<Result<_, _>>()?,
+        clock: Arc::clone(clock),
+        slots: SlotCount::DEFAULT,
+        room_kib: sluice_carrier::events::DEFAULT_ROOM_KIB,
+    })
 }
 
 async fn publish(ops: Ops) {

@@ -9,6 +9,7 @@ use sluice_schemas::{
     milestone::Milestone,
     order::{Line, OrderRef},
     outcome::OutcomeKind,
+    word::Progress,
 };
 use utoipa::ToSchema;
 
@@ -84,7 +85,8 @@ pub struct LineView<'a> {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = TimelineEntry)]
 pub struct TimelineEntry<'a> {
-    /// A milestone of the life cycle, or `on_hold` or `conflict`: a remark, never a status.
+    /// A milestone of the life cycle, or a remark, which is never a status: `conflict`, `on_hold`, `delivery_delayed`,
+    /// `delivery_failed`.
     #[schema(value_type = String, pattern = "^[a-z_]+$", example = "carrier_requested")]
     pub milestone: &'static str,
     /// When.
@@ -217,6 +219,18 @@ impl<'a> Timeline<'a> {
             // A reject shows with the attempt it led to, or as the reason of a dead letter; so does giving up.
             Some((OutcomeKind::Rejected | OutcomeKind::GivenUp, ..)) | None => {}
         }
+        for &(progress, at, text) in &attempt.news {
+            let step = match progress {
+                Progress::Reached(milestone) => step(milestone),
+                Progress::Remarked(remark) => (REMARK, remark.name()),
+            };
+            let detail = match (carrier, text) {
+                (None, text) => text.into(),
+                (Some(carrier), "") => carrier.into(),
+                (Some(carrier), text) => format!("{carrier}: {text}").into(),
+            };
+            self.add(at, step, about, Some(detail));
+        }
     }
 }
 
@@ -278,6 +292,7 @@ mod tests {
     use sluice_domain::{Fingerprint, SlotCount};
     use sluice_schemas::{
         delta::{Delta, Item, Items, Requested},
+        milestone::Remark,
         order::{Head, ShipTo, put_head, put_line},
     };
 
@@ -332,7 +347,11 @@ mod tests {
         Delta::Settled { parcel, attempt, outcome, text }
     }
 
-    /// Two parcels: one rerouted and then accepted, one parked.
+    fn told(parcel: u8, attempt: u8, progress: Progress, text: &str) -> Delta<'_> {
+        Delta::Tracked { parcel, attempt, progress, text }
+    }
+
+    /// Two parcels: one rerouted, then accepted and on its way, one parked.
     fn story<'a>(milk: &'a [u8], tea: &'a [u8]) -> Vec<(i64, Delta<'a>)> {
         vec![
             (6, Delta::Accepted { position: 9 }),
@@ -343,6 +362,8 @@ mod tests {
             (20, requested(0, 1, "strong", milk)),
             (31, settled(0, 1, OutcomeKind::Accepted, "T-1")),
             (30, settled(1, 0, OutcomeKind::Unknown, "timeout")),
+            (40, told(0, 1, Progress::Reached(Milestone::PickedUp), "")),
+            (41, told(0, 1, Progress::Remarked(Remark::DeliveryDelayed), "snow")),
         ]
     }
 
@@ -361,7 +382,7 @@ mod tests {
                 "id": id, "status": "carrier_requested", "customer": "c-77", "placed_at": at(0),
                 "parcels": [
                     {"id": first, "handling": "chilled", "carrier": "strong", "tracking_number": "T-1",
-                     "status": "carrier_accepted",
+                     "status": "picked_up",
                      "lines": [{"sku": "1", "title": "MILK", "quantity": 4, "unit_price": 129}]},
                     {"id": second, "handling": "ambient", "carrier": "slow", "tracking_number": null,
                      "status": "carrier_requested",
@@ -376,6 +397,8 @@ mod tests {
                      "detail": "strong, attempt 2; swift rejected: too heavy"},
                     {"milestone": "on_hold", "at": at(30), "parcel": second, "detail": "slow: outcome unknown, parked"},
                     {"milestone": "carrier_accepted", "at": at(31), "parcel": first, "detail": "strong"},
+                    {"milestone": "picked_up", "at": at(40), "parcel": first, "detail": "strong"},
+                    {"milestone": "delivery_delayed", "at": at(41), "parcel": first, "detail": "strong: snow"},
                 ],
             })
         );
@@ -429,7 +452,7 @@ mod tests {
     proptest! {
         /// However deltas are reordered, repeated or cut short, the status shown never goes back as more arrive.
         #[test]
-        fn a_status_never_goes_back(picks in prop::collection::vec(0usize..8, 1..40)) {
+        fn a_status_never_goes_back(picks in prop::collection::vec(0usize..10, 1..40)) {
             let milk = items(&[Item { line: 0, quantity: Some(4) }]);
             let tea = items(&[Item { line: 1, quantity: None }]);
             let story = story(&milk, &tea);

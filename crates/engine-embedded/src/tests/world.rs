@@ -10,7 +10,7 @@ use std::{
 use sluice_domain::{OrderId, SlotCount};
 use sluice_pipeline::{
     Disk, HealthBoard, LogError, Orders, Outbox, OutboxBatch, OutcomeReport, Outcomes, Receipt, Runner, Store,
-    StoredOrder, Submission,
+    StoredOrder, Submission, Words,
     conformance::{CARRIERS, Harness, PLACED_AT_MS, Sent, stages},
 };
 
@@ -208,6 +208,15 @@ impl Harness for World {
         let number = self.submissions;
         let live = self.live();
         let ticket = live.engine.push(&submission);
+        live.tickets.push((number, Receipts(ticket)));
+        number
+    }
+
+    fn hear(&mut self, words: Words) -> usize {
+        self.submissions += 1;
+        let number = self.submissions;
+        let live = self.live();
+        let ticket = live.engine.push_words(&words);
         live.tickets.push((number, Receipts(ticket)));
         number
     }

@@ -27,8 +27,8 @@ use super::{
 use crate::{
     config::LogConfig,
     context::{Quiet, hand_over, leave},
+    ledger::Ledger,
     topics::Names,
-    writer::Ledger,
 };
 
 /// How long a poll waits when nothing comes.

@@ -39,7 +39,7 @@ use rdkafka::error::KafkaError;
 use sluice_pipeline::{LogError, Outbox, OutboxBatch};
 
 use self::{consumer::Shared, state::Phase};
-use crate::{config::LogConfig, writer::Ledger};
+use crate::{config::LogConfig, ledger::Ledger};
 
 /// Bounds of a [`CarrierConsumer`].
 #[derive(Debug, Clone)]

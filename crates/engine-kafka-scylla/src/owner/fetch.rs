@@ -91,6 +91,6 @@ pub(crate) fn copy_order(frame: &[u8], entry: usize, out: &mut Vec<u8>) -> Resul
             Ok(())
         }
         Some(Err(error)) => Err(damaged(error)),
-        Some(Ok(Input::Outcome(_))) | None => Err(LogError::Store("there is no order at that position".into())),
+        Some(Ok(Input::Word(_))) | None => Err(LogError::Store("there is no order at that position".into())),
     }
 }

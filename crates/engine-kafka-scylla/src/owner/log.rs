@@ -17,14 +17,15 @@ use sluice_schemas::{
     event::encode,
     frame::{self, Decision, Input, Place, Shipment},
     order::{OrderRef, peek_id, placed_at_ms},
-    outcome::Outcome,
     wire,
+    word::Word,
 };
 
 use super::{
     Counts, OlderRows,
     emit::{Emitter, Requests},
     fetch::{Fetcher, copy_order},
+    older::Older,
     overlay::Overlay,
     runs::Runs,
 };
@@ -84,7 +85,8 @@ pub(crate) struct KafkaLog {
     /// The orders placed by its first `noted_to` inputs.
     placed: HashSet<OrderId>,
     noted_to: usize,
-    /// Rows of the batch's outcomes by input, in `row_bytes`.
+    older: Older,
+    /// Rows of the batch's words by input, in `row_bytes`.
     rows: Vec<(u32, Range<usize>)>,
     row_bytes: Vec<u8>,
     additions: Additions,
@@ -112,6 +114,7 @@ impl KafkaLog {
             places: Vec::new(),
             placed: HashSet::new(),
             noted_to: 0,
+            older: Older::default(),
             rows: Vec::new(),
             row_bytes: Vec::new(),
             additions: Additions::default(),
@@ -239,7 +242,7 @@ impl KafkaLog {
             let place = Place::new(self.partition, frame.offset, entry);
             let read = input.and_then(|input| match input {
                 Input::Placed(record) => peek_id(record).map(|id| (OrderId(id), input)),
-                Input::Outcome(bytes) => Outcome::decode(bytes).map(|o| (OrderId(o.order), input)),
+                Input::Word(bytes) => Word::decode(bytes).map(|word| (OrderId(word.order()), input)),
             });
             let (id, input) = match read {
                 Ok(read) => read,
@@ -263,22 +266,22 @@ impl KafkaLog {
                     let fingerprint = u128::from(u64::from_be_bytes(high)) << 64 | u128::from(id.hash64());
                     batch.push_placed(id, Fingerprint(fingerprint), record);
                 }
-                Input::Outcome(bytes) => batch.push_outcome(id, bytes),
+                Input::Word(bytes) => batch.push_word(id, bytes),
             }
             self.places.push(place);
         }
     }
 
-    /// True if `frame` has an outcome of an order that is new in `batch`: its row is there only for the next batch.
+    /// True if `frame` has a word about an order that is new in `batch`: its row is there only for the next batch.
     fn answers_within(&mut self, frame: &Frame, batch: &Batch) -> bool {
         let Ok((_, inputs)) = frame::inputs(&frame.bytes) else { return false };
         for input in inputs {
-            let Ok(Input::Outcome(bytes)) = input else { continue };
+            let Ok(Input::Word(bytes)) = input else { continue };
             // Only a batch that has both pays for this.
             let new = (self.noted_to..batch.len()).map(|i| batch.meta(i)).filter(|m| m.kind == InputKind::Placed);
             self.placed.extend(new.map(|meta| meta.order));
             self.noted_to = batch.len();
-            if Outcome::decode(bytes).is_ok_and(|o| self.placed.contains(&OrderId(o.order))) {
+            if Word::decode(bytes).is_ok_and(|word| self.placed.contains(&OrderId(word.order()))) {
                 return true;
             }
         }
@@ -291,12 +294,12 @@ impl KafkaLog {
         frame::start(&mut frame, self.world.deployment.epoch);
         match input {
             Input::Placed(record) => frame::put_placed(&mut frame, record),
-            Input::Outcome(outcome) => frame::put_outcome(&mut frame, outcome),
+            Input::Word(word) => frame::put_word(&mut frame, word),
         }
         self.world.emitter.borrow_mut().forward(owner, &frame, at_ms);
     }
 
-    /// The row of an outcome's order as it was before the batch.
+    /// The row of a word's order as it was before the batch.
     fn row(&self, input: u32) -> &[u8] {
         match self.rows.binary_search_by_key(&input, |r| r.0) {
             Ok(at) => &self.row_bytes[self.rows[at].1.clone()],
@@ -332,9 +335,14 @@ impl KafkaLog {
                 emitter.decision(self.partition, &decision);
                 self.overlay.stage(addition.id, deltas);
                 let merchant = merchant_of(self.row(addition.input));
-                let settles = matches!(row_deltas(0, deltas).next(), Some(Ok((_, Delta::Settled { .. }))));
-                match Outcome::decode(view.record(input)) {
-                    Ok(o) if settles => encode::encode_settled(&mut bytes, addition.id.0, merchant, o.carrier, deltas),
+                let first = row_deltas(0, deltas).next().and_then(Result::ok).map(|(_, delta)| delta);
+                match (Word::decode(view.record(input)), first) {
+                    (Ok(Word::Outcome(o)), Some(Delta::Settled { .. })) => {
+                        encode::encode_settled(&mut bytes, addition.id.0, merchant, o.carrier, deltas)
+                    }
+                    (Ok(Word::Tracked(t)), _) => {
+                        encode::encode_tracked(&mut bytes, addition.id.0, merchant, t.carrier, deltas)
+                    }
                     // A carrier's answer that no stage could take.
                     _ => encode::encode_dead_lettered(&mut bytes, addition.id.0, merchant, deltas),
                 }
@@ -475,6 +483,7 @@ impl Log for KafkaLog {
         self.places.clear();
         self.placed.clear();
         self.noted_to = 0;
+        self.older.clear();
         while batch.byte_len() < Batch::MAX_BYTES / 2 && batch.len() < self.world.config.orders_per_commit {
             let Some(frame) = self.inbox.pop_front() else { break };
             if self.answers_within(&frame, batch) {
@@ -516,36 +525,26 @@ impl Log for KafkaLog {
     fn rows(&mut self, batch: &BatchView<'_>, rows: &mut Rows) -> Result<(), LogError> {
         self.rows.clear();
         self.row_bytes.clear();
-        let outcomes = || batch.range().filter(|&i| batch.meta(i).kind == InputKind::Outcome);
-        let mut asked = Vec::new();
-        for input in outcomes() {
-            let (id, start) = (batch.meta(input).order, self.row_bytes.len());
+        let now_ms = batch.now_ms();
+        for input in batch.range().filter(|&i| batch.meta(i).kind == InputKind::Word) {
+            let (id, mut start) = (batch.meta(input).order, self.row_bytes.len());
             if !self.overlay.read(id, &mut self.row_bytes) {
-                asked.push((input as u32, id));
-            }
-            self.rows.push((input as u32, start..self.row_bytes.len()));
-        }
-        if !asked.is_empty() {
-            metrics::counter!("sluice_owner_store_reads_total").increment(asked.len() as u64);
-            let ids: Vec<OrderId> = asked.iter().map(|a| a.1).collect();
-            let read = self.world.runtime.block_on(self.world.store.read_many(&ids));
-            let read = read.map_err(|e| LogError::Store(e.to_string()))?;
-            for ((input, _), stored) in asked.iter().zip(read) {
-                let Ok(at) = self.rows.binary_search_by_key(input, |r| r.0) else { continue };
-                let Some(stored) = stored else {
-                    let id = batch.meta(*input as usize).order;
-                    if !self.rows[at].1.is_empty() {
+                let young = start..self.row_bytes.len();
+                match self.older.row(id, batch, &self.overlay, &self.world)? {
+                    Some(stored) => {
+                        start = self.row_bytes.len();
+                        self.row_bytes.extend_from_slice(&stored.deltas);
+                        self.row_bytes.extend_from_within(young);
+                    }
+                    None if young.is_empty() || self.world.store.has_expired(id, now_ms) => {
+                        self.row_bytes.truncate(start);
+                    }
+                    None => {
                         return Err(LogError::Store(format!("the store doesn't have the beginning of order {id} yet")));
                     }
-                    tracing::warn!(order_id = %id, "an outcome of an order that nobody knows is ignored");
-                    continue;
-                };
-                let start = self.row_bytes.len();
-                let young = self.rows[at].1.clone();
-                self.row_bytes.extend_from_slice(&stored.deltas);
-                self.row_bytes.extend_from_within(young);
-                self.rows[at].1 = start..self.row_bytes.len();
+                }
             }
+            self.rows.push((input as u32, start..self.row_bytes.len()));
         }
         for (input, range) in &self.rows {
             let row = &self.row_bytes[range.clone()];

@@ -42,6 +42,7 @@ pub(crate) mod driver;
 mod emit;
 mod fetch;
 mod log;
+mod older;
 mod overlay;
 mod rebuild;
 mod runs;
@@ -77,11 +78,18 @@ pub trait OlderRows: Send + Sync {
     /// # Errors
     /// [`StoreError`]; the owner tries again.
     fn read_many<'a>(&'a self, orders: &'a [OrderId]) -> BoxFuture<'a, Result<Vec<Option<StoredRow>>, StoreError>>;
+
+    /// True if `order` is so old that its row may be gone: what is missing then will not come.
+    fn has_expired(&self, order: OrderId, now_ms: u64) -> bool;
 }
 
 impl OlderRows for Store {
     fn read_many<'a>(&'a self, orders: &'a [OrderId]) -> BoxFuture<'a, Result<Vec<Option<StoredRow>>, StoreError>> {
         Box::pin(Store::read_many(self, orders))
+    }
+
+    fn has_expired(&self, order: OrderId, now_ms: u64) -> bool {
+        Store::has_expired(self, order, now_ms)
     }
 }
 
@@ -343,9 +351,15 @@ impl Worker {
         world.emitter.borrow_mut().transactions.begin()?;
         // What has gathered in an outage is more than one transaction can hold.
         let mut room = MOST * self.enough();
+        // The brokers abort what takes too long, and rows that have to be read take long.
+        let share = self.config.log.session_timeout / 4 / (self.parts.len().max(1) as u32);
         for part in self.parts.values_mut().filter(|p| !p.waits) {
+            let since = Instant::now();
             while part.runner.log().taken_bytes() < room && !part.runner.log().is_idle() {
                 part.runner.step()?;
+                if since.elapsed() > share {
+                    break;
+                }
             }
             room = room.saturating_sub(part.runner.log().taken_bytes());
         }

@@ -16,7 +16,7 @@ mod session;
 mod tests;
 mod write;
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use metrics::{Counter, Histogram};
 use scylla::{
@@ -34,6 +34,9 @@ pub use self::{
 
 /// Most read requests under way from one [`Store`].
 const READS_IN_FLIGHT: usize = 64;
+
+/// How much earlier than it was placed by its own account an order may have been written, ms.
+const SLACK_MS: u64 = 3_600_000;
 
 /// One event's share of an order's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +91,7 @@ pub struct Store {
     reads: Semaphore,
     outage: retry::Outage,
     meter: Meter,
+    retention: Option<Duration>,
 }
 
 struct Limits {
@@ -156,7 +160,16 @@ impl Store {
             reads: Semaphore::new(READS_IN_FLIGHT),
             outage: retry::Outage::default(),
             meter: Meter::new(),
+            retention: config.retention,
         })
+    }
+
+    /// True if rows of `order` may be gone at `now_ms`, ms since the Unix epoch: they live as long as the retention after they
+    /// were written, and that was not before the order was placed by much more than clocks differ.
+    #[must_use]
+    pub fn has_expired(&self, order: OrderId, now_ms: u64) -> bool {
+        let lives_ms = self.retention.map(|retention| u64::try_from(retention.as_millis()).unwrap_or(u64::MAX));
+        lives_ms.is_some_and(|ms| order.placed_at_ms().saturating_add(ms) <= now_ms.saturating_add(SLACK_MS))
     }
 
     /// Drops every row of every order, for a rebuild by replay. Nobody may be writing. All nodes must be up.

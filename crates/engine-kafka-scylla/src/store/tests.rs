@@ -114,6 +114,11 @@ async fn migration_can_be_repeated_and_run_from_several_nodes_at_once() {
     while store.read(brief).await.unwrap().is_some() {
         assert!(start.elapsed() < Duration::from_secs(30), "the row outlives its retention");
     }
+    // Who reads knows that it may be gone, with an hour's slack; without a retention nothing ever is.
+    let reader = Store::connect(&config).await.unwrap();
+    let expired = |second: u64| reader.has_expired(brief, second * 1_000);
+    assert!(expired(1_790_000_001) && expired(1_789_996_402) && !expired(1_789_996_401));
+    assert!(!store.has_expired(order, u64::MAX));
     assert_eq!(store.read(order).await.unwrap(), whole());
 }
 

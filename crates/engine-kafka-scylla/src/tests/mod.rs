@@ -25,6 +25,7 @@ use crate::testing;
 fn conformance() {
     let Some(brokers) = testing::shared() else { return };
     let cluster = Rc::new(RefCell::new(Cluster::new("conformance", &brokers)));
+    assert!(World::new(&cluster, 0).distributed(), "or half of the cases would do nothing");
     let mut number = 0;
     let only = std::env::var("SLUICE_TEST_CASE").unwrap_or_default();
     for (name, case) in CASES.iter().filter(|(name, _)| name.contains(&only)) {

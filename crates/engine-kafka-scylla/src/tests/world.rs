@@ -9,7 +9,7 @@ use std::{
 
 use sluice_domain::OrderId;
 use sluice_pipeline::{
-    Intake, Orders, OutcomeReport, Outcomes, Receipt, StoredOrder, Submission,
+    Intake, Orders, OutcomeReport, Outcomes, Receipt, StoredOrder, Submission, WordIntake, Words,
     conformance::{Harness, Sent, Told},
 };
 
@@ -54,6 +54,13 @@ impl Harness for World {
         let mut cluster = self.cluster.borrow_mut();
         let writer = cluster.live().writers[node].clone();
         self.answers.push(cluster.runtime.block_on(writer.submit(submission)));
+        self.answers.len() - 1
+    }
+
+    fn hear(&mut self, words: Words) -> usize {
+        let mut cluster = self.cluster.borrow_mut();
+        let writer = cluster.live().writers[0].clone();
+        self.answers.push(cluster.runtime.block_on(writer.hear(words)));
         self.answers.len() - 1
     }
 
@@ -132,28 +139,28 @@ impl Harness for World {
         true
     }
 
-    fn lag(&mut self, lags: bool) -> bool {
+    fn distributed(&self) -> bool {
+        true
+    }
+
+    fn lag(&mut self, lags: bool) {
         self.cluster.borrow_mut().lag(lags);
-        true
     }
 
-    fn abort_next(&mut self) -> bool {
+    fn abort_next(&mut self) {
         self.cluster.borrow_mut().live().drivers[0].fail_next();
-        true
     }
 
-    fn another_worker(&mut self, comes: bool) -> bool {
+    fn another_worker(&mut self, comes: bool) {
         self.cluster.borrow_mut().another_worker(comes);
-        true
     }
 
-    fn stall_and_come_back(&mut self) -> bool {
+    fn stall_and_come_back(&mut self) {
         self.cluster.borrow_mut().stall_and_come_back();
-        true
     }
 
-    fn events(&mut self) -> Option<Vec<Told>> {
+    fn events(&mut self) -> Vec<Told> {
         let mut cluster = self.cluster.borrow_mut();
-        Some(cluster.events().iter().filter(|told| self.mine.contains(&told.order)).cloned().collect())
+        cluster.events().iter().filter(|told| self.mine.contains(&told.order)).cloned().collect()
     }
 }

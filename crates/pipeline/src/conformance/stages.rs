@@ -2,9 +2,9 @@
 
 use sluice_domain::{
     Group,
-    order_state::{OutcomeStep, on_outcome},
+    order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
 };
-use sluice_schemas::{delta::Item, order::OrderRef};
+use sluice_schemas::{delta::Item, order::OrderRef, outcome::OutcomeKind, word::Word};
 
 use super::CARRIERS;
 use crate::{BatchView, Ctx, Effects, Rows, Stage};
@@ -52,13 +52,24 @@ impl Stage for BySku {
                 Err(error) => effects.reject(input, &error.to_string()),
             }
         }
-        for (input, outcome) in batch.outcomes() {
-            let Ok(outcome) = outcome else { continue };
+        for (input, word) in batch.words() {
+            let outcome = match word {
+                Ok(Word::Outcome(outcome)) => outcome,
+                Ok(Word::Tracked(tracked)) => {
+                    match on_news(rows.get(input), &tracked) {
+                        Err(_) | Ok(NewsStep::Ignore) => {}
+                        Ok(step) => effects.track(input, step == NewsStep::Resolve),
+                    }
+                    continue;
+                }
+                Err(_) => continue,
+            };
             assert!(outcome.text != "poison", "poison");
             let (parcel, attempt, kind) = (outcome.parcel, outcome.attempt, outcome.kind);
             match on_outcome(rows.get(input), &outcome) {
                 Err(_) | Ok(OutcomeStep::Ignore) => {}
                 Ok(OutcomeStep::Settle) => effects.settle(input, parcel, attempt, kind),
+                Ok(OutcomeStep::Resolve) => effects.settle(input, parcel, attempt, OutcomeKind::Accepted),
                 Ok(OutcomeStep::DeadLetter) => {
                     effects.settle(input, parcel, attempt, kind);
                     effects.dead_letter("nobody is left to ask");

@@ -150,7 +150,8 @@ fn over_http() -> io::Result<()> {
     let url = format!("http://{}/carriers/acme/manifests", listener.local_addr()?);
     let (folder, secret) = (tempfile::tempdir()?, Secret::from_bytes(&[7; 32]).unwrap());
     let carrier = SimulatedCarrier { id: "acme".into(), secret: secret.clone(), behaviour: Behaviour::default() };
-    let config = SimulatedConfig { carriers: vec![carrier], ledger: folder.path().join("ledger"), seed: 1 };
+    let config =
+        SimulatedConfig { carriers: vec![carrier], ledger: folder.path().join("ledger"), seed: 1, tells: None };
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(serve(listener, config, std::future::pending())).unwrap();

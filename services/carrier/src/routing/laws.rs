@@ -12,6 +12,7 @@ use sluice_schemas::{
     delta::{Delta, Item, Items, Requested},
     outcome::{Outcome, OutcomeKind},
     wire::Reader,
+    word::{Progress, Tracked},
 };
 
 use super::{CarrierRule, CarrierSet, GroupSet, Route, Table, odds::Odds};
@@ -64,7 +65,7 @@ fn push_outcome(batch: &mut Batch, order: OrderId, attempt: u8, kind: OutcomeKin
     let mut record = Vec::new();
     let at_ms = PLACED_AT + 900;
     Outcome { order: order.0, parcel: 0, attempt, kind, at_ms, carrier, text: "no van" }.encode(&mut record);
-    batch.push_outcome(order, &record);
+    batch.push_word(order, &record);
 }
 
 /// What was decided about one input, in words that don't depend on where it stands in the arenas.
@@ -83,6 +84,7 @@ fn said(effects: &Effects) -> Vec<Said> {
     let what = |(input, decision): &(u32, Decision)| match decision {
         Decision::Classified { parcels } => (*input, parcels.clone().map(parcel).collect(), None),
         Decision::Rejected { reason } => (*input, Vec::new(), Some(effects.text(reason).to_owned())),
+        Decision::Tracked { resolves } => (*input, Vec::new(), Some(format!("tracked, resolves: {resolves}"))),
         Decision::Settled { next, dead_letter, .. } => {
             let text = dead_letter.as_ref().map(|range| effects.text(range).to_owned());
             (*input, next.iter().map(|&index| parcel(index)).collect(), text)
@@ -264,11 +266,11 @@ fn what_cannot_be_read_is_dead_lettered_unless_a_carrier_may_have_it() {
         assert_eq!(decided[0].2.is_some(), lost, "{decided:?}");
     }
     let (mut batch, mut effects) = (Batch::default(), Effects::default());
-    batch.push_outcome(order(0), b"short");
+    batch.push_word(order(0), b"short");
     let ctx = Ctx { now_ms: 0, carriers: &[] };
     Route::new(two).apply(&ctx, &Rows::default(), &batch.view(0..1), &mut effects);
     let reason = said(&effects).remove(0).2.unwrap();
-    assert!(reason.starts_with("a carrier's answer can't be read: "), "{reason}");
+    assert!(reason.starts_with("what a carrier said can't be read: "), "{reason}");
 }
 
 #[test]
@@ -306,6 +308,7 @@ fn health() -> impl Strategy<Value = Vec<CarrierHealth>> {
 enum Event {
     Placed(Vec<(usize, u32)>),
     Answered { asked: usize, first: usize, attempt: u8, kind: OutcomeKind, group: usize, weight_g: u32 },
+    Told { asked: usize, first: usize, parked: bool, progress: Progress },
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -315,7 +318,14 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         let attempt = if attempt == 9 { 0 } else { asked as u8 - 1 };
         Event::Answered { asked, first, attempt, kind: OutcomeKind::from_code(kind).unwrap(), group, weight_g }
     });
-    proptest::collection::vec(prop_oneof![placed, answered], 0..12)
+    let told = (1usize..4, 0usize..9, any::<bool>(), 0usize..10);
+    let told = told.prop_map(|(asked, first, parked, pick)| Event::Told {
+        asked,
+        first,
+        parked,
+        progress: Progress::ALL[pick],
+    });
+    proptest::collection::vec(prop_oneof![placed, answered, told], 0..12)
 }
 
 /// Ids of the carriers asked before; some aren't in the table.
@@ -334,6 +344,20 @@ fn batch_of(events: &[Event]) -> (Batch, Rows) {
                 let bytes = row(&ids, Group::ALL[*group], *weight_g);
                 add_row(&mut rows, n, &bytes);
                 push_outcome(&mut batch, order(n), *attempt, *kind, ids.last().unwrap());
+            }
+            Event::Told { asked, first, parked, progress } => {
+                let ids = asked_before(*asked, *first);
+                let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+                let (attempt, outcome) = (*asked as u8 - 1, OutcomeKind::Unknown);
+                let mut bytes = row(&ids, Group::Ambient, 500);
+                if *parked {
+                    Delta::Settled { parcel: 0, attempt, outcome, text: "" }.encode(80, &mut bytes);
+                }
+                add_row(&mut rows, n, &bytes);
+                let (order, carrier, mut record) = (order(n), *ids.last().unwrap(), Vec::new());
+                let (progress, at_ms) = (*progress, PLACED_AT + 900);
+                Tracked { order: order.0, parcel: 0, attempt, progress, at_ms, carrier, text: "" }.encode(&mut record);
+                batch.push_word(order, &record);
             }
         }
     }
@@ -413,6 +437,20 @@ proptest! {
                     prop_assert!(!rules.iter().any(takes));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn news_is_noted_and_resolves_only_what_is_parked(rules in carriers(), events in events()) {
+        let stage = Route::new(table(rules));
+        let (batch, rows) = batch_of(&events);
+        let mut effects = Effects::default();
+        stage.apply(&Ctx { now_ms: 7, carriers: &[] }, &rows, &batch.view(0..events.len()), &mut effects);
+        for (n, event) in events.iter().enumerate() {
+            let Event::Told { parked, progress, .. } = event else { continue };
+            let said = effects.decisions().iter().find(|(input, _)| *input as usize == n).map(|(_, said)| said.clone());
+            let wanted = *parked && matches!(progress, Progress::Reached(_));
+            prop_assert!(matches!(said, Some(Decision::Tracked { resolves }) if resolves == wanted), "{event:?}: {said:?}");
         }
     }
 

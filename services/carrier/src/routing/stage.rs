@@ -1,16 +1,17 @@
-//! The stage: new parcels get a carrier, and a carrier's answer is recorded with what follows from it.
+//! The stage: new parcels get a carrier, and what carriers say is recorded with what follows from it.
 
 use std::sync::Arc;
 
 use sluice_domain::{
-    Group,
+    Group, OrderId,
     limits::MAX_ATTEMPTS,
-    order_state::{OutcomeStep, on_outcome},
+    order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
 };
 use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, effects::Route as Routed};
 use sluice_schemas::{
     delta::{Delta, Requested, row_deltas},
     outcome::{Outcome, OutcomeKind},
+    word::Word,
 };
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
     table::{CarrierSet, Table},
 };
 
-/// Routes every open parcel of the batch and decides on every outcome.
+/// Routes every open parcel of the batch and decides on everything that is said about known orders.
 #[derive(Debug, Clone)]
 pub struct Route {
     table: Arc<Table>,
@@ -64,6 +65,9 @@ impl Route {
         match on_outcome(row, outcome) {
             Ok(OutcomeStep::Ignore) => {}
             Ok(OutcomeStep::Settle) => settle(effects),
+            Ok(OutcomeStep::Resolve) => {
+                effects.settle(input, outcome.parcel, outcome.attempt, OutcomeKind::Accepted);
+            }
             Ok(OutcomeStep::Reroute { turned_down, next, order_position }) => {
                 settle(effects);
                 match self.another(odds, outcome, row, &turned_down, next) {
@@ -111,7 +115,7 @@ impl Route {
                 tried.insert(number);
             }
         }
-        let order = sluice_domain::OrderId(outcome.order);
+        let order = OrderId(outcome.order);
         let weight_g = turned_down.weight_g;
         odds.pick(group, weight_g, order, next, Some(&tried)).map(|carrier| (group, carrier)).ok_or_else(|| {
             let (name, weight) = (group.name(), grams(weight_g));
@@ -128,10 +132,17 @@ impl Stage for Route {
     fn apply(&self, ctx: &Ctx<'_>, rows: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
         let mut odds = Odds::new(&self.table, ctx.carriers);
         self.route_new(&mut odds, batch, effects);
-        for (input, outcome) in batch.outcomes() {
-            match outcome {
-                Ok(outcome) => self.decide(&mut odds, input, &outcome, rows.get(input), effects),
-                Err(error) => effects.reject(input, &format!("a carrier's answer can't be read: {error}")),
+        for (input, word) in batch.words() {
+            match word {
+                Ok(Word::Outcome(outcome)) => self.decide(&mut odds, input, &outcome, rows.get(input), effects),
+                Ok(Word::Tracked(tracked)) => match on_news(rows.get(input), &tracked) {
+                    Ok(NewsStep::Ignore) => {}
+                    Ok(step) => effects.track(input, step == NewsStep::Resolve),
+                    Err(error) => {
+                        tracing::error!(order_id = %OrderId(tracked.order), %error, "news of an unreadable row is dropped");
+                    }
+                },
+                Err(error) => effects.reject(input, &format!("what a carrier said can't be read: {error}")),
             }
         }
     }

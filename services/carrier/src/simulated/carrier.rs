@@ -1,6 +1,9 @@
 //! One simulated carrier: decides a manifest, records the effects, words the answer. No sockets, no waiting.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +15,7 @@ use super::behaviour::{Behaviour, Fate};
 use super::ledger::{Effect, LedgerError, LedgerWriter, Line};
 use super::manifest::{MAX_ID_BYTES, Manifest, Shipment};
 use super::seeded::{Fingerprint, Seeded, carrier_seed, fingerprint, unit_of};
+use super::teller::Tells;
 use super::tracking::{TRACKING_BYTES, Tracking};
 use crate::webhook::Secret;
 
@@ -81,9 +85,11 @@ pub(super) struct Drops {
 
 /// One carrier of the process.
 pub(super) struct Carrier {
-    id: String,
+    id: Arc<str>,
     secret: Secret,
     seed: u64,
+    /// Where it says what it took.
+    pub(super) tells: Option<Tells>,
     state: Mutex<State>,
 }
 
@@ -101,7 +107,7 @@ impl Carrier {
         let seed = carrier_seed(run_seed, &id);
         let state =
             State { behaviour, draws: Seeded::new(seed), answers: Answers::new(), counts: CarrierCounts::default() };
-        Self { id, secret, seed, state: Mutex::new(state) }
+        Self { id: id.into(), secret, seed, tells: None, state: Mutex::new(state) }
     }
 
     pub(super) fn secret(&self) -> &Secret {
@@ -191,6 +197,9 @@ impl Carrier {
                 tracking: told,
             };
             line.write(&mut lines);
+            if let (Effect::Accepted, Some(tells)) = (effect, &self.tells) {
+                tells.taken(&self.id, &shipment.shipment_id);
+            }
             if omitted != Some(index) {
                 answer.push(&shipment.shipment_id, outcome, told);
             }

@@ -31,6 +31,7 @@ mod seeded;
 mod socket_tests;
 #[cfg(test)]
 mod speed_tests;
+mod teller;
 mod tracking;
 
 use std::collections::{BTreeMap, HashMap};
@@ -57,12 +58,14 @@ pub use http::MAX_BODY_BYTES;
 pub use judge::{DuplicateEffect, Ledger, LedgerTotals, ShipmentEffects};
 pub use ledger::{Effect, LedgerError};
 pub use manifest::{MAX_ID_BYTES, MAX_SHIPMENTS};
+pub use teller::Telling;
 pub use tracking::{is_s10, tracking_number};
 
 use crate::webhook::Secret;
 use carrier::Carrier;
 use http::Reset;
 use ledger::LedgerWriter;
+use teller::{Tells, Told};
 
 /// Most connections served at once; more wait in the listener's backlog.
 pub const MAX_CONNECTIONS: usize = 1024;
@@ -80,6 +83,8 @@ pub struct SimulatedConfig {
     pub ledger: PathBuf,
     /// Everything drawn by chance follows from this and the carriers' ids.
     pub seed: u64,
+    /// Where carriers tell what becomes of the shipments that they took; nowhere if absent.
+    pub tells: Option<Telling>,
 }
 
 /// One carrier to simulate.
@@ -121,6 +126,9 @@ struct Stats<'a> {
     carriers: BTreeMap<&'a str, CarrierCounts>,
     connections: usize,
     remembered: u64,
+    /// What they told; absent if they tell nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    told: Option<&'a Told>,
 }
 
 /// Everything that connections share.
@@ -129,11 +137,16 @@ struct Simulator {
     ledger: LedgerWriter,
     remembered: AtomicU64,
     connections: AtomicUsize,
+    tells: Option<Tells>,
     failed: mpsc::Sender<LedgerError>,
 }
 
 impl Simulator {
-    fn new(config: SimulatedConfig, failed: mpsc::Sender<LedgerError>) -> Result<Self, SimulatedError> {
+    fn new(
+        config: SimulatedConfig,
+        tells: Option<Tells>,
+        failed: mpsc::Sender<LedgerError>,
+    ) -> Result<Self, SimulatedError> {
         let mut carriers = HashMap::new();
         for SimulatedCarrier { id, secret, behaviour } in config.carriers {
             if !manifest::is_id(&id) || id.contains('/') || carriers.contains_key(&id) {
@@ -142,7 +155,9 @@ impl Simulator {
             if let Err(source) = behaviour.check() {
                 return Err(SimulatedError::Behaviour { id, source });
             }
-            carriers.insert(id.clone(), Carrier::new(id, secret, behaviour, config.seed));
+            let mut carrier = Carrier::new(id.clone(), secret, behaviour, config.seed);
+            carrier.tells = tells.clone();
+            carriers.insert(id, carrier);
         }
         let remembered = AtomicU64::new(0);
         let ledger = LedgerWriter::open(&config.ledger, |line| {
@@ -150,7 +165,7 @@ impl Simulator {
                 carrier.recall(&line, &remembered);
             }
         })?;
-        Ok(Self { carriers, ledger, remembered, connections: AtomicUsize::new(0), failed })
+        Ok(Self { carriers, ledger, remembered, connections: AtomicUsize::new(0), tells, failed })
     }
 
     fn stats(&self) -> Stats<'_> {
@@ -158,6 +173,7 @@ impl Simulator {
             carriers: self.carriers.iter().map(|(id, carrier)| (id.as_str(), carrier.counts())).collect(),
             connections: self.connections.load(Ordering::Relaxed),
             remembered: self.remembered.load(Ordering::Relaxed),
+            told: self.tells.as_ref().map(Tells::told),
         }
     }
 
@@ -181,7 +197,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), SimulatedError> {
     let (failed, mut failures) = mpsc::channel(1);
-    let simulator = Arc::new(Simulator::new(config, failed)?);
+    // Dropped, and so ended, with this call.
+    let mut telling = JoinSet::new();
+    let tells = config.tells.clone().map(|to| {
+        let (tells, teller) = teller::start(to, config.seed);
+        telling.spawn(teller);
+        tells
+    });
+    let simulator = Arc::new(Simulator::new(config, tells, failed)?);
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let (close, closing) = watch::channel(());

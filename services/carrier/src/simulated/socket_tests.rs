@@ -76,7 +76,7 @@ fn config(ledger: &Path, specs: &[&str]) -> SimulatedConfig {
         .map(|spec| spec.parse::<CarrierSpec>().unwrap())
         .map(|CarrierSpec { id, behaviour }| SimulatedCarrier { id, secret: secret(), behaviour })
         .collect();
-    SimulatedConfig { carriers, ledger: ledger.to_owned(), seed: 42 }
+    SimulatedConfig { carriers, ledger: ledger.to_owned(), seed: 42, tells: None }
 }
 
 struct Client(TcpStream);

@@ -41,7 +41,7 @@ fn config(dir: &tempfile::TempDir) -> SimulatedConfig {
         secret: Secret::from_bytes(&[9; 32]).unwrap(),
         behaviour: "swift:reject=0.01".parse::<CarrierSpec>().unwrap().behaviour,
     };
-    SimulatedConfig { carriers: vec![carrier], ledger: dir.path().join("ledger.tsv"), seed: 1 }
+    SimulatedConfig { carriers: vec![carrier], ledger: dir.path().join("ledger.tsv"), seed: 1, tells: None }
 }
 
 fn report(what: &str, shipments: u64, took: Duration) {
@@ -62,7 +62,7 @@ fn timed<T>(what: &str, bodies: &[Bytes], mut step: impl FnMut(&Bytes) -> T) {
 fn speed_of_the_parts() {
     let dir = tempfile::tempdir().unwrap();
     let (failed, _failures) = mpsc::channel(1);
-    let simulator = Simulator::new(config(&dir), failed).unwrap();
+    let simulator = Simulator::new(config(&dir), None, failed).unwrap();
     let swift = &simulator.carriers["swift"];
     let bodies: Vec<_> = (0..MANIFESTS / 4).map(|n| manifest(n, SHIPMENTS)).collect();
     println!("{} bytes a shipment", bodies[0].len() as u64 / SHIPMENTS);

@@ -113,7 +113,7 @@ impl Default for ClusterConfig {
             session_timeout_ms: 10_000,
             commit_interval_ms: 20,
             orders_per_commit: 20_000,
-            overlay_mb: 16,
+            overlay_mb: 12,
             index_entries: 2 << 20,
             max_lag_records: 1_000_000,
             scratch_dir: None,

@@ -201,7 +201,7 @@ impl Base {
     }
 
     /// The routes of `roles`.
-    fn app(&self, roles: &[Role], writer: Option<&Writer>, ops: Ops) -> Router {
+    fn app(&self, roles: &[Role], writer: Option<&Writer>, ops: Ops) -> Result<Router, ConfigError> {
         let orders = Arc::new(ClusterOrders::new(
             Arc::clone(&self.store),
             Arc::clone(&self.progress),
@@ -223,9 +223,16 @@ impl Base {
             let (merchants, clock) = (Arc::clone(&self.merchants), Arc::clone(&self.clock));
             app = app.merge(sluice_status::router(Status { orders, merchants, clock }));
         }
-        app.fallback(|| async {
+        if let Some(writer) = writer.filter(|_| roles.contains(&Role::Carrier)) {
+            let mut events = topology::carrier_events(&self.config, Arc::new(writer.clone()), &self.clock)?;
+            if let Ok(slots) = self.deployment.slot_count() {
+                events.slots = slots;
+            }
+            app = app.merge(sluice_carrier::events::router(events));
+        }
+        Ok(app.fallback(|| async {
             Problem::not_found("There is nothing at this path on this node; /openapi.json says what the whole API has.")
-        })
+        }))
     }
 }
 
@@ -260,11 +267,11 @@ impl Node {
         }
         let watched = Health { writer: writer.clone(), progress: Arc::clone(&base.progress) };
         let ops = Ops { engine: Arc::new(watched), metrics };
-        let app = base.app(roles, writer.as_ref(), ops.clone());
+        let app = base.app(roles, writer.as_ref(), ops.clone())?;
         base.learn().await;
         let server = Server::start(reserved, app, config.max_connections).map_err(listen)?;
         let mut background = vec![tokio::spawn(publish(ops))];
-        if let Some(writer) = writer.as_ref().filter(|_| has(Role::Checkout)) {
+        if let Some(writer) = &writer {
             let (presence, progress) = (Arc::clone(&presence), Arc::clone(&base.progress));
             background.push(tokio::spawn(hold_back(writer.clone(), presence, progress, base.log.max_lag)));
         }
@@ -420,7 +427,8 @@ fn start_notifiers(
     Ok(consumers)
 }
 
-/// Tells checkout to take no orders while the owners lag too far behind, or the slots were dealt out anew.
+/// Has no orders and no carriers' news taken while the owners lag too far behind, or the slots were dealt out anew. Outcomes
+/// still are.
 async fn hold_back(writer: Writer, presence: Arc<Presence>, progress: Arc<Progress>, bound: u64) {
     let mut tick = tokio::time::interval(PUBLISH);
     loop {
