@@ -13,6 +13,7 @@ use sluice::load::{LoadConfig, Merchant, Sending};
 
 use crate::support::{
     Random, block_on,
+    client::Client,
     cluster::{Cluster, Shared, Taken, brokers},
     judge::{Acked, Court, acknowledged, judge, never_acknowledged},
     orders::now_ms,
@@ -152,7 +153,7 @@ impl Stage {
     pub fn run(mut self, mut fault: impl FnMut(&mut Run<'_>)) {
         let moved = 1_000 * number("SLUICE_TEST_SEED", 0);
         for seed in 1..=number("SLUICE_FAULT_RUNS", 1) {
-            self.one(moved + seed, &mut fault);
+            self.one(moved + seed, seed, &mut fault);
         }
         self.cluster.assert_alive();
         let up: Vec<usize> = (0..self.cluster.nodes.len()).filter(|&n| self.cluster.is_up(n)).collect();
@@ -162,14 +163,15 @@ impl Stage {
         }
     }
 
-    fn one(&mut self, seed: u64, fault: &mut impl FnMut(&mut Run<'_>)) {
+    /// Run number `number` of this test.
+    fn one(&mut self, seed: u64, number: u64, fault: &mut impl FnMut(&mut Run<'_>)) {
         eprintln!("{} seed {seed}: begins", self.name);
         let (name, nodes) = (self.name, self.cluster.of("checkout"));
         let sendings = nodes.iter().zip([None, NonZeroUsize::new(BATCH)]);
         let sendings: Vec<Sending> = sendings.map(|(&node, batch)| self.send(node, batch, seed)).collect();
         let posters = nodes.iter().map(|&node| self.cluster.client(node)).collect();
-        let reader = self.cluster.client(self.cluster.of("status")[0]);
-        let witness = Witness::apart(posters, reader, &format!("{name}-{seed}"));
+        let readers = self.cluster.of("status").iter().map(|&node| self.cluster.client(node)).collect();
+        let witness = Witness::apart(posters, readers, &format!("{name}-{seed}"));
         let mut run = Run { cluster: &mut self.cluster, shared: &mut self.shared, random: Random::new(seed), sendings };
         run.flow(BEFORE);
         fault(&mut run);
@@ -197,13 +199,14 @@ impl Stage {
         // Orders of earlier runs too: nothing may be taken back later.
         let classes = judge(&self.cluster, &self.acked);
         let settled = over.elapsed();
-        for (number, id) in testimony.orders.iter().enumerate() {
-            assert_conserved(number, &self.cluster.client(self.cluster.of("status")[0]).view(id));
+        for (nth, id) in testimony.orders.iter().enumerate() {
+            let reader = Client { address: self.cluster.address(), ..self.cluster.client(0) };
+            assert_conserved(nth, &reader.view(id));
         }
         self.cluster.wait_for_no_lag();
-        // The witness may have been stopped between an order and its answer.
+        // In each run the witness may have been stopped between an order and its answer.
         let unknown = never_acknowledged(&self.cluster, &self.acked) as u64;
-        assert!(unknown <= unanswered + seed, "carriers know {unknown} orders that nobody was told of");
+        assert!(unknown <= unanswered + number, "carriers know {unknown} orders that nobody was told of");
         self.cluster.assert_alive();
         assert!(testimony.denied.is_empty(), "said not to be there, and acknowledged: {:?}", testimony.denied);
         assert!(classes.finished > self.finished, "nothing was finished");

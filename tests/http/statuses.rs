@@ -2,9 +2,10 @@
 
 use std::{cell::Cell, collections::BTreeSet, net::ToSocketAddrs};
 
-use serde_json::Value;
-use sluice_domain::limits::{MAX_BATCH_BYTES, MAX_ORDER_BYTES};
+use serde_json::{Value, json};
+use sluice_domain::limits::{MAX_BATCH_BYTES, MAX_EVENTS_BYTES, MAX_ORDER_BYTES};
 
+use super::tracking::{event, headers, lines};
 use crate::support::{
     PATIENCE,
     client::{Answer, Client, Connection},
@@ -12,7 +13,7 @@ use crate::support::{
     journal::{groups, overwrite},
     orders::order,
     proxy::Proxy,
-    setup::{GOOD, Setup},
+    setup::{EVENTS_SECRET, GOOD, SECRET, Setup},
     wait_for,
     world::World,
 };
@@ -25,6 +26,9 @@ type Seen = BTreeSet<(String, String, u16)>;
 const ORDERS: &str = "/v1/orders";
 const BATCH: &str = "/v1/orders:batch";
 const ORDER: &str = "/v1/orders/{id}";
+const EVENTS: &str = "/v1/carriers/{carrier}/events";
+/// Where the test's carrier tells.
+const GOODS_EVENTS: &str = "/v1/carriers/good/events";
 
 /// Notes what was answered, after checking that it is whole.
 #[track_caller]
@@ -34,6 +38,7 @@ fn note(seen: &mut Seen, method: &str, path: &str, status: u16, answer: &Answer)
     }
     assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
     match status {
+        401 if path == EVENTS => assert_eq!(answer.header("www-authenticate"), Some("Signature")),
         401 => assert_eq!(answer.header("www-authenticate"), Some("Bearer")),
         405 => assert!(answer.header("allow").is_some(), "{answer:?}"),
         _ => {}
@@ -64,7 +69,8 @@ fn every_documented_status_is_seen(engine: &Engine) {
     let mut seen = Seen::new();
     overload(&mut seen, &world);
     // These take as long as the server's patience with a body: they run beside everything else.
-    let slow = [(ORDERS, "application/json"), (BATCH, "application/x-ndjson")].map(|(path, kind)| {
+    let slow = [(ORDERS, "application/json"), (BATCH, "application/x-ndjson"), (GOODS_EVENTS, "application/json")];
+    let slow = slow.map(|(path, kind)| {
         let client = world.client_of("key-3");
         std::thread::spawn(move || never_finished(&client, path, kind))
     });
@@ -72,7 +78,8 @@ fn every_documented_status_is_seen(engine: &Engine) {
     let description = client.get("/openapi.json");
     let id = client.order("k", &order()).id();
     operations(&mut seen, &client, &id);
-    for (path, answer) in [ORDERS, BATCH].into_iter().zip(slow) {
+    events(&mut seen, &client, &id);
+    for (path, answer) in [ORDERS, BATCH, EVENTS].into_iter().zip(slow) {
         note(&mut seen, "post", path, 408, &answer.join().unwrap());
     }
 
@@ -83,6 +90,7 @@ fn every_documented_status_is_seen(engine: &Engine) {
     wait_for("the drain begins", || (client.get("/readyz").status == 503).then_some(()));
     note(&mut seen, "get", "/readyz", 503, &client.get("/readyz"));
     note(&mut seen, "get", "/healthz", 200, &client.get("/healthz"));
+    note(&mut seen, "post", EVENTS, 503, &tell(&client, EVENTS_SECRET, "msg_late", &delivered(&id)));
     client.view(&id);
     world.carriers.change("good", r#"{"down": false}"#);
     server.receipt();
@@ -122,6 +130,28 @@ fn refusals(seen: &mut Seen, client: &Client) {
     note(seen, "post", BATCH, 415, &post(client, BATCH, &[JSON], order_text));
     note(seen, "post", BATCH, 200, &post(client, BATCH, &[NDJSON], order_text));
     client.get("/nothing/here").problem(404);
+}
+
+fn delivered(id: &str) -> String {
+    json!({"events": [event(id, 0, "delivered", 0)]}).to_string()
+}
+
+fn tell(client: &Client, secret: &str, id: &str, body: &str) -> Answer {
+    client.send(&format!("POST {GOODS_EVENTS}"), &lines(&headers(secret, id, body)), body.as_bytes())
+}
+
+/// What can become of a carrier's message.
+fn events(seen: &mut Seen, client: &Client, id: &str) {
+    let good = delivered(id);
+    note(seen, "post", EVENTS, 200, &tell(client, EVENTS_SECRET, "msg_1", &good));
+    note(seen, "post", EVENTS, 400, &tell(client, EVENTS_SECRET, "msg_2", "{"));
+    note(seen, "post", EVENTS, 401, &tell(client, SECRET, "msg_3", &good));
+    note(seen, "post", EVENTS, 405, &client.get(GOODS_EVENTS));
+    note(seen, "post", EVENTS, 413, &tell(client, EVENTS_SECRET, "msg_4", &" ".repeat(MAX_EVENTS_BYTES + 1)));
+    let mut plain = headers(EVENTS_SECRET, "msg_5", &good);
+    plain[0] = "content-type: text/plain".to_owned();
+    note(seen, "post", EVENTS, 415, &client.send(&format!("POST {GOODS_EVENTS}"), &lines(&plain), good.as_bytes()));
+    note(seen, "post", EVENTS, 422, &tell(client, EVENTS_SECRET, "msg_6", "{\"events\":[]}"));
 }
 
 fn operations(seen: &mut Seen, client: &Client, id: &str) {
@@ -179,8 +209,10 @@ fn overload(seen: &mut Seen, world: &World) {
 
 /// Announces a body, begins it, and never goes on.
 fn never_finished(client: &Client, path: &str, kind: &str) -> Answer {
-    let kind = format!("content-type: {kind}");
-    let head = client.head(&format!("POST {path}"), &[&kind, "idempotency-key: k-slow"], 1_000);
+    let mut all = headers(EVENTS_SECRET, "msg_slow", "");
+    all[0] = format!("content-type: {kind}");
+    all.push("idempotency-key: k-slow".to_owned());
+    let head = client.head(&format!("POST {path}"), &lines(&all), 1_000);
     let mut connection = client.connect().unwrap();
     connection.write(head.as_bytes()).unwrap();
     connection.write(b"{").unwrap();

@@ -26,23 +26,30 @@ on_both_engines!(
 );
 
 /// Something that happened to the first attempt at a parcel of order `id`, so many ms after now.
-fn event(id: &str, parcel: u8, milestone: &str, late_ms: i64) -> Value {
+pub fn event(id: &str, parcel: u8, milestone: &str, late_ms: i64) -> Value {
     let at = Timestamp(now_ms().saturating_add_signed(late_ms)).to_string();
     json!({"shipment_id": format!("{id}-{parcel}-0"), "milestone": milestone, "occurred_at": at})
 }
 
 fn tell(client: &Client, carrier: &str, secret: &str, id: &str, events: &[Value]) -> Answer {
     let body = json!({ "events": events }).to_string();
+    client.send(&format!("POST /v1/carriers/{carrier}/events"), &lines(&headers(secret, id, &body)), body.as_bytes())
+}
+
+/// Headers of a message of JSON, signed with `secret`.
+pub fn headers(secret: &str, id: &str, body: &str) -> Vec<String> {
     let now_s = (now_ms() / 1_000) as i64;
     let signature = secret.parse::<Secret>().unwrap().sign(id, now_s, body.as_bytes());
-    let headers = [
+    vec![
         "content-type: application/json".to_owned(),
         format!("{ID_HEADER}: {id}"),
         format!("{TIMESTAMP_HEADER}: {now_s}"),
         format!("{SIGNATURE_HEADER}: {signature}"),
-    ];
-    let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
-    client.send(&format!("POST /v1/carriers/{carrier}/events"), &headers, body.as_bytes())
+    ]
+}
+
+pub fn lines(headers: &[String]) -> Vec<&str> {
+    headers.iter().map(String::as_str).collect()
 }
 
 /// What carriers told, by a view's time line, with what is said of it.

@@ -6,7 +6,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -178,6 +181,8 @@ pub struct Cluster {
     pub kafka: String,
     config: PathBuf,
     folder: TempDir,
+    /// Times that somebody asked where to read: status nodes take turns.
+    asked: AtomicUsize,
 }
 
 impl Cluster {
@@ -195,7 +200,16 @@ impl Cluster {
         migrate.arg(&config);
         let ended = Process::run(migrate, folder.path(), "migrate");
         assert_eq!(ended.code, Some(0), "{}", ended.log);
-        Self { setup, nodes: Vec::new(), carriers, name: name.to_owned(), kafka: kafka.to_owned(), config, folder }
+        Self {
+            setup,
+            nodes: Vec::new(),
+            carriers,
+            name: name.to_owned(),
+            kafka: kafka.to_owned(),
+            config,
+            folder,
+            asked: AtomicUsize::new(0),
+        }
     }
 
     /// Starts one more node of this role, and gives its number.
@@ -333,15 +347,26 @@ impl Cluster {
         }
     }
 
-    /// Waits until the owners have decided everything and the folds have written it.
+    /// Waits until the owners have decided everything, the folds have written it, and carriers have answered it.
     pub fn wait_for_no_lag(&self) {
         let number = self.of("status")[0];
         let until = Instant::now() + PATIENCE;
         let lag = |topic| self.metric(number, &format!("sluice_lag_records{{topic=\"{topic}\"}}"));
-        while lag("orders") != Some(0.0) || lag("decisions") != Some(0.0) {
+        let told = || self.of("carrier").iter().filter(|&&node| self.is_up(node)).all(|&node| self.is_told(node));
+        while lag("orders") != Some(0.0) || lag("decisions") != Some(0.0) || !told() {
             assert!(Instant::now() < until, "lag back to zero: waited {PATIENCE:?} in vain\n{}", self.lags());
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Whether nothing that a carrier node has taken from its outboxes waits for an outcome.
+    fn is_told(&self, number: usize) -> bool {
+        let Ok(answer) = Client::new(self.nodes[number].address, "").try_send("GET /metrics", &[], b"") else {
+            return false;
+        };
+        let text = answer.text();
+        let mut unsettled = text.lines().filter(|line| line.starts_with("sluice_outbox_unsettled{")).peekable();
+        unsettled.peek().is_some() && unsettled.all(|line| line.ends_with(" 0"))
     }
 
     /// What every node says of how far it is.
@@ -381,7 +406,8 @@ impl Court for Cluster {
     }
 
     fn address(&self) -> SocketAddr {
-        self.nodes[self.of("status")[0]].address
+        let up: Vec<usize> = self.of("status").into_iter().filter(|&number| self.is_up(number)).collect();
+        self.nodes[up[self.asked.fetch_add(1, Relaxed) % up.len()]].address
     }
 
     fn ledger(&self) -> Ledger {

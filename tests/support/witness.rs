@@ -64,13 +64,13 @@ pub struct Testimony {
 impl Witness {
     /// A witness who posts and reads as `client`; `name` makes its keys its own.
     pub fn start(client: Client, name: &str) -> Self {
-        Self::watch(Watch::new(vec![client.clone()], client, name.to_owned()))
+        Self::watch(Watch::new(vec![client.clone()], vec![client], name.to_owned()))
     }
 
-    /// A witness who posts as `posters`, each attempt as another, and reads as `reader`, who may see an order a while after
-    /// it was acknowledged.
-    pub fn apart(posters: Vec<Client>, reader: Client, name: &str) -> Self {
-        Self::watch(Watch { lags: true, ..Watch::new(posters, reader, name.to_owned()) })
+    /// A witness who posts as `posters`, each attempt as another, and reads as `readers` in turn, who may see an order a
+    /// while after it was acknowledged; what one of them has shown, none may take back.
+    pub fn apart(posters: Vec<Client>, readers: Vec<Client>, name: &str) -> Self {
+        Self::watch(Watch { lags: true, ..Watch::new(posters, readers, name.to_owned()) })
     }
 
     fn watch(watch: Watch) -> Self {
@@ -105,10 +105,10 @@ struct Watch {
     /// The connection to one of them, and how many attempts were made.
     posts: Option<Connection>,
     attempts: usize,
-    reader: Client,
+    /// Each with its connection, if there is one, and the number of that.
+    readers: Vec<(Client, Option<Connection>, u64)>,
     lags: bool,
     name: String,
-    connection: Option<Connection>,
     connections: u64,
     orders: Vec<Followed>,
     /// Which one is read next.
@@ -123,15 +123,14 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(posters: Vec<Client>, reader: Client, name: String) -> Self {
+    fn new(posters: Vec<Client>, readers: Vec<Client>, name: String) -> Self {
         Self {
             posters,
             posts: None,
             attempts: 0,
-            reader,
+            readers: readers.into_iter().map(|reader| (reader, None, 0)).collect(),
             lags: false,
             name,
-            connection: None,
             connections: 0,
             orders: Vec::new(),
             next: 0,
@@ -148,7 +147,8 @@ impl Watch {
             reads.store(self.reads, SeqCst);
             // An error is a server that was killed; nobody can tell what it did last.
             if self.step().is_err() {
-                (self.connection, self.posts) = (None, None);
+                self.posts = None;
+                self.readers.iter_mut().for_each(|reader| reader.1 = None);
                 std::thread::sleep(PAUSE);
             }
         }
@@ -163,7 +163,7 @@ impl Watch {
         let at = self.next % self.orders.len();
         self.next = at + 1;
         self.tried += 1;
-        let answer = self.read(&format!("GET /v1/orders/{}", self.orders[at].id))?;
+        let (answer, read_on) = self.read(&format!("GET /v1/orders/{}", self.orders[at].id))?;
         let followed = &mut self.orders[at];
         match answer.status {
             200 => {
@@ -171,8 +171,8 @@ impl Watch {
                 if let Some(before) = followed.view.replace(view.clone()) {
                     assert_follows(&before, &view);
                 }
-                self.across_restarts += u64::from(followed.read_on != 0 && followed.read_on != self.connections);
-                followed.read_on = self.connections;
+                self.across_restarts += u64::from(followed.read_on != 0 && followed.read_on != read_on);
+                followed.read_on = read_on;
                 self.reads += 1;
             }
             503 => std::thread::sleep(PAUSE),
@@ -213,14 +213,19 @@ impl Watch {
         Ok(())
     }
 
-    fn read(&mut self, request: &str) -> io::Result<Answer> {
-        if self.connection.is_none() {
-            self.connection = Some(self.reader.connect()?);
+    /// The answer of the next reader, and the number of the connection that it came on.
+    fn read(&mut self, request: &str) -> io::Result<(Answer, u64)> {
+        // Shifted with each round of orders, or each would be read by the same reader for ever.
+        let turn = (self.tried as usize + self.tried as usize / self.orders.len()) % self.readers.len();
+        let (reader, connection, number) = &mut self.readers[turn];
+        if connection.is_none() {
+            *connection = Some(reader.connect()?);
             self.connections += 1;
+            *number = self.connections;
         }
-        let head = self.reader.head(request, &[], 0);
-        let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        connection.exchange(&head, b"")
+        let head = reader.head(request, &[], 0);
+        let connection = connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        Ok((connection.exchange(&head, b"")?, *number))
     }
 }
 

@@ -31,6 +31,9 @@ pub const KAFKA: &str = "SLUICE_TEST_KAFKA";
 /// Environment variable with the address of a running store (`host:port`).
 pub const STORE: &str = "SLUICE_TEST_STORE";
 
+/// Environment variable that, set to anything, has containers passed over: what is not given by address are processes.
+pub const NO_CONTAINERS: &str = "SLUICE_TEST_NO_CONTAINERS";
+
 /// Environment variable with the file to which [`skipped`] adds a line, for whoever counts.
 pub const SKIPPED: &str = "SLUICE_TEST_SKIPPED";
 
@@ -128,7 +131,8 @@ impl Brokers {
         let (kafka, store) = (given(KAFKA), given(STORE));
         // Asked only when it is needed.
         let wanted = (kafka.is_none() || options.with_store && store.is_none()) && !options.secured;
-        let engine = if wanted { Engine::answering() } else { None };
+        let containers = std::env::var_os(NO_CONTAINERS).is_none_or(|value| value.is_empty());
+        let engine = if wanted && containers { Engine::answering() } else { None };
         let (kafka, store) = std::thread::scope(|scope| {
             let store = options.with_store.then(|| {
                 let (engine, folder, secured) = (engine.clone(), &folder, secured.as_deref());
