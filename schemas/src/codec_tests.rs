@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 
 use crate::{
+    command::{Command, Lines, ReturnLine, Verdict, Wish},
     delta::{Delta, Item, Items, Requested, row_deltas},
     order::{Head, Line, OrderRef, ShipTo, lines_of, peek_accepted_late, peek_id, put_head, put_line},
     outcome::{Outcome, OutcomeKind},
     wire::{Reader, put_signed, put_varint},
-    word::{Progress, Tracked, Word, peek_attempt},
+    word::{About, Progress, Tracked, Word, peek_about},
 };
 
 /// Times fit in 48 bits of ms, as an order id has them.
@@ -19,6 +20,10 @@ fn kind() -> impl Strategy<Value = OutcomeKind> {
 
 fn progress(pick: u8) -> Progress {
     Progress::ALL[usize::from(pick) % Progress::ALL.len()]
+}
+
+fn verdict(pick: u8) -> Verdict {
+    Verdict::from_code(pick % 4).unwrap()
 }
 
 fn items() -> impl Strategy<Value = Vec<Item>> {
@@ -40,7 +45,7 @@ struct AnyDelta {
 
 prop_compose! {
     fn delta()(
-        tag in 1u8..=9,
+        tag in 1u8..=11,
         small in any::<(u8, u8, u8)>(),
         large in (any::<u32>(), 0..u64::MAX),
         kind in kind(),
@@ -75,6 +80,8 @@ impl AnyDelta {
             7 => Delta::Conflicted { order: u128::from(position) << 64 | u128::from(number) },
             8 => Delta::Merchant { id: text },
             9 => Delta::Tracked { parcel, attempt, progress: progress(handling), text },
+            10 => Delta::Commanded { id: position, verdict: verdict(handling) },
+            11 => Delta::Return { parcel, source: attempt, units: number, reason: text },
             _ => Delta::Packed { parcel, handling, weight_g: number, items },
         })
     }
@@ -180,7 +187,7 @@ proptest! {
         let mut bytes = Vec::new();
         outcome.encode(&mut bytes);
         prop_assert_eq!(Word::decode(&bytes), Ok(Word::Outcome(outcome)));
-        prop_assert_eq!(peek_attempt(&bytes), Ok((parcel, attempt)));
+        prop_assert_eq!(peek_about(&bytes), Ok(About::Attempt(parcel, attempt)));
         for cut in 0..bytes.len() {
             prop_assert!(Outcome::decode(&bytes[..cut]).is_err());
         }
@@ -197,7 +204,32 @@ proptest! {
         let mut bytes = Vec::new();
         tracked.encode(&mut bytes);
         prop_assert_eq!(Word::decode(&bytes), Ok(Word::Tracked(tracked)));
-        prop_assert_eq!(peek_attempt(&bytes), Ok((parcel, attempt)));
+        prop_assert_eq!(peek_about(&bytes), Ok(About::Attempt(parcel, attempt)));
+        for cut in 0..bytes.len() {
+            prop_assert!(Word::decode(&bytes[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn commands_read_back(
+        order in any::<u128>(),
+        id in any::<u64>(),
+        at_ms in 0..LATEST,
+        lines in proptest::option::of(proptest::collection::vec(any::<(u32, u32)>(), 0..20)),
+        reason in text(),
+    ) {
+        let lines: Option<Vec<_>> =
+            lines.map(|l| l.into_iter().map(|(quantity, ordered)| ReturnLine { quantity, ordered }).collect());
+        let mut encoded = Vec::new();
+        Lines::encode(lines.as_deref().unwrap_or_default(), &mut encoded);
+        let read = Lines::read(&mut Reader::new(&encoded)).unwrap();
+        let wish = if lines.is_some() { Wish::Return { reason: &reason, lines: read } } else { Wish::Cancel };
+        let command = Command { order, id, at_ms, wish };
+        let mut bytes = Vec::new();
+        command.encode(&mut bytes);
+        prop_assert_eq!(Word::decode(&bytes), Ok(Word::Command(command)));
+        prop_assert_eq!(peek_about(&bytes), Ok(About::Order));
+        prop_assert_eq!(read.iter().collect::<Vec<_>>(), lines.unwrap_or_default());
         for cut in 0..bytes.len() {
             prop_assert!(Word::decode(&bytes[..cut]).is_err());
         }
@@ -214,7 +246,7 @@ proptest! {
             if let Ok((_, lines)) = lines_of(bytes) {
                 let _ = lines.take(1_000).take_while(Result::is_ok).count();
             }
-            let _ = (peek_id(bytes), peek_accepted_late(bytes), peek_attempt(bytes), Word::decode(bytes).is_ok());
+            let _ = (peek_id(bytes), peek_accepted_late(bytes), peek_about(bytes), Word::decode(bytes).is_ok());
             for delta in row_deltas(u64::MAX - 5, bytes) {
                 if let Ok((_, Delta::Requested(r))) = delta {
                     prop_assert_eq!(r.items.iter().count() <= r.items.len(), true);

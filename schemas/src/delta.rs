@@ -13,14 +13,25 @@
 //! 7 conflicted     order id 16 bytes BE: a later request under the same key that is no order of its own
 //! 8 merchant       merchant str; where a decision is made without the order record at hand
 //! 9 tracked        parcel u8, attempt u8, progress u8, text str; at = when it happened by the carrier's clock
+//! 10 commanded     command id u64 BE, verdict u8
+//! 11 return        parcel u8 (of the return), source u8 (the parcel that was delivered), units varint (in the source), reason str
 //! ```
+//!
+//! Numbers say what an attempt is for. Parcels from [`FIRST_RETURN`] on bring goods back; an attempt with the bit [`VOID`]
+//! asks a carrier to forget the attempt without it. All else about them is as with any other parcel and attempt.
 
 use crate::{
     CodecError,
+    command::Verdict,
     outcome::OutcomeKind,
     wire::{Reader, put_bytes, put_signed, put_varint},
     word::Progress,
 };
+
+/// Number of an order's first return parcel; parcels below are on their way to the customer.
+pub const FIRST_RETURN: u8 = 200;
+/// Set in the number of an attempt to have a carrier forget the attempt whose number is the rest.
+pub const VOID: u8 = 64;
 
 /// One line's share of a parcel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +167,24 @@ pub enum Delta<'a> {
         /// For people; may be empty.
         text: &'a str,
     },
+    /// What the owner made of a merchant's command.
+    Commanded {
+        /// The command's id.
+        id: u64,
+        /// What became of it.
+        verdict: Verdict,
+    },
+    /// Goods of a delivered parcel are to come back, as a parcel of their own.
+    Return {
+        /// Number of the new parcel, from [`FIRST_RETURN`].
+        parcel: u8,
+        /// The parcel that they were delivered in.
+        source: u8,
+        /// Units in that parcel, of all its lines.
+        units: u32,
+        /// The customer's reason.
+        reason: &'a str,
+    },
     /// No stage could decide; somebody must look.
     DeadLettered {
         /// The parcel, or `None` for the whole order.
@@ -239,6 +268,19 @@ impl<'a> Delta<'a> {
                 out.extend_from_slice(&[parcel, attempt, progress.code()]);
                 put_bytes(out, text.as_bytes());
             }
+            Delta::Commanded { id, verdict } => {
+                out.push(10);
+                put_signed(out, late_ms);
+                out.extend_from_slice(&id.to_be_bytes());
+                out.push(verdict as u8);
+            }
+            Delta::Return { parcel, source, units, reason } => {
+                out.push(11);
+                put_signed(out, late_ms);
+                out.extend_from_slice(&[parcel, source]);
+                put_varint(out, u64::from(units));
+                put_bytes(out, reason.as_bytes());
+            }
             Delta::DeadLettered { parcel, rules, reason } => {
                 out.push(5);
                 put_signed(out, late_ms);
@@ -296,6 +338,16 @@ impl<'a> Delta<'a> {
                 attempt: r.byte("attempt")?,
                 progress: Progress::from_code(r.byte("progress")?)?,
                 text: r.str("text")?,
+            },
+            10 => Delta::Commanded {
+                id: u64::from_be_bytes(r.array("command id")?),
+                verdict: Verdict::from_code(r.byte("verdict")?)?,
+            },
+            11 => Delta::Return {
+                parcel: r.byte("parcel")?,
+                source: r.byte("source parcel")?,
+                units: r.number("units")?,
+                reason: r.str("reason")?,
             },
             _ => return Err(CodecError { what: "delta tag" }),
         };

@@ -26,7 +26,10 @@ mod reader_tests;
 #[cfg(test)]
 mod samples;
 
-pub use encode::{encode_accepted, encode_conflict, encode_dead_lettered, encode_settled, encode_tracked};
+pub use encode::{
+    encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_return, encode_settled,
+    encode_tracked, encode_word,
+};
 pub use read::encode_json;
 
 /// The contract of the payload, as consumers get it.
@@ -51,12 +54,32 @@ pub enum EventType {
     OrderDeadLettered,
     /// A carrier told where a parcel is.
     ParcelTracked,
+    /// The merchant wants an order cancelled, and carriers are asked to forget its shipments.
+    CancelRequested,
+    /// A carrier's answer to that.
+    VoidSettled,
+    /// Delivered goods are to come back.
+    ReturnRequested,
+    /// An attempt to have a return carried has its outcome.
+    ReturnSettled,
+    /// A carrier told where a return is.
+    ReturnTracked,
 }
 
 impl EventType {
     /// Every type that is ever emitted.
-    pub const ALL: [Self; 5] =
-        [Self::OrderAccepted, Self::ParcelSettled, Self::OrderConflicted, Self::OrderDeadLettered, Self::ParcelTracked];
+    pub const ALL: [Self; 10] = [
+        Self::OrderAccepted,
+        Self::ParcelSettled,
+        Self::OrderConflicted,
+        Self::OrderDeadLettered,
+        Self::ParcelTracked,
+        Self::CancelRequested,
+        Self::VoidSettled,
+        Self::ReturnRequested,
+        Self::ReturnSettled,
+        Self::ReturnTracked,
+    ];
 
     /// The name on the wire. Its version changes only if an old reader would misunderstand the new event.
     pub fn name(self) -> &'static str {
@@ -66,6 +89,11 @@ impl EventType {
             Self::OrderConflicted => "com.sluice.order.conflicted.v1",
             Self::OrderDeadLettered => "com.sluice.order.dead_lettered.v1",
             Self::ParcelTracked => "com.sluice.parcel.tracked.v1",
+            Self::CancelRequested => "com.sluice.order.cancel_requested.v1",
+            Self::VoidSettled => "com.sluice.parcel.void_settled.v1",
+            Self::ReturnRequested => "com.sluice.return.requested.v1",
+            Self::ReturnSettled => "com.sluice.return.settled.v1",
+            Self::ReturnTracked => "com.sluice.return.tracked.v1",
         }
     }
 

@@ -12,7 +12,8 @@ use std::{
 
 use crate::{
     CodecError,
-    delta::{Delta, Item, Items, Requested},
+    command::{Command, Lines, ReturnLine, Verdict, Wish},
+    delta::{Delta, FIRST_RETURN, Item, Items, Requested},
     frame::{self, Decision, Input, Place, Shipment},
     milestone::Milestone,
     order::{Head, Line, OrderRef, ShipTo, put_head, put_line},
@@ -92,6 +93,25 @@ fn tracked() -> Tracked<'static> {
 fn tracked_delta() -> (i64, Delta<'static>) {
     let Tracked { parcel, attempt, progress, text, .. } = tracked();
     (86_399_876, Delta::Tracked { parcel, attempt, progress, text })
+}
+
+/// Commands by the names of their files.
+fn commands() -> [(&'static str, Command<'static>); 2] {
+    let mut lines = Vec::new();
+    Lines::encode(&[ReturnLine { quantity: 0, ordered: 2 }, ReturnLine { quantity: 500, ordered: 1_000 }], &mut lines);
+    let lines = Lines::read(&mut Reader::new(lines.leak())).unwrap();
+    let cancel = Command { order: ID, id: 0x0102_0304_0506_0708, at_ms: 1_794_268_900_000, wish: Wish::Cancel };
+    let wish = Wish::Return { reason: "does not fit ⌂", lines };
+    [("cancel", cancel), ("return", Command { id: u64::MAX, at_ms: 1_794_355_199_999, wish, ..cancel })]
+}
+
+/// Deltas that follow from commands, by the names of their files, with their times.
+fn commanded() -> [(&'static str, i64, Delta<'static>); 2] {
+    let reason = "does not fit ⌂";
+    [
+        ("commanded", 99_877, Delta::Commanded { id: 0x0102_0304_0506_0708, verdict: Verdict::NotReturnable }),
+        ("return", 86_399_876, Delta::Return { parcel: FIRST_RETURN, source: 3, units: 1_002, reason }),
+    ]
 }
 
 const WHOLE: [Item; 2] = [Item { line: 0, quantity: None }, Item { line: 300, quantity: None }];
@@ -205,6 +225,16 @@ fn written() -> Vec<(String, Vec<u8>)> {
     tracked().encode(&mut word);
     tracked_delta().1.encode(tracked_delta().0, &mut bytes);
     all.extend([("tracked-v1.bin".to_owned(), word), ("delta-tracked-v1.bin".to_owned(), bytes)]);
+    for (name, command) in commands() {
+        let mut word = Vec::new();
+        command.encode(&mut word);
+        all.push((format!("command-{name}-v1.bin"), word));
+    }
+    for (name, late, delta) in commanded() {
+        let mut bytes = Vec::new();
+        delta.encode(late, &mut bytes);
+        all.push((format!("delta-{name}-v1.bin"), bytes));
+    }
     all
 }
 
@@ -250,6 +280,12 @@ fn what_was_frozen_is_still_read() {
     assert_eq!(Word::decode(&frozen("outcome-v1.bin")), Ok(Word::Outcome(outcome())));
     assert_eq!(Word::decode(&frozen("tracked-v1.bin")), Ok(Word::Tracked(tracked())));
     assert_eq!(Delta::read(&mut Reader::new(&frozen("delta-tracked-v1.bin"))), Ok(tracked_delta()));
+    for (name, command) in commands() {
+        assert_eq!(Word::decode(&frozen(&format!("command-{name}-v1.bin"))), Ok(Word::Command(command)));
+    }
+    for (name, late, delta) in commanded() {
+        assert_eq!(Delta::read(&mut Reader::new(&frozen(&format!("delta-{name}-v1.bin")))), Ok((late, delta)));
+    }
     with_deltas(&mut |name, late, delta| {
         let bytes = frozen(&format!("delta-{name}-v1.bin"));
         let mut r = Reader::new(&bytes);

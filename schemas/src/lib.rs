@@ -5,12 +5,13 @@
 //! * [`delta`]: what later stages add to an order; a row is the concatenation of an order's deltas.
 //! * [`frame`]: what one Kafka record of an internal topic holds.
 //! * [`word`]: what is said about an order that is in the log, an input of its partition; [`outcome`]: a carrier's answer,
-//!   the first of them.
+//!   the first of them; [`command`]: a merchant's wish.
 //! * [`event`]: what other systems are told about an order, one Kafka record per decision.
 //! * [`milestone`]: the rank table behind a status that only moves forward.
 
 #[cfg(test)]
 mod codec_tests;
+pub mod command;
 pub mod delta;
 pub mod event;
 #[cfg(test)]

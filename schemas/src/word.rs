@@ -1,15 +1,17 @@
 //! What somebody says about an order that is already in the log, as it enters the log of the order's partition: a
-//! carrier's answer, or its news of a shipment on its way. All of them begin alike, so that an engine can tell whom a word
-//! is about without knowing what it says.
+//! carrier's answer, its news of a shipment on its way, or what the merchant wants done. All of them begin alike, so that
+//! an engine can tell whom a word is about without knowing what it says.
 //!
 //! ```text
 //! order id 16 bytes BE | parcel u8 | attempt u8 | kind u8 | at signed varint (ms after placed_at)
 //! carrier (length + UTF-8) | text (length + UTF-8)
 //! ```
-//! Kinds below 16 are [`Outcome`]s; those of [`Progress::code`] are [`Tracked`].
+//! Kinds below 16 are [`Outcome`]s; those of [`Progress::code`] are [`Tracked`]; from 48 on they are [`Command`]s, which
+//! are about a whole order and go on otherwise.
 
 use crate::{
     CodecError,
+    command::{self, Command},
     milestone::{Milestone, Remark},
     order::placed_at_ms,
     outcome::Outcome,
@@ -128,6 +130,8 @@ pub enum Word<'a> {
     Outcome(Outcome<'a>),
     /// Where a shipment is.
     Tracked(Tracked<'a>),
+    /// What the merchant wants.
+    Command(Command<'a>),
 }
 
 impl<'a> Word<'a> {
@@ -138,7 +142,8 @@ impl<'a> Word<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, CodecError> {
         match bytes.get(18) {
             Some(..16) | None => Outcome::decode(bytes).map(Self::Outcome),
-            Some(16..) => Tracked::decode(bytes).map(Self::Tracked),
+            Some(16..command::FIRST_KIND) => Tracked::decode(bytes).map(Self::Tracked),
+            Some(command::FIRST_KIND..) => Command::decode(bytes).map(Self::Command),
         }
     }
 
@@ -148,18 +153,29 @@ impl<'a> Word<'a> {
         match self {
             Self::Outcome(outcome) => outcome.order,
             Self::Tracked(tracked) => tracked.order,
+            Self::Command(command) => command.order,
         }
     }
 }
 
-/// Parcel and attempt that an encoded word is about, without reading the rest.
+/// What an encoded word is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// One attempt at one parcel, by their numbers.
+    Attempt(u8, u8),
+    /// Its whole order.
+    Order,
+}
+
+/// What an encoded word is about, without reading the rest.
 ///
 /// # Errors
 /// [`CodecError`] if it is too short.
 #[inline]
-pub fn peek_attempt(record: &[u8]) -> Result<(u8, u8), CodecError> {
-    match record.get(16..18) {
-        Some(&[parcel, attempt]) => Ok((parcel, attempt)),
+pub fn peek_about(record: &[u8]) -> Result<About, CodecError> {
+    match record.get(16..19) {
+        Some(&[_, _, kind]) if kind >= command::FIRST_KIND => Ok(About::Order),
+        Some(&[parcel, attempt, _]) => Ok(About::Attempt(parcel, attempt)),
         _ => Err(CodecError { what: "parcel" }),
     }
 }

@@ -1,6 +1,7 @@
 //! The life of an order as pure functions: identity, limits, goods, attempts, status, and the invariants by name.
 //! No I/O, no clock, no randomness: everything here gives the same answer on every machine and every replay.
 
+pub mod commands;
 pub mod goods;
 pub mod identity;
 pub mod invariants;

@@ -3,7 +3,8 @@
 
 use sluice_schemas::{
     CodecError,
-    delta::{Delta, Items, Requested, row_deltas},
+    command::Verdict,
+    delta::{Delta, FIRST_RETURN, Items, Requested, VOID, row_deltas},
     milestone::{Milestone, Milestones},
     outcome::{Outcome, OutcomeKind},
     word::{Progress, Tracked},
@@ -26,6 +27,17 @@ pub struct Attempt<'a> {
     /// The carrier's news, when (ms since the epoch, by its clock) and its text; ascending, once each, and of what is
     /// reached only the earliest.
     pub news: Vec<(Progress, u64, &'a str)>,
+    /// The carrier was asked to forget it.
+    pub void: Option<Void<'a>>,
+}
+
+/// A request to a carrier to forget a shipment that it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Void<'a> {
+    /// When it was decided, ms since the epoch; `None` only while a fold has seen the outcome first.
+    pub requested: Option<u64>,
+    /// Outcome, when (ms since the epoch), and the reason. Accepted: the shipment is cancelled.
+    pub outcome: Option<(OutcomeKind, u64, &'a str)>,
 }
 
 /// Lines that ship together.
@@ -41,6 +53,28 @@ pub struct Parcel<'a> {
     pub dead_lettered: Option<(u64, &'a str)>,
 }
 
+/// Goods on their way back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Return<'a> {
+    /// The parcel that brings them; its number is from [`FIRST_RETURN`].
+    pub parcel: Parcel<'a>,
+    /// What was asked for; `None` only while a fold has seen something else first.
+    pub asked: Option<Asked<'a>>,
+}
+
+/// What a return brings back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asked<'a> {
+    /// When it was decided, ms since the epoch.
+    pub at_ms: u64,
+    /// The parcel that the goods were delivered in.
+    pub source: u8,
+    /// Units in that parcel, of all its lines.
+    pub units: u32,
+    /// The customer's reason.
+    pub reason: &'a str,
+}
+
 /// Where a parcel stands for the sake of conservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -50,6 +84,8 @@ pub enum Standing {
     Accepted,
     /// Nobody takes it; a person must look.
     DeadLettered,
+    /// The carrier that took it has agreed to forget it.
+    Cancelled,
 }
 
 /// The class an order counts in; every accepted order is in exactly one.
@@ -59,9 +95,9 @@ pub enum Class {
     InFlight,
     /// No parcel is undecided and one is dead-lettered.
     DeadLettered,
-    /// Every parcel was accepted, or nothing ships.
+    /// A parcel was accepted and stays so, or nothing ships.
     Finished,
-    /// Nothing was accepted and nothing failed.
+    /// Every parcel is cancelled.
     Cancelled,
 }
 
@@ -78,8 +114,12 @@ pub struct OrderState<'a> {
     pub dead_lettered: Option<(u64, &'a str)>,
     /// Later requests under the same key that were answered before they were refused: id and when, ascending, once each.
     pub conflicts: Vec<(OrderId, u64)>,
-    /// Parcels by number.
+    /// Parcels to the customer, by number.
     pub parcels: Vec<Parcel<'a>>,
+    /// Parcels back from the customer, by number.
+    pub returns: Vec<Return<'a>>,
+    /// Merchants' commands by id, each with what became of it and when (ms since the epoch).
+    pub commands: Vec<(u64, Verdict, u64)>,
 }
 
 impl<'a> OrderState<'a> {
@@ -95,6 +135,8 @@ impl<'a> OrderState<'a> {
             dead_lettered: None,
             conflicts: Vec::new(),
             parcels: Vec::new(),
+            returns: Vec::new(),
+            commands: Vec::new(),
         };
         for delta in row_deltas(id.placed_at_ms(), row) {
             let (at, delta) = delta?;
@@ -120,6 +162,16 @@ impl<'a> OrderState<'a> {
                     *slot = Some((handling, weight_g, items));
                 }
             }
+            Delta::Commanded { id, verdict } => self.command(id, verdict, at),
+            Delta::Return { parcel, source, units, reason } => {
+                keep_least(&mut self.back(parcel).asked, Asked { at_ms: at, source, units, reason });
+            }
+            Delta::Requested(requested) if requested.attempt & VOID != 0 => {
+                keep_least(&mut self.void(requested.parcel, requested.attempt).requested, at);
+            }
+            Delta::Settled { parcel, attempt, outcome, text } if attempt & VOID != 0 => {
+                keep_highest(&mut self.void(parcel, attempt).outcome, (outcome, at, text));
+            }
             Delta::Requested(requested) => {
                 let slot = &mut self.attempt(requested.parcel, requested.attempt).requested;
                 let earlier = |old: &(u64, Requested<'_>)| (at, requested.carrier) < (old.0, old.1.carrier);
@@ -131,12 +183,7 @@ impl<'a> OrderState<'a> {
                 self.attempt(parcel, attempt).hear((progress, at, text))
             }
             Delta::Settled { parcel, attempt, outcome, text } => {
-                let slot = &mut self.attempt(parcel, attempt).outcome;
-                let rank = |o: &(OutcomeKind, u64, &'a str)| (o.0, std::cmp::Reverse((o.1, o.2)));
-                let new = (outcome, at, text);
-                if slot.as_ref().is_none_or(|old| rank(old) < rank(&new)) {
-                    *slot = Some(new);
-                }
+                keep_highest(&mut self.attempt(parcel, attempt).outcome, (outcome, at, text));
             }
         }
     }
@@ -148,11 +195,36 @@ impl<'a> OrderState<'a> {
         }
     }
 
+    fn command(&mut self, id: u64, verdict: Verdict, at: u64) {
+        match self.commands.binary_search_by_key(&id, |c| c.0) {
+            Ok(known) => self.commands[known] = self.commands[known].min((id, verdict, at)),
+            Err(place) => self.commands.insert(place, (id, verdict, at)),
+        }
+    }
+
+    fn back(&mut self, number: u8) -> &mut Return<'a> {
+        let at = match self.returns.binary_search_by_key(&number, |r| r.parcel.number) {
+            Ok(at) => at,
+            Err(at) => {
+                self.returns.insert(at, Return { parcel: Parcel::new(number), asked: None });
+                at
+            }
+        };
+        &mut self.returns[at]
+    }
+
+    fn void(&mut self, parcel: u8, attempt: u8) -> &mut Void<'a> {
+        self.attempt(parcel, attempt & !VOID).void.get_or_insert_default()
+    }
+
     fn parcel(&mut self, number: u8) -> &mut Parcel<'a> {
+        if number >= FIRST_RETURN {
+            return &mut self.back(number).parcel;
+        }
         let at = match self.parcels.binary_search_by_key(&number, |p| p.number) {
             Ok(at) => at,
             Err(at) => {
-                self.parcels.insert(at, Parcel { number, attempts: Vec::new(), packed: None, dead_lettered: None });
+                self.parcels.insert(at, Parcel::new(number));
                 at
             }
         };
@@ -164,7 +236,8 @@ impl<'a> OrderState<'a> {
         let at = match attempts.binary_search_by_key(&number, |a| a.number) {
             Ok(at) => at,
             Err(at) => {
-                attempts.insert(at, Attempt { number, requested: None, outcome: None, news: Vec::new() });
+                let attempt = Attempt { number, requested: None, outcome: None, news: Vec::new(), void: None };
+                attempts.insert(at, attempt);
                 at
             }
         };
@@ -182,6 +255,8 @@ impl<'a> OrderState<'a> {
             Class::InFlight
         } else if standings().any(|s| s == Standing::DeadLettered) {
             Class::DeadLettered
+        } else if expected > 0 && standings().all(|s| s == Standing::Cancelled) {
+            Class::Cancelled
         } else {
             Class::Finished
         }
@@ -192,13 +267,26 @@ impl<'a> OrderState<'a> {
         let own = self.own_milestones();
         // A parcel not yet seen would pull the minimum back when it appears.
         let all_known = self.classified.is_some_and(|(_, expected, _)| self.parcels.len() >= usize::from(expected));
-        let of_parcels = self.parcels.iter().filter(|_| all_known).filter_map(|p| own.union(p.milestones()).status());
+        let of_parcels =
+            self.parcels.iter().filter(|_| all_known).filter_map(|p| own.union(self.milestones_of(p)).status());
         of_parcels.min().or_else(|| own.status()).unwrap_or(Milestone::Accepted)
     }
 
     /// The status of one parcel.
     pub fn parcel_status(&self, parcel: &Parcel<'_>) -> Milestone {
-        self.own_milestones().union(parcel.milestones()).status().unwrap_or(Milestone::Accepted)
+        self.own_milestones().union(self.milestones_of(parcel)).status().unwrap_or(Milestone::Accepted)
+    }
+
+    /// A parcel's own milestones, and `returned` once everything in it is back.
+    fn milestones_of(&self, parcel: &Parcel<'_>) -> Milestones {
+        let set = parcel.milestones();
+        let back = |r: &&Return<'_>| r.asked.is_some_and(|a| a.source == parcel.number) && r.is_back();
+        let units: u64 = self.returns.iter().filter(back).map(|r| u64::from(r.units())).sum();
+        let source = self.returns.iter().filter_map(|r| r.asked).find(|a| a.source == parcel.number);
+        match source {
+            Some(asked) if units >= u64::from(asked.units) => set.with(Milestone::Returned),
+            _ => set,
+        }
     }
 
     fn own_milestones(&self) -> Milestones {
@@ -223,17 +311,39 @@ impl<'a> Attempt<'a> {
         self.news.dedup_by(|later, first| matches!(later.0, Progress::Reached(_)) && later.0 == first.0);
     }
 
+    /// True if the carrier has agreed to forget it.
+    pub fn is_void(&self) -> bool {
+        self.void.is_some_and(|v| matches!(v.outcome, Some((OutcomeKind::Accepted, ..))))
+    }
+
     /// True if the carrier has told that the shipment is on its way, which it can be only if the carrier took it.
     pub fn moved(&self) -> bool {
         self.news.iter().any(|(progress, ..)| matches!(progress, Progress::Reached(_)))
     }
 }
 
+impl<'a> Return<'a> {
+    /// True once the merchant has the goods.
+    pub fn is_back(&self) -> bool {
+        self.parcel.milestones().contains(Milestone::Returned)
+    }
+
+    /// Units that it brings.
+    pub fn units(&self) -> u32 {
+        let items = self.parcel.contents();
+        items.iter().flat_map(|(_, items)| items.iter()).filter_map(|item| item.quantity).fold(0, u32::saturating_add)
+    }
+}
+
 impl<'a> Parcel<'a> {
+    fn new(number: u8) -> Self {
+        Self { number, attempts: Vec::new(), packed: None, dead_lettered: None }
+    }
+
     /// Where the parcel stands.
     pub fn standing(&self) -> Standing {
         if self.accepted().is_some() {
-            Standing::Accepted
+            if self.attempts.iter().any(Attempt::is_void) { Standing::Cancelled } else { Standing::Accepted }
         } else if self.dead_lettered.is_some() {
             Standing::DeadLettered
         } else {
@@ -265,6 +375,9 @@ impl<'a> Parcel<'a> {
         if self.accepted().is_some() {
             set = set.with(Milestone::CarrierAccepted);
         }
+        if self.standing() == Standing::Cancelled {
+            set = set.with(Milestone::Cancelled);
+        }
         if self.dead_lettered.is_some() {
             set = set.with(Milestone::DeadLettered);
         }
@@ -274,6 +387,13 @@ impl<'a> Parcel<'a> {
             }
         }
         set
+    }
+}
+
+fn keep_highest<'a>(slot: &mut Option<(OutcomeKind, u64, &'a str)>, new: (OutcomeKind, u64, &'a str)) {
+    let rank = |o: &(OutcomeKind, u64, &'a str)| (o.0, std::cmp::Reverse((o.1, o.2)));
+    if slot.as_ref().is_none_or(|old| rank(old) < rank(&new)) {
+        *slot = Some(new);
     }
 }
 
@@ -289,11 +409,21 @@ fn keep_least<T: PartialOrd>(slot: &mut Option<T>, new: T) {
 /// [`CodecError`] if the row can't be read.
 pub fn class_of_row(row: &[u8]) -> Result<Class, CodecError> {
     let (mut expected, mut requested, mut accepted, mut dead) = (None, [0u64; 4], [0u64; 4], [0u64; 4]);
+    let mut void = [0u64; 4];
     let mark = |set: &mut [u64; 4], n: u8| set[usize::from(n / 64)] |= 1 << (n % 64);
     for delta in row_deltas(0, row) {
         match delta?.1 {
             Delta::Classified { parcels, .. } => expected = Some(parcels),
+            // What becomes of an order doesn't hang on what comes back of it.
+            Delta::Requested(Requested { parcel: FIRST_RETURN.., .. })
+            | Delta::Settled { parcel: FIRST_RETURN.., .. }
+            | Delta::DeadLettered { parcel: Some(FIRST_RETURN..), .. } => {}
             Delta::Requested(r) => mark(&mut requested, r.parcel),
+            Delta::Settled { parcel, attempt, outcome, .. } if attempt & VOID != 0 => {
+                if outcome == OutcomeKind::Accepted {
+                    mark(&mut void, parcel);
+                }
+            }
             Delta::Settled { parcel, outcome, .. } => {
                 mark(&mut requested, parcel);
                 if outcome == OutcomeKind::Accepted {
@@ -306,6 +436,8 @@ pub fn class_of_row(row: &[u8]) -> Result<Class, CodecError> {
             | Delta::Packed { .. }
             | Delta::Conflicted { .. }
             | Delta::Merchant { .. }
+            | Delta::Commanded { .. }
+            | Delta::Return { .. }
             | Delta::Tracked { .. } => {}
         }
     }
@@ -317,6 +449,8 @@ pub fn class_of_row(row: &[u8]) -> Result<Class, CodecError> {
         Class::InFlight
     } else if sum(&|w| dead[w] & !accepted[w]) > 0 {
         Class::DeadLettered
+    } else if expected > 0 && sum(&|w| accepted[w] & !void[w]) == 0 {
+        Class::Cancelled
     } else {
         Class::Finished
     })
@@ -352,12 +486,15 @@ pub enum OutcomeStep<'a> {
 /// # Errors
 /// [`CodecError`] if the row can't be read.
 pub fn on_outcome<'a>(row: &'a [u8], outcome: &Outcome<'_>) -> Result<OutcomeStep<'a>, CodecError> {
+    if outcome.attempt & VOID != 0 {
+        return on_void_outcome(row, outcome);
+    }
     let (mut requested, mut known, mut position) = (None, None, None);
     let (mut latest, mut closed, mut moved) = (0, false, false);
     for delta in row_deltas(0, row) {
         match delta?.1 {
             Delta::Accepted { position: p } => position = Some(p),
-            Delta::Requested(r) if r.parcel == outcome.parcel => {
+            Delta::Requested(r) if r.parcel == outcome.parcel && r.attempt & VOID == 0 => {
                 latest = latest.max(r.attempt);
                 if r.attempt == outcome.attempt {
                     requested = Some(r);
@@ -390,6 +527,23 @@ pub fn on_outcome<'a>(row: &'a [u8], outcome: &Outcome<'_>) -> Result<OutcomeSte
         }
         (OutcomeKind::Rejected | OutcomeKind::GivenUp, _) => OutcomeStep::DeadLetter,
     })
+}
+
+/// A carrier's answer to a request to forget a shipment: recorded, and nothing follows from it but what it says.
+fn on_void_outcome<'a>(row: &[u8], outcome: &Outcome<'_>) -> Result<OutcomeStep<'a>, CodecError> {
+    let about = (outcome.parcel, outcome.attempt);
+    let (mut asked, mut known) = (false, None);
+    for delta in row_deltas(0, row) {
+        match delta?.1 {
+            Delta::Requested(r) => asked |= (r.parcel, r.attempt) == about,
+            Delta::Settled { parcel, attempt, outcome, .. } if (parcel, attempt) == about => {
+                known = known.max(Some(outcome));
+            }
+            _ => {}
+        }
+    }
+    let decided = known.is_some_and(|k| k >= outcome.kind || k > OutcomeKind::Unknown);
+    Ok(if asked && !decided { OutcomeStep::Settle } else { OutcomeStep::Ignore })
 }
 
 /// What a carrier's news means for an order in a given state.

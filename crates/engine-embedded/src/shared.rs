@@ -11,7 +11,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use sluice_domain::{Class, OrderId, SlotCount, order_state::class_of_row};
 use sluice_pipeline::{Clock, Filter, LogError, Store, Table, hot::Hot, index::Generation};
-use sluice_schemas::delta::Delta;
+use sluice_schemas::delta::{Delta, FIRST_RETURN, VOID};
 
 use crate::{
     intake::{Queue, QueueConfig},
@@ -297,10 +297,15 @@ pub(crate) fn read_older_until(
 /// True if `delta` may be the last thing an order waited for.
 pub(crate) fn may_decide(delta: &Delta<'_>) -> bool {
     use sluice_schemas::outcome::OutcomeKind::Accepted;
-    matches!(
-        delta,
-        Delta::Settled { outcome: Accepted, .. } | Delta::DeadLettered { .. } | Delta::Classified { parcels: 0, .. }
-    )
+    match *delta {
+        // Of a void or a return nothing hangs.
+        Delta::Settled { parcel: FIRST_RETURN.., .. } | Delta::DeadLettered { parcel: Some(FIRST_RETURN..), .. } => {
+            false
+        }
+        Delta::Settled { outcome: Accepted, attempt, .. } => attempt & VOID == 0,
+        Delta::DeadLettered { .. } | Delta::Classified { parcels: 0, .. } => true,
+        _ => false,
+    }
 }
 
 /// The class of a row; a row that can't be read counts as in flight.

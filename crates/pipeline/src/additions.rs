@@ -5,7 +5,8 @@ use std::{ops::Range, sync::Arc};
 
 use sluice_domain::{Class, OrderId};
 use sluice_schemas::{
-    delta::{Delta, Requested},
+    command::{Command, Verdict, Wish},
+    delta::{Delta, FIRST_RETURN, Requested, VOID},
     order::{peek_accepted_late, placed_at_ms},
     outcome::{Outcome, OutcomeKind},
     word::Tracked,
@@ -112,6 +113,7 @@ impl<S: Sink> Encoder<'_, S> {
             match decision {
                 Decision::Settled { .. } => self.settled(*input as usize, decision),
                 Decision::Tracked { resolves } => self.tracked(*input as usize, *resolves),
+                Decision::Commanded { verdict, parcels } => self.commanded(*input as usize, *verdict, parcels.clone()),
                 Decision::Rejected { reason } if self.view.meta(*input as usize).kind == InputKind::Word => {
                     self.unreadable(*input, self.effects.text(reason));
                 }
@@ -168,7 +170,7 @@ impl<S: Sink> Encoder<'_, S> {
                 self.add(target, late, &Delta::DeadLettered { parcel: None, rules: effects.rules, reason });
                 Settles::As(Class::DeadLettered)
             }
-            Decision::Settled { .. } | Decision::Tracked { .. } => Settles::No,
+            Decision::Settled { .. } | Decision::Tracked { .. } | Decision::Commanded { .. } => Settles::No,
         };
         let born = Some((place, accepted_late(view, input as usize)));
         self.to.additions.push(Addition { id, input, deltas: start..self.to.arena.len(), born, settles });
@@ -195,8 +197,10 @@ impl<S: Sink> Encoder<'_, S> {
                 Delta::DeadLettered { parcel: Some(*parcel), rules: effects.rules, reason: effects.text(reason) };
             self.add(target, late, &delta);
         }
+        // What was decided stays so, whatever becomes of a void or a return.
+        let aside = *attempt & VOID != 0 || *parcel >= FIRST_RETURN;
         // A dead letter decides the parcel whatever the answer was.
-        let settles = if open && dead_letter.is_none() { Settles::No } else { Settles::Perhaps };
+        let settles = if aside || open && dead_letter.is_none() { Settles::No } else { Settles::Perhaps };
         let deltas = start..self.to.arena.len();
         self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
     }
@@ -216,6 +220,24 @@ impl<S: Sink> Encoder<'_, S> {
         }
         let (id, deltas) = (OrderId(order), start..self.to.arena.len());
         self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
+    }
+
+    fn commanded(&mut self, input: usize, verdict: Verdict, parcels: Range<u32>) {
+        let (view, effects) = (self.view, self.effects);
+        let Ok(Command { order, id: command, wish, .. }) = Command::decode(view.record(input)) else { return };
+        let late = view.now_ms() as i64 - placed_at_ms(order) as i64;
+        let (id, start, target) = (OrderId(order), self.to.arena.len(), Subject::Known(order));
+        self.add(target, late, &Delta::Commanded { id: command, verdict });
+        for index in parcels {
+            let parcel = effects.parcel(index);
+            if let (Some((source, units)), Wish::Return { reason, .. }) = (parcel.source, wish) {
+                self.add(target, late, &Delta::Return { parcel: parcel.number, source, units, reason });
+            }
+            self.parcel(target, late, parcel);
+        }
+        // What is asked for here is no part of what an order's class hangs on.
+        let deltas = start..self.to.arena.len();
+        self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles: Settles::No });
     }
 
     /// A word that can't be read: somebody must look at its order.

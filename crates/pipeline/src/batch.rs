@@ -5,6 +5,7 @@ use std::ops::Range;
 use sluice_domain::{Fingerprint, OrderId};
 use sluice_schemas::{
     CodecError,
+    command::Command,
     order::OrderRef,
     outcome::Outcome,
     word::{Tracked, Word},
@@ -19,6 +20,8 @@ pub enum Input<'a> {
     Outcome(Outcome<'a>),
     /// A carrier's news of a shipment.
     Tracked(Tracked<'a>),
+    /// What a merchant wants done.
+    Command(Command<'a>),
 }
 
 /// What the owner found out about a placed order before any stage saw it.
@@ -129,6 +132,7 @@ impl Batch {
             InputKind::Word => Word::decode(self.record(i)).map(|word| match word {
                 Word::Outcome(outcome) => Input::Outcome(outcome),
                 Word::Tracked(tracked) => Input::Tracked(tracked),
+                Word::Command(command) => Input::Command(command),
             }),
         }
     }

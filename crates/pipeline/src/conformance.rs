@@ -7,6 +7,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a suite of assertions; nothing else is built with it")]
 
+mod commands;
 mod failures;
 mod life;
 mod news;
@@ -236,6 +237,10 @@ pub const CASES: &[(&str, Case)] = &[
     ("news that finds no room is refused", news::news_that_finds_no_room_is_refused),
     ("news of what was given up is kept", news::news_of_what_was_given_up_is_kept),
     ("orders and news in one batch are each answered", news::orders_and_news_in_one_batch_are_each_answered),
+    ("what no carrier has moved can be cancelled", commands::what_no_carrier_has_moved_can_be_cancelled),
+    ("only a carrier's yes cancels", commands::only_a_carriers_yes_cancels),
+    ("a command in the batch of its order", commands::a_command_in_the_batch_of_its_order),
+    ("delivered goods come back once", commands::delivered_goods_come_back_once),
 ];
 
 /// Runs every case against fresh engines from `make`.

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use sluice_domain::Group;
 use sluice_schemas::{
+    command::Verdict,
     delta::{Item, Items},
     outcome::OutcomeKind,
     wire::Reader,
@@ -45,6 +46,13 @@ pub enum Decision {
         /// It also shows that the carrier took a parcel whose outcome was unknown.
         resolves: bool,
     },
+    /// What became of a merchant's command.
+    Commanded {
+        /// What the merchant is told.
+        verdict: Verdict,
+        /// Carriers to ask (indices for [`Effects::parcel`]): voids, or parcels to bring back.
+        parcels: Range<u32>,
+    },
 }
 
 /// A parcel to be carried.
@@ -62,8 +70,10 @@ pub struct Parcel {
     pub weight_g: u32,
     /// Set by routing.
     pub route: Route,
-    /// Where the order record is; only for attempts after the first.
+    /// Where the order record is; only for what isn't decided with the order itself.
     pub order_position: Option<u64>,
+    /// For a return: the parcel that was delivered, and its units.
+    pub source: Option<(u8, u32)>,
     items: Range<u32>,
 }
 
@@ -135,6 +145,7 @@ impl Effects {
             weight_g,
             route: Route::Open,
             order_position: None,
+            source: None,
             items: start..self.bytes.len() as u32,
         });
     }
@@ -180,8 +191,46 @@ impl Effects {
             weight_g,
             route: Route::Open,
             order_position: Some(order_position),
+            source: None,
             items: start..self.bytes.len() as u32,
         });
+    }
+
+    /// Records what becomes of a command; carriers to ask follow through [`Effects::ask`].
+    pub fn commanded(&mut self, input: usize, verdict: Verdict) {
+        let at = self.parcels.len() as u32;
+        self.decisions.push((input as u32, Decision::Commanded { verdict, parcels: at..at }));
+    }
+
+    /// Has a carrier asked for the command last named by [`Effects::commanded`], as `attempt` at parcel `number`; the order's
+    /// record is at `order_position`. `source` is a return's: the parcel that was delivered, and its units. Gives the index
+    /// by which the carrier is then chosen.
+    pub fn ask(
+        &mut self,
+        (number, attempt): (u8, u8),
+        (group, weight_g): (Group, u32),
+        items: &Items<'_>,
+        order_position: u64,
+        source: Option<(u8, u32)>,
+    ) -> usize {
+        let index = self.parcels.len();
+        let Some((input, Decision::Commanded { parcels, .. })) = self.decisions.last_mut() else { return index };
+        let input = *input;
+        parcels.end += 1;
+        let start = self.bytes.len() as u32;
+        items.encode_again(&mut self.bytes);
+        self.parcels.push(Parcel {
+            input,
+            number,
+            attempt,
+            group,
+            weight_g,
+            route: Route::Open,
+            order_position: Some(order_position),
+            source,
+            items: start..self.bytes.len() as u32,
+        });
+        index
     }
 
     /// Dead-letters the parcel of the outcome last settled.

@@ -6,6 +6,7 @@
 pub mod additions;
 pub mod batch;
 #[cfg(feature = "conformance")]
+pub mod commands;
 pub mod conformance;
 pub mod effects;
 pub mod filter;

@@ -5,6 +5,7 @@ use std::{future::Future, io, ops::Range, pin::Pin, sync::Arc, task};
 
 use sluice_domain::{Fingerprint, Group, OrderId, ShipmentId};
 use sluice_schemas::{
+    command::Command,
     outcome::{Outcome, OutcomeKind},
     word::Tracked,
 };
@@ -151,6 +152,15 @@ impl Words {
         let start = self.bytes.len();
         tracked.encode(&mut self.bytes);
         self.words.push((OrderId(tracked.order), start..self.bytes.len()));
+    }
+
+    /// A merchant's command alone.
+    #[must_use]
+    pub fn of_command(command: &Command<'_>) -> Self {
+        let mut bytes = Vec::new();
+        command.encode(&mut bytes);
+        let words = vec![(OrderId(command.order), 0..bytes.len())];
+        Self { bytes, words }
     }
 }
 

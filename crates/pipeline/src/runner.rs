@@ -6,15 +6,19 @@ use std::{
     sync::Arc,
 };
 
-use hashbrown::HashTable;
+use hashbrown::{HashTable, hash_table::Entry};
 use sluice_domain::{
-    ShipmentId,
+    OrderId, ShipmentId,
     order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
 };
-use sluice_schemas::{order::OrderRef, outcome::OutcomeKind, word::peek_attempt};
+use sluice_schemas::{
+    order::OrderRef,
+    outcome::OutcomeKind,
+    word::{About, peek_about},
+};
 
 use crate::{
-    batch::{Batch, Input, InputKind, Rows, Verdict},
+    batch::{Batch, Input, InputKind, InputMeta, Rows, Verdict},
     effects::{Effects, Route},
     health::{CarrierHealth, HealthBoard},
     index::Probe,
@@ -47,6 +51,10 @@ pub struct Runner<L> {
     carriers: Vec<CarrierHealth>,
     positions: Vec<u64>,
     answered: HashTable<ShipmentId>,
+    /// Orders of the segment in the making that a word is about as a whole.
+    whole: HashTable<OrderId>,
+    /// Orders of the segment in the making, as far as one of those words had to know them.
+    noted: HashTable<OrderId>,
     first_record: Vec<u8>,
 }
 
@@ -64,6 +72,8 @@ impl<L: Log> Runner<L> {
             carriers: Vec::new(),
             positions: Vec::new(),
             answered: HashTable::new(),
+            whole: HashTable::new(),
+            noted: HashTable::new(),
             first_record: Vec::new(),
         }
     }
@@ -91,20 +101,33 @@ impl<L: Log> Runner<L> {
         Ok(step)
     }
 
-    /// Two words about one shipment never share a commit, so that the second is decided on rows that hold the first.
+    /// Two words about one shipment never share a commit, nor does a word about a whole order with any other about that
+    /// order or with the order itself: each is decided on rows that hold what came before it.
     fn end_of_segment(&mut self, start: usize) -> usize {
         self.answered.clear();
+        self.whole.clear();
+        self.noted.clear();
+        let mut noted_to = start;
         for i in start..self.batch.len() {
-            if self.batch.meta(i).kind != InputKind::Word {
-                continue;
-            }
-            let Ok((parcel, attempt)) = peek_attempt(self.batch.record(i)) else { continue };
-            let shipment = ShipmentId { order: self.batch.meta(i).order, parcel, attempt };
-            let hash = |s: &ShipmentId| s.order.hash64() ^ u64::from(s.parcel) << 8 ^ u64::from(s.attempt);
-            if self.answered.find(hash(&shipment), |s| *s == shipment).is_some() {
+            let InputMeta { kind: InputKind::Word, order, .. } = *self.batch.meta(i) else { continue };
+            let free = match peek_about(self.batch.record(i)) {
+                Ok(About::Attempt(parcel, attempt)) => {
+                    let hash = |s: &ShipmentId| s.order.hash64() ^ u64::from(s.parcel) << 8 ^ u64::from(s.attempt);
+                    !has(&self.whole, order) && insert(&mut self.answered, ShipmentId { order, parcel, attempt }, hash)
+                }
+                Ok(About::Order) => {
+                    // Only a batch that has such a word pays for this.
+                    for before in noted_to..i {
+                        insert(&mut self.noted, self.batch.meta(before).order, |id| id.hash64());
+                    }
+                    noted_to = i;
+                    !has(&self.noted, order) && insert(&mut self.whole, order, |id| id.hash64())
+                }
+                Err(_) => true,
+            };
+            if !free {
                 return i;
             }
-            self.answered.insert_unique(hash(&shipment), shipment, hash);
         }
         self.batch.len()
     }
@@ -229,6 +252,8 @@ impl<L: Log> Runner<L> {
                 Ok(NewsStep::Ignore) | Err(_) => {}
                 Ok(step) => self.effects.track(input, step == NewsStep::Resolve),
             },
+            // Its sender sees that nothing came of it; the order goes on.
+            Ok(Input::Command(_)) => {}
             _ => self.effects.reject(input, reason),
         }
     }
@@ -238,6 +263,21 @@ impl<L: Log> Runner<L> {
             if self.effects.parcels()[index].route == Route::Open {
                 self.effects.nobody(index, "no stage routed this parcel");
             }
+        }
+    }
+}
+
+fn has(table: &HashTable<OrderId>, id: OrderId) -> bool {
+    !table.is_empty() && table.find(id.hash64(), |known| *known == id).is_some()
+}
+
+/// False if it was there.
+fn insert<T: PartialEq>(table: &mut HashTable<T>, new: T, hash: impl Fn(&T) -> u64) -> bool {
+    match table.entry(hash(&new), |known| *known == new, &hash) {
+        Entry::Occupied(_) => false,
+        Entry::Vacant(place) => {
+            place.insert(new);
+            true
         }
     }
 }

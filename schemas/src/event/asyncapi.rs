@@ -173,5 +173,30 @@ fn about(event_type: EventType) -> (&'static str, &'static str, &'static str) {
             "A carrier told where a parcel is: change.tracked. Its ce_time is the carrier's.",
             include_str!("../../fixtures/event-parcel-tracked-v1.json"),
         ),
+        EventType::CancelRequested => (
+            "Cancel requested",
+            "Carriers are asked to forget what they have taken of the order: change.cancel_requested.",
+            include_str!("../../fixtures/event-order-cancel-requested-v1.json"),
+        ),
+        EventType::VoidSettled => (
+            "Void settled",
+            "A carrier's answer to that; accepted: the parcel is cancelled: change.void_settled.",
+            include_str!("../../fixtures/event-parcel-void-settled-v1.json"),
+        ),
+        EventType::ReturnRequested => (
+            "Return requested",
+            "Delivered goods are to come back, and carriers are asked to collect them: change.return_requested.",
+            include_str!("../../fixtures/event-return-requested-v1.json"),
+        ),
+        EventType::ReturnSettled => (
+            "Return settled",
+            "An attempt to have a return carried has its outcome: change.return_settled.",
+            include_str!("../../fixtures/event-return-settled-v1.json"),
+        ),
+        EventType::ReturnTracked => (
+            "Return tracked",
+            "A carrier told where a return is: change.return_tracked. Its ce_time is the carrier's.",
+            include_str!("../../fixtures/event-return-tracked-v1.json"),
+        ),
     }
 }

@@ -222,7 +222,10 @@ fn planted_breaks_are_found() {
         ("oneof of field accepted = 10 was", &[("oneof change", "oneof happening")]),
         (
             "oneof of field tracked = 14 was",
-            &[("    ParcelTracked tracked = 14;\n  }", "  }\n  ParcelTracked tracked = 14;")],
+            &[
+                ("    ParcelTracked tracked = 14;\n", ""),
+                ("  oneof change {", "  ParcelTracked tracked = 14;\n  oneof change {"),
+            ],
         ),
         ("value OUTCOME_GIVEN_UP = 2 is gone", &[("  OUTCOME_GIVEN_UP = 2;\n", "")]),
         ("value OUTCOME_GIVEN_UP = 2 is gone", &[("OUTCOME_GIVEN_UP = 2;", "OUTCOME_GIVEN_UP = 7;")]),

@@ -10,12 +10,16 @@
 use super::{Encoded, EventType, order_id_text};
 use crate::{
     CodecError,
-    delta::{Delta, Items, Requested},
+    delta::{Delta, FIRST_RETURN, Items, Requested, VOID},
     order::{OrderRef, placed_at_ms},
     outcome::OutcomeKind,
     wire::{Reader, put_bytes, put_varint},
     word::Progress,
 };
+
+mod commands;
+
+pub use commands::{encode_cancel, encode_return, encode_word};
 
 /// Appends `order.accepted`: an order and the deltas of the one decision that followed from it; no deltas if no stage
 /// decided it.
@@ -28,8 +32,8 @@ pub fn encode_accepted(out: &mut Vec<u8>, order: &OrderRef<'_>, deltas: &[u8]) -
     whole_or_nothing(out, event, order.merchant, |w| accepted(w, order, Deltas::new(order.id, deltas)))
 }
 
-/// Appends `parcel.settled`: the deltas of the decision that followed from one outcome. `carrier` is the one that was
-/// asked.
+/// Appends `parcel.settled`, `parcel.void_settled` or `return.settled`: the deltas of the decision that followed from one
+/// outcome. `carrier` is the one that was asked.
 ///
 /// # Errors
 /// [`CodecError`] if the deltas can't be read, or are not those of one settled attempt.
@@ -41,11 +45,16 @@ pub fn encode_settled(
     deltas: &[u8],
 ) -> Result<Encoded, CodecError> {
     let settled = Settled::of(Deltas::new(order_id, deltas))?;
-    let event = Encoded { event_type: EventType::ParcelSettled, order_id, occurred_at_ms: settled.at_ms };
+    let event_type = match (settled.parcel, settled.attempt) {
+        (FIRST_RETURN.., _) => EventType::ReturnSettled,
+        (_, attempt) if attempt & VOID != 0 => EventType::VoidSettled,
+        _ => EventType::ParcelSettled,
+    };
+    let event = Encoded { event_type, order_id, occurred_at_ms: settled.at_ms };
     whole_or_nothing(out, event, merchant, |w| settled.encode(w, carrier))
 }
 
-/// Appends `parcel.tracked`: the deltas of the decision that followed from a carrier's news. `carrier` is the one that
+/// Appends `parcel.tracked` or `return.tracked`: the deltas of the decision that followed from a carrier's news. `carrier` is the one that
 /// told it.
 ///
 /// # Errors
@@ -74,7 +83,8 @@ pub fn encode_tracked(
     if all.next().is_some() {
         return Err(WHAT);
     }
-    let event = Encoded { event_type: EventType::ParcelTracked, order_id, occurred_at_ms: at_ms };
+    let event_type = if parcel < FIRST_RETURN { EventType::ParcelTracked } else { EventType::ReturnTracked };
+    let event = Encoded { event_type, order_id, occurred_at_ms: at_ms };
     whole_or_nothing(out, event, merchant, |w| {
         w.number_if(1, u64::from(parcel));
         w.number_if(2, u64::from(attempt));
@@ -219,7 +229,11 @@ impl<'a> Accepted<'a> {
                 Delta::DeadLettered { parcel: None, rules, reason } => {
                     seen.dead_letter.replace((at, rules, reason)).is_none()
                 }
-                Delta::Settled { .. } | Delta::Conflicted { .. } | Delta::Tracked { .. } => false,
+                Delta::Settled { .. }
+                | Delta::Conflicted { .. }
+                | Delta::Tracked { .. }
+                | Delta::Commanded { .. }
+                | Delta::Return { .. } => false,
             };
             if !first {
                 return Err(CodecError { what: "deltas of an accepted order" });
@@ -335,7 +349,7 @@ impl<'a> Settled<'a> {
 
     fn encode(&self, w: &mut Writer<'_>, carrier: &str) -> Result<(), CodecError> {
         w.number_if(1, u64::from(self.parcel));
-        w.number_if(2, u64::from(self.attempt));
+        w.number_if(2, u64::from(if self.parcel < FIRST_RETURN { self.attempt & !VOID } else { self.attempt }));
         w.number(3, outcome_number(self.outcome));
         w.text_if(4, carrier);
         let tag = if self.outcome == OutcomeKind::Accepted { 5 } else { 6 };
@@ -397,6 +411,11 @@ impl Writer<'_> {
             EventType::OrderConflicted => 12,
             EventType::OrderDeadLettered => 13,
             EventType::ParcelTracked => 14,
+            EventType::CancelRequested => 15,
+            EventType::VoidSettled => 16,
+            EventType::ReturnRequested => 17,
+            EventType::ReturnSettled => 18,
+            EventType::ReturnTracked => 19,
         })
     }
 

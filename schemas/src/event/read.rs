@@ -45,7 +45,7 @@ pub struct OrderEvent {
     #[serde(skip_serializing_if = "is_default", serialize_with = "text")]
     pub occurred_at_ms: i64,
     /// What was decided.
-    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14")]
+    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     #[serde(flatten)]
     pub change: Option<Change>,
 }
@@ -69,6 +69,21 @@ pub enum Change {
     /// A carrier told where a parcel is.
     #[prost(message, tag = "14")]
     Tracked(ParcelTracked),
+    /// Carriers are asked to forget its shipments.
+    #[prost(message, tag = "15")]
+    CancelRequested(CancelRequested),
+    /// A carrier's answer to that.
+    #[prost(message, tag = "16")]
+    VoidSettled(ParcelSettled),
+    /// Delivered goods are to come back.
+    #[prost(message, tag = "17")]
+    ReturnRequested(ReturnRequested),
+    /// An attempt to have them carried has its outcome.
+    #[prost(message, tag = "18")]
+    ReturnSettled(ParcelSettled),
+    /// A carrier told where they are.
+    #[prost(message, tag = "19")]
+    ReturnTracked(ParcelTracked),
 }
 
 /// The order was accepted, and what becomes of its goods was decided.
@@ -394,6 +409,82 @@ pub struct ParcelTracked {
     #[prost(bool, tag = "6")]
     #[serde(skip_serializing_if = "is_default")]
     pub settles_attempt: bool,
+}
+
+/// Carriers are asked to forget what they took.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelRequested {
+    /// The attempts.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub voids: Vec<Void>,
+}
+
+/// A carrier is asked to forget a shipment.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Void {
+    /// The parcel, from 0.
+    #[prost(uint32, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub parcel_number: u32,
+    /// The attempt, from 0.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub attempt: u32,
+    /// The carrier.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub carrier_id: String,
+}
+
+/// Delivered goods are to come back.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReturnRequested {
+    /// The customer's.
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// One for each parcel in which they were delivered.
+    #[prost(message, repeated, tag = "2")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parcels: Vec<ReturnParcel>,
+}
+
+/// Goods that come back together.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReturnParcel {
+    /// From 200.
+    #[prost(uint32, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub number: u32,
+    /// The parcel that they were delivered in.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub source_parcel_number: u32,
+    /// A [`HandlingGroup`].
+    #[prost(enumeration = "HandlingGroup", tag = "3")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "handling")]
+    pub handling_group: i32,
+    /// Grams.
+    #[prost(uint32, tag = "4")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight_g: u32,
+    /// What comes back.
+    #[prost(message, repeated, tag = "5")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Item>,
+    /// The carrier asked.
+    #[prost(string, optional, tag = "6")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carrier_id: Option<String>,
+    /// Why nobody carries it.
+    #[prost(string, optional, tag = "7")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter_reason: Option<String>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -7,13 +7,14 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, SerializeOptions};
 
 use super::{
     compat_tests::{compile, pool},
-    encode_accepted, encode_conflict, encode_dead_lettered, encode_json, encode_settled, encode_tracked,
+    encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_json, encode_return, encode_settled,
+    encode_tracked,
     read::{self, Change},
     samples::{ID, borrowed, deltas, items, one_of_each, record, text},
 };
 use crate::{
     CodecError,
-    delta::{Delta, Item, Requested},
+    delta::{Delta, FIRST_RETURN, Item, Requested, VOID},
     order::{OrderRef, placed_at_ms},
     outcome::OutcomeKind,
     word::Progress,
@@ -306,15 +307,20 @@ proptest! {
         prop_assert_eq!((encoded.order_id, encoded.occurred_at_ms), (id, at));
         let said = Some(said).filter(|s| !s.is_empty());
         let (tracking_number, reason) = if code == 3 { (said, None) } else { (None, said) };
+        let of_purpose = match (parcel.0, attempt & VOID) {
+            (FIRST_RETURN.., _) => Change::ReturnSettled,
+            (_, VOID) => Change::VoidSettled,
+            _ => Change::Settled,
+        };
         let (number, handling, weight_g, items, asked, dead_letter_reason) = parcel;
         let expected = read::OrderEvent {
             order_id: text(id),
             merchant_id: merchant,
             placed_at_ms: placed_at_ms(id) as i64,
             occurred_at_ms: at as i64,
-            change: Some(Change::Settled(read::ParcelSettled {
+            change: Some(of_purpose(read::ParcelSettled {
                 parcel_number: u32::from(number),
-                attempt: u32::from(attempt),
+                attempt: u32::from(if number < FIRST_RETURN { attempt & !VOID } else { attempt }),
                 outcome: i32::from(code) + 1,
                 carrier_id: carrier,
                 tracking_number,
@@ -345,6 +351,7 @@ proptest! {
         }
         let mut out = Vec::new();
         let encoded = encode_tracked(&mut out, id, &merchant, &carrier, &decision).unwrap();
+        let of_purpose = if parcel < FIRST_RETURN { Change::Tracked } else { Change::ReturnTracked };
         let at = placed_at_ms(id).saturating_add_signed(late);
         prop_assert_eq!((encoded.order_id, encoded.occurred_at_ms), (id, at));
         let expected = read::OrderEvent {
@@ -352,7 +359,7 @@ proptest! {
             merchant_id: merchant,
             placed_at_ms: placed_at_ms(id) as i64,
             occurred_at_ms: at as i64,
-            change: Some(Change::Tracked(read::ParcelTracked {
+            change: Some(of_purpose(read::ParcelTracked {
                 parcel_number: u32::from(parcel),
                 attempt: u32::from(attempt),
                 carrier_id: carrier,
@@ -390,7 +397,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_encoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), first in 1u8..10) {
+    fn no_bytes_make_the_encoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), first in 1u8..12) {
         let mut likely = vec![first];
         likely.extend_from_slice(&bytes);
         let record = record(ID, ["m", "c", "EUR", "DE"], &[("a", 1, 1)]);
@@ -402,8 +409,10 @@ proptest! {
                 encode_settled(&mut out, ID, "m", "c", deltas).is_ok(),
                 encode_dead_lettered(&mut out, ID, "m", deltas).is_ok(),
                 encode_tracked(&mut out, ID, "m", "c", deltas).is_ok(),
+                encode_cancel(&mut out, ID, "m", deltas).is_ok(),
+                encode_return(&mut out, ID, "m", "r", deltas).is_ok(),
             ];
-            prop_assert_eq!(out.is_empty(), all == [false; 4]);
+            prop_assert_eq!(out.is_empty(), all == [false; 6]);
             let _ = (read::decode(deltas), encode_json(deltas));
         }
     }

@@ -1,12 +1,13 @@
 //! Orders and decisions for the tests of the events, with what a reader must find in them.
 
 use super::{
-    Encoded, EventType, encode_accepted, encode_conflict, encode_dead_lettered, encode_settled, encode_tracked,
-    order_id_text,
+    Encoded, EventType, encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_return,
+    encode_settled, encode_tracked, order_id_text,
     read::{self, Change, OrderEvent},
 };
 use crate::{
-    delta::{Delta, Item, Items, Requested},
+    command::Verdict,
+    delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID},
     milestone::Milestone,
     order::{Head, Line, OrderRef, ShipTo, placed_at_ms, put_head, put_line},
     outcome::OutcomeKind,
@@ -99,6 +100,42 @@ pub(super) fn one_of_each() -> Vec<(&'static str, Encoded, Vec<u8>, OrderEvent)>
     let decision = tracked_deltas();
     let track = |out: &mut Vec<u8>| encode_tracked(out, ID, "m-1", "swift", &decision).unwrap();
     add("parcel-tracked", &track, event(86_400_000, Change::Tracked(tracked())));
+    let decision = cancel_deltas();
+    let cancel = |out: &mut Vec<u8>| encode_cancel(out, ID, "m-1", &decision).unwrap();
+    add("order-cancel-requested", &cancel, event(70_000, Change::CancelRequested(cancel_requested())));
+    let (outcome, text) = (OutcomeKind::Rejected, "already sorted");
+    let decision = deltas(&[(71_000, Delta::Settled { parcel: 1, attempt: VOID | 2, outcome, text })]);
+    let void = |out: &mut Vec<u8>| encode_settled(out, ID, "m-1", "swift", &decision).unwrap();
+    let refused =
+        read::ParcelSettled { attempt: 2, reason: Some("already sorted".to_owned()), next_attempt: None, ..settled() };
+    add("parcel-void-settled", &void, event(71_000, Change::VoidSettled(refused)));
+    let decision = return_deltas();
+    let back = |out: &mut Vec<u8>| encode_return(out, ID, "m-1", "does not fit ⌂", &decision).unwrap();
+    add("return-requested", &back, event(172_800_000, Change::ReturnRequested(return_requested())));
+    let (outcome, text) = (OutcomeKind::Accepted, "T-2");
+    let decision = deltas(&[(172_801_000, Delta::Settled { parcel: FIRST_RETURN, attempt: 0, outcome, text })]);
+    let taken = |out: &mut Vec<u8>| encode_settled(out, ID, "m-1", "swift", &decision).unwrap();
+    let accepted = read::ParcelSettled {
+        parcel_number: 200,
+        outcome: read::Outcome::Accepted as i32,
+        tracking_number: Some("T-2".to_owned()),
+        reason: None,
+        next_attempt: None,
+        ..settled()
+    };
+    add("return-settled", &taken, event(172_801_000, Change::ReturnSettled(accepted)));
+    let progress = Progress::Reached(Milestone::Returned);
+    let decision =
+        deltas(&[(259_200_000, Delta::Tracked { parcel: FIRST_RETURN, attempt: 0, progress, text: "dock 4" })]);
+    let told = |out: &mut Vec<u8>| encode_tracked(out, ID, "m-1", "swift", &decision).unwrap();
+    let returned = read::ParcelTracked {
+        parcel_number: 200,
+        progress: read::Progress::Returned as i32,
+        detail: Some("dock 4".to_owned()),
+        settles_attempt: false,
+        ..tracked()
+    };
+    add("return-tracked", &told, event(259_200_000, Change::ReturnTracked(returned)));
     assert!(all.iter().map(|(_, e, ..)| e.event_type).eq(EventType::ALL));
     all
 }
@@ -215,4 +252,73 @@ fn tracked() -> read::ParcelTracked {
         detail: Some("left with a neighbour ⌂".to_owned()),
         settles_attempt: true,
     }
+}
+
+/// Two carriers are asked to forget a parcel each.
+fn cancel_deltas() -> Vec<u8> {
+    let whole = items(&[Item { line: 0, quantity: None }]);
+    let void = |parcel, attempt, carrier| {
+        let (items, order_position) = (borrowed(&whole), Some(77));
+        Delta::Requested(Requested { parcel, attempt, handling: 0, carrier, weight_g: 1_250, items, order_position })
+    };
+    deltas(&[
+        (70_000, Delta::Commanded { id: 9, verdict: Verdict::Done }),
+        (70_000, void(0, VOID, "swift")),
+        (70_000, void(1, VOID | 2, "strong")),
+    ])
+}
+
+fn cancel_requested() -> read::CancelRequested {
+    let void =
+        |parcel_number, attempt, carrier: &str| read::Void { parcel_number, attempt, carrier_id: carrier.to_owned() };
+    read::CancelRequested { voids: vec![void(0, 0, "swift"), void(1, 2, "strong")] }
+}
+
+/// Two parcels, of which one is carried by nobody.
+fn return_deltas() -> Vec<u8> {
+    let (two, all) = (items(&[Item { line: 0, quantity: Some(2) }]), items(&[Item { line: 2, quantity: Some(4) }]));
+    let (parcel, reason) = (FIRST_RETURN + 1, "does not fit ⌂");
+    let requested = Requested {
+        parcel: FIRST_RETURN,
+        attempt: 0,
+        handling: 0,
+        carrier: "swift",
+        weight_g: 1_250,
+        items: borrowed(&two),
+        order_position: Some(77),
+    };
+    deltas(&[
+        (172_800_000, Delta::Commanded { id: 10, verdict: Verdict::Done }),
+        (172_800_000, Delta::Return { parcel: FIRST_RETURN, source: 0, units: 2, reason }),
+        (172_800_000, Delta::Requested(requested)),
+        (172_800_000, Delta::Return { parcel, source: 2, units: 604, reason }),
+        (172_800_000, Delta::Packed { parcel, handling: 2, weight_g: 597, items: borrowed(&all) }),
+        (
+            172_800_000,
+            Delta::DeadLettered { parcel: Some(parcel), rules: 20_261_101, reason: "no carrier takes frozen" },
+        ),
+    ])
+}
+
+fn return_requested() -> read::ReturnRequested {
+    let item = |line_index, quantity| read::Item { line_index, quantity: Some(quantity) };
+    let first = read::ReturnParcel {
+        number: 200,
+        source_parcel_number: 0,
+        handling_group: read::HandlingGroup::Chilled as i32,
+        weight_g: 1_250,
+        items: vec![item(0, 2)],
+        carrier_id: Some("swift".to_owned()),
+        dead_letter_reason: None,
+    };
+    let second = read::ReturnParcel {
+        number: 201,
+        source_parcel_number: 2,
+        handling_group: read::HandlingGroup::Frozen as i32,
+        weight_g: 597,
+        items: vec![item(2, 4)],
+        carrier_id: None,
+        dead_letter_reason: Some("no carrier takes frozen".to_owned()),
+    };
+    read::ReturnRequested { reason: "does not fit ⌂".to_owned(), parcels: vec![first, second] }
 }

@@ -328,32 +328,23 @@ impl KafkaLog {
                 self.scratch.extend_from_slice(deltas);
                 emitter.decision(self.partition, &Decision::New { source: place, record, deltas: &self.scratch });
                 self.overlay.stage(addition.id, &self.scratch);
-                order.and_then(|order| encode::encode_accepted(&mut bytes, &order, deltas))
+                order.and_then(|order| encode::encode_accepted(&mut bytes, &order, deltas)).map(Some)
             }
             None => {
                 let decision = Decision::Added { source: place, order: addition.id.0, deltas };
                 emitter.decision(self.partition, &decision);
                 self.overlay.stage(addition.id, deltas);
                 let merchant = merchant_of(self.row(addition.input));
-                let first = row_deltas(0, deltas).next().and_then(Result::ok).map(|(_, delta)| delta);
-                match (Word::decode(view.record(input)), first) {
-                    (Ok(Word::Outcome(o)), Some(Delta::Settled { .. })) => {
-                        encode::encode_settled(&mut bytes, addition.id.0, merchant, o.carrier, deltas)
-                    }
-                    (Ok(Word::Tracked(t)), _) => {
-                        encode::encode_tracked(&mut bytes, addition.id.0, merchant, t.carrier, deltas)
-                    }
-                    // A carrier's answer that no stage could take.
-                    _ => encode::encode_dead_lettered(&mut bytes, addition.id.0, merchant, deltas),
-                }
+                encode::encode_word(&mut bytes, addition.id.0, merchant, Word::decode(view.record(input)), deltas)
             }
         };
         match event {
-            Ok(event) => emitter.event(self.partition, place, &event, &bytes),
+            Ok(Some(event)) => emitter.event(self.partition, place, &event, &bytes),
+            Ok(None) => {}
             Err(error) => tracing::error!(order_id = %addition.id, %error, "an event could not be written"),
         }
         self.event = bytes;
-        if addition.settles != Settles::No {
+        if addition.settles != Settles::No || addition.born.is_none() {
             self.dead_letters(addition, deltas, view, rules, &mut emitter);
         }
         drop(emitter);

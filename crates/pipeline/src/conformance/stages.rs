@@ -1,13 +1,14 @@
 //! The stages that the suite gives to every engine.
 
 use sluice_domain::{
-    Group,
+    Group, OrderId, OrderState,
+    commands::Back,
     order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
 };
 use sluice_schemas::{delta::Item, order::OrderRef, outcome::OutcomeKind, word::Word};
 
 use super::CARRIERS;
-use crate::{BatchView, Ctx, Effects, Rows, Stage};
+use crate::{BatchView, Ctx, Effects, Rows, Stage, commands};
 
 /// The stages of the suite. Each line of an order is a parcel of its own, and its SKU says what becomes of it: `c0` and
 /// `c1` name the carrier, `nobody` is carried by nobody, `none` needs no parcel, `poison` makes the stage panic, `bad`
@@ -39,6 +40,19 @@ impl BySku {
     }
 }
 
+/// Returns are carried by `c1`, or by nobody if they are less than what was delivered.
+struct ByWeight;
+
+impl commands::Carriers for ByWeight {
+    fn number(&self, id: &str) -> Option<u16> {
+        CARRIERS.iter().position(|c| *c == id).map(|at| at as u16)
+    }
+
+    fn pick(&mut self, _: Group, back: &Back) -> Result<u16, String> {
+        if back.weight_g == 500 { Ok(1) } else { Err("nobody brings so little".into()) }
+    }
+}
+
 impl Stage for BySku {
     fn name(&self) -> &'static str {
         "by-sku"
@@ -59,6 +73,12 @@ impl Stage for BySku {
                     match on_news(rows.get(input), &tracked) {
                         Err(_) | Ok(NewsStep::Ignore) => {}
                         Ok(step) => effects.track(input, step == NewsStep::Resolve),
+                    }
+                    continue;
+                }
+                Ok(Word::Command(command)) => {
+                    if let Ok(state) = OrderState::fold(OrderId(command.order), rows.get(input)) {
+                        commands::decide(&mut ByWeight, input, &command, &state, effects);
                     }
                     continue;
                 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use sluice_domain::{
-    Group, OrderId,
+    Group, OrderId, OrderState,
+    commands::Back,
     limits::MAX_ATTEMPTS,
     order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
 };
-use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, effects::Route as Routed};
+use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, commands, effects::Route as Routed};
 use sluice_schemas::{
     delta::{Delta, Requested, row_deltas},
     outcome::{Outcome, OutcomeKind},
@@ -142,9 +143,36 @@ impl Stage for Route {
                         tracing::error!(order_id = %OrderId(tracked.order), %error, "news of an unreadable row is dropped");
                     }
                 },
-                Err(error) => effects.reject(input, &format!("what a carrier said can't be read: {error}")),
+                Ok(Word::Command(command)) => match OrderState::fold(OrderId(command.order), rows.get(input)) {
+                    Ok(state) => {
+                        let mut carriers = Returns { stage: self, odds: &mut odds, order: state.id };
+                        commands::decide(&mut carriers, input, &command, &state, effects);
+                    }
+                    Err(error) => {
+                        tracing::error!(order_id = %OrderId(command.order), %error, "a command for an unreadable row is dropped");
+                    }
+                },
+                Err(error) => effects.reject(input, &format!("what was said can't be read: {error}")),
             }
         }
+    }
+}
+
+/// Who brings the goods of one order back: routed like any other parcel.
+struct Returns<'r, 'o> {
+    stage: &'r Route,
+    odds: &'r mut Odds<'o>,
+    order: OrderId,
+}
+
+impl commands::Carriers for Returns<'_, '_> {
+    fn number(&self, id: &str) -> Option<u16> {
+        self.stage.table.number(id)
+    }
+
+    fn pick(&mut self, group: Group, back: &Back) -> Result<u16, String> {
+        let picked = self.odds.pick(group, back.weight_g, self.order, 0, None);
+        picked.ok_or_else(|| self.stage.why_nobody(group, back.weight_g))
     }
 }
 

@@ -172,7 +172,7 @@ impl<S: Stage> Stage for Dropping<S> {
                     }
                 }
                 Decision::Rejected { reason } => effects.reject(input, whole.text(reason)),
-                Decision::Settled { .. } => {}
+                Decision::Settled { .. } | Decision::Commanded { .. } => {}
                 Decision::Tracked { resolves } => effects.track(input, *resolves),
             }
         }

@@ -1,0 +1,158 @@
+//! What a merchant's command means for an order in a given state: which parcels can be cancelled, and what goods can come
+//! back. Pure, and decided on the order's row alone.
+
+use sluice_schemas::{
+    command::{Lines, ReturnLine, Verdict},
+    delta::{FIRST_RETURN, Item},
+    milestone::Milestone,
+    outcome::OutcomeKind,
+    word::Progress,
+};
+
+use crate::{
+    limits::{MAX_COMMANDS, MAX_RETURNS},
+    order_state::{Attempt, OrderState, Parcel, Return, Standing},
+};
+
+/// Where a parcel stands towards being cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cancelling {
+    /// A carrier took it, and can be asked to forget it.
+    Voidable,
+    /// Its carrier was asked to forget it and has not answered.
+    VoidRequested,
+    /// Its carrier has agreed to forget it.
+    Cancelled,
+    /// A carrier is being asked to take it, or nobody can tell whether one did: only its answer makes it voidable.
+    AlreadyRequested,
+    /// Its carrier has refused to forget it.
+    VoidRefused,
+    /// Nobody can tell whether its carrier has forgotten it; a person must ask.
+    VoidUnknown,
+    /// Its carrier has told that it moves.
+    OnItsWay,
+    /// No carrier takes it; a person looks at it already.
+    DeadLettered,
+}
+
+impl Cancelling {
+    /// The name used in every public format.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Voidable => "voidable",
+            Self::VoidRequested => "void_requested",
+            Self::Cancelled => "cancelled",
+            Self::AlreadyRequested => "already_requested",
+            Self::VoidRefused => "void_refused",
+            Self::VoidUnknown => "void_unknown",
+            Self::OnItsWay => "on_its_way",
+            Self::DeadLettered => "dead_lettered",
+        }
+    }
+
+    /// Where `parcel` of `state` stands.
+    #[must_use]
+    pub fn of(state: &OrderState<'_>, parcel: &Parcel<'_>) -> Self {
+        let Some(accepted) = parcel.accepted() else {
+            let dead = state.dead_lettered.is_some() || parcel.dead_lettered.is_some();
+            return if dead { Self::DeadLettered } else { Self::AlreadyRequested };
+        };
+        match accepted.void.map(|void| void.outcome.map(|o| o.0)) {
+            _ if parcel.standing() == Standing::Cancelled => Self::Cancelled,
+            _ if accepted.moved() => Self::OnItsWay,
+            None => Self::Voidable,
+            Some(None) => Self::VoidRequested,
+            Some(Some(OutcomeKind::Accepted)) => Self::Cancelled,
+            Some(Some(OutcomeKind::Rejected)) => Self::VoidRefused,
+            Some(Some(OutcomeKind::Unknown | OutcomeKind::GivenUp)) => Self::VoidUnknown,
+        }
+    }
+}
+
+/// True if nothing is to be decided about this command: the order knows it already, or has no room for another.
+#[must_use]
+pub fn is_settled(state: &OrderState<'_>, id: u64) -> bool {
+    state.commands.len() >= MAX_COMMANDS || state.commands.iter().any(|c| c.0 == id)
+}
+
+/// One parcel to be brought back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Back {
+    /// Number of the return parcel.
+    pub number: u8,
+    /// The parcel that the goods were delivered in.
+    pub source: u8,
+    /// Units in that parcel, of all its lines.
+    pub units: u32,
+    /// Code of its handling group.
+    pub handling: u8,
+    /// Grams: its share of the source's weight by units, rounded up.
+    pub weight_g: u32,
+    /// What is to come back, with quantities.
+    pub items: Vec<Item>,
+}
+
+/// Shares out what is to come back among the parcels that brought it, those with the lowest numbers first: one return parcel
+/// for each, so that what travels apart comes back apart.
+///
+/// # Errors
+/// [`Verdict::NotReturnable`] if nothing is asked for, not all of it was delivered, or some of it is on its way back already;
+/// [`Verdict::TooManyReturns`] beyond [`MAX_RETURNS`].
+pub fn plan_return(state: &OrderState<'_>, lines: Lines<'_>) -> Result<Vec<Back>, Verdict> {
+    let lines: Vec<ReturnLine> = lines.iter().collect();
+    let mut wanted: Vec<u32> = lines.iter().map(|line| line.quantity).collect();
+    let mut backs: Vec<Back> = Vec::new();
+    for parcel in state.parcels.iter().filter(|p| is_delivered(p)) {
+        let Some((handling, contents)) = parcel.contents() else { continue };
+        let units = |item: &Item| item.quantity.or(lines.get(usize::from(item.line)).map(|line| line.ordered));
+        let mut items = Vec::new();
+        for item in contents.iter() {
+            let Some(want) = wanted.get_mut(usize::from(item.line)) else { continue };
+            let left = units(&item).unwrap_or(0).saturating_sub(coming_back(state, parcel.number, item.line));
+            let take = left.min(*want);
+            if take > 0 {
+                *want -= take;
+                items.push(Item { line: item.line, quantity: Some(take) });
+            }
+        }
+        if items.is_empty() {
+            continue;
+        }
+        if state.returns.len() + backs.len() == MAX_RETURNS {
+            return Err(Verdict::TooManyReturns);
+        }
+        let number = FIRST_RETURN + (state.returns.len() + backs.len()) as u8;
+        let units = contents.iter().filter_map(|item| units(&item)).fold(0, u32::saturating_add);
+        let weight_g = share(weight_of(parcel), &items, units);
+        backs.push(Back { number, source: parcel.number, units, handling, weight_g, items });
+    }
+    if backs.is_empty() || wanted.iter().any(|&left| left > 0) {
+        return Err(Verdict::NotReturnable);
+    }
+    Ok(backs)
+}
+
+/// True if the customer has it.
+fn is_delivered(parcel: &Parcel<'_>) -> bool {
+    let delivered = |a: &Attempt<'_>| a.news.iter().any(|n| n.0 == Progress::Reached(Milestone::Delivered));
+    parcel.standing() == Standing::Accepted && parcel.accepted().is_some_and(delivered)
+}
+
+/// Units of a line in `source` that returns bring back; what no carrier takes may be asked for again.
+fn coming_back(state: &OrderState<'_>, source: u8, line: u16) -> u32 {
+    let of_source = |r: &&Return<'_>| r.asked.is_some_and(|a| a.source == source) && r.parcel.dead_lettered.is_none();
+    let items = state.returns.iter().filter(of_source).filter_map(|r| r.parcel.contents()).flat_map(|c| c.1.iter());
+    items.filter(|item| item.line == line).filter_map(|item| item.quantity).fold(0, u32::saturating_add)
+}
+
+fn weight_of(parcel: &Parcel<'_>) -> u32 {
+    parcel.attempts.iter().find_map(|a| a.requested.as_ref()).map_or(0, |(_, requested)| requested.weight_g)
+}
+
+/// The share of `weight_g` that `items` have by units, of `units` in all.
+fn share(weight_g: u32, items: &[Item], units: u32) -> u32 {
+    let some: u64 = items.iter().filter_map(|item| item.quantity).map(u64::from).sum();
+    let share = (u64::from(weight_g) * some).div_ceil(u64::from(units.max(1)));
+    u32::try_from(share).unwrap_or(weight_g).min(weight_g)
+}

@@ -1,0 +1,114 @@
+//! Events that follow from what a merchant wants done with an order, and the one place that knows which event follows from
+//! which word.
+
+use super::{
+    Deltas, EventType, encode_dead_lettered, encode_settled, encode_tracked, handling_number, whole_or_nothing,
+};
+use crate::{
+    CodecError,
+    command::{Verdict, Wish},
+    delta::{Delta, Requested, VOID, row_deltas},
+    event::Encoded,
+    word::Word,
+};
+
+/// Appends the event of a decision that followed from `word`; `None` if the decision is nobody's business: a command that
+/// was refused.
+///
+/// # Errors
+/// [`CodecError`] if the deltas can't be read, or are not those of one decision about this word.
+pub fn encode_word(
+    out: &mut Vec<u8>,
+    order_id: u128,
+    merchant: &str,
+    word: Result<Word<'_>, CodecError>,
+    deltas: &[u8],
+) -> Result<Option<Encoded>, CodecError> {
+    let first = row_deltas(0, deltas).next().and_then(Result::ok).map(|(_, delta)| delta);
+    match (word, first) {
+        (Ok(Word::Outcome(o)), Some(Delta::Settled { .. })) => {
+            encode_settled(out, order_id, merchant, o.carrier, deltas).map(Some)
+        }
+        (Ok(Word::Tracked(t)), Some(Delta::Tracked { .. })) => {
+            encode_tracked(out, order_id, merchant, t.carrier, deltas).map(Some)
+        }
+        (Ok(Word::Command(_)), Some(Delta::Commanded { verdict, .. })) if verdict != Verdict::Done => Ok(None),
+        (Ok(Word::Command(command)), Some(Delta::Commanded { .. })) => match command.wish {
+            Wish::Cancel => encode_cancel(out, order_id, merchant, deltas).map(Some),
+            Wish::Return { reason, .. } => encode_return(out, order_id, merchant, reason, deltas).map(Some),
+        },
+        // A word that no stage could take.
+        _ => encode_dead_lettered(out, order_id, merchant, deltas).map(Some),
+    }
+}
+
+/// Appends `order.cancel_requested`: the deltas of the decision that followed from it.
+///
+/// # Errors
+/// [`CodecError`] if the deltas can't be read, or are not those of a cancellation.
+pub fn encode_cancel(out: &mut Vec<u8>, order_id: u128, merchant: &str, deltas: &[u8]) -> Result<Encoded, CodecError> {
+    const WHAT: CodecError = CodecError { what: "deltas of a cancellation" };
+    let mut all = Deltas::new(order_id, deltas);
+    let (at_ms, Delta::Commanded { .. }) = all.next().ok_or(WHAT)?? else { return Err(WHAT) };
+    let event = Encoded { event_type: EventType::CancelRequested, order_id, occurred_at_ms: at_ms };
+    whole_or_nothing(out, event, merchant, |w| {
+        for delta in all {
+            let (_, Delta::Requested(void)) = delta? else { return Err(WHAT) };
+            if void.attempt & VOID == 0 {
+                return Err(WHAT);
+            }
+            let at = w.open(1);
+            w.number_if(1, u64::from(void.parcel));
+            w.number_if(2, u64::from(void.attempt & !VOID));
+            w.text_if(3, void.carrier);
+            w.close(at);
+        }
+        Ok(())
+    })
+}
+
+/// Appends `return.requested`: the deltas of the decision that followed from it. `reason` is the customer's.
+///
+/// # Errors
+/// [`CodecError`] if the deltas can't be read, or are not those of a return.
+pub fn encode_return(
+    out: &mut Vec<u8>,
+    order_id: u128,
+    merchant: &str,
+    reason: &str,
+    deltas: &[u8],
+) -> Result<Encoded, CodecError> {
+    const WHAT: CodecError = CodecError { what: "deltas of a return" };
+    let mut all = Deltas::new(order_id, deltas);
+    let (at_ms, Delta::Commanded { .. }) = all.next().ok_or(WHAT)?? else { return Err(WHAT) };
+    let event = Encoded { event_type: EventType::ReturnRequested, order_id, occurred_at_ms: at_ms };
+    whole_or_nothing(out, event, merchant, |w| {
+        w.text_if(1, reason);
+        // Each parcel is what it brings back, then who carries it or what is in it, then why nobody does.
+        while let Some(delta) = all.next() {
+            let (_, Delta::Return { parcel, source, .. }) = delta? else { return Err(WHAT) };
+            let at = w.open(2);
+            w.number_if(1, u64::from(parcel));
+            w.number_if(2, u64::from(source));
+            let (handling, weight_g, items, asked) = match all.next().ok_or(WHAT)??.1 {
+                Delta::Requested(Requested { handling, weight_g, items, carrier, .. }) => {
+                    (handling, weight_g, items, Some(carrier))
+                }
+                Delta::Packed { handling, weight_g, items, .. } => (handling, weight_g, items, None),
+                _ => return Err(WHAT),
+            };
+            w.number_if(3, handling_number(handling));
+            w.number_if(4, u64::from(weight_g));
+            w.items(5, &items)?;
+            match asked {
+                Some(carrier) => w.bytes(6, carrier.as_bytes()),
+                None => {
+                    let Delta::DeadLettered { reason, .. } = all.next().ok_or(WHAT)??.1 else { return Err(WHAT) };
+                    w.bytes(7, reason.as_bytes());
+                }
+            }
+            w.close(at);
+        }
+        Ok(())
+    })
+}
