@@ -81,7 +81,7 @@ impl AnyDelta {
             8 => Delta::Merchant { id: text },
             9 => Delta::Tracked { parcel, attempt, progress: progress(handling), text },
             10 => Delta::Commanded { id: position, verdict: verdict(handling) },
-            11 => Delta::Return { parcel, source: attempt, units: number, reason: text },
+            11 => Delta::Return { parcel, source: attempt, units: number, command: position, reason: text },
             _ => Delta::Packed { parcel, handling, weight_g: number, items },
         })
     }

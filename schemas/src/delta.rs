@@ -14,7 +14,8 @@
 //! 8 merchant       merchant str; where a decision is made without the order record at hand
 //! 9 tracked        parcel u8, attempt u8, progress u8, text str; at = when it happened by the carrier's clock
 //! 10 commanded     command id u64 BE, verdict u8
-//! 11 return        parcel u8 (of the return), source u8 (the parcel that was delivered), units varint (in the source), reason str
+//! 11 return        parcel u8 (of the return), source u8 (the parcel that was delivered), units varint (in the source),
+//!                  command id u64 BE, reason str
 //! ```
 //!
 //! Numbers say what an attempt is for. Parcels from [`FIRST_RETURN`] on bring goods back; an attempt with the bit [`VOID`]
@@ -182,6 +183,8 @@ pub enum Delta<'a> {
         source: u8,
         /// Units in that parcel, of all its lines.
         units: u32,
+        /// The command that asked for it.
+        command: u64,
         /// The customer's reason.
         reason: &'a str,
     },
@@ -274,11 +277,12 @@ impl<'a> Delta<'a> {
                 out.extend_from_slice(&id.to_be_bytes());
                 out.push(verdict as u8);
             }
-            Delta::Return { parcel, source, units, reason } => {
+            Delta::Return { parcel, source, units, command, reason } => {
                 out.push(11);
                 put_signed(out, late_ms);
                 out.extend_from_slice(&[parcel, source]);
                 put_varint(out, u64::from(units));
+                out.extend_from_slice(&command.to_be_bytes());
                 put_bytes(out, reason.as_bytes());
             }
             Delta::DeadLettered { parcel, rules, reason } => {
@@ -347,6 +351,7 @@ impl<'a> Delta<'a> {
                 parcel: r.byte("parcel")?,
                 source: r.byte("source parcel")?,
                 units: r.number("units")?,
+                command: u64::from_be_bytes(r.array("command id")?),
                 reason: r.str("reason")?,
             },
             _ => return Err(CodecError { what: "delta tag" }),

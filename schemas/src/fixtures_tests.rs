@@ -110,7 +110,11 @@ fn commanded() -> [(&'static str, i64, Delta<'static>); 2] {
     let reason = "does not fit ⌂";
     [
         ("commanded", 99_877, Delta::Commanded { id: 0x0102_0304_0506_0708, verdict: Verdict::NotReturnable }),
-        ("return", 86_399_876, Delta::Return { parcel: FIRST_RETURN, source: 3, units: 1_002, reason }),
+        (
+            "return",
+            86_399_876,
+            Delta::Return { parcel: FIRST_RETURN, source: 3, units: 1_002, command: u64::MAX, reason },
+        ),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sluice_domain::limits::*;
 
-use super::{operation, parcels, tracking};
+use super::{commands, operation, parcels, tracking};
 use crate::support::{
     client::{Client, fields_of},
     engine::{Engine, on_both_engines},
@@ -29,7 +29,7 @@ enum Covered {
 use Covered::{Elsewhere, Request};
 
 /// Every constant of `limits.rs`, and what tests it.
-const BOUNDS: [(&str, Covered); 22] = [
+const BOUNDS: [(&str, Covered); 25] = [
     ("MAX_LINES", Request(lines_of_an_order)),
     ("MAX_QUANTITY", Request(|c| number(c, "/lines/0/quantity", 1, u64::from(MAX_QUANTITY)))),
     ("MAX_UNIT_PRICE", Request(|c| number(c, "/lines/0/unit_price", 0, MAX_UNIT_PRICE))),
@@ -55,6 +55,9 @@ const BOUNDS: [(&str, Covered); 22] = [
     ("MAX_MESSAGE_ID", Elsewhere(tracking::messages_of_carriers_have_their_bounds)),
     ("MAX_EVENTS", Elsewhere(tracking::messages_of_carriers_have_their_bounds)),
     ("MAX_EVENTS_BYTES", Elsewhere(tracking::messages_of_carriers_have_their_bounds)),
+    ("MAX_RETURNS", Elsewhere(commands::commands_have_their_bounds)),
+    ("MAX_RETURN_BYTES", Elsewhere(commands::commands_have_their_bounds)),
+    ("MAX_RETURN_REASON", Elsewhere(commands::commands_have_their_bounds)),
 ];
 
 #[test]

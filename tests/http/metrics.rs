@@ -25,6 +25,7 @@ const PROMISED: Kinds = &[
     ("sluice_carrier_events_total", "counter"),
     ("sluice_carrier_call_seconds", "histogram"),
     ("sluice_carrier_shipments_total", "counter"),
+    ("sluice_carrier_voids_total", "counter"),
     ("sluice_carrier_retried_shipments_total", "counter"),
     ("sluice_carrier_odd_results_total", "counter"),
     ("sluice_carrier_held_shipments", "gauge"),

@@ -3,9 +3,13 @@
 use std::{cell::Cell, collections::BTreeSet, net::ToSocketAddrs};
 
 use serde_json::{Value, json};
-use sluice_domain::limits::{MAX_BATCH_BYTES, MAX_EVENTS_BYTES, MAX_ORDER_BYTES};
+use sluice_domain::limits::{MAX_BATCH_BYTES, MAX_EVENTS_BYTES, MAX_ORDER_BYTES, MAX_RETURN_BYTES};
 
-use super::tracking::{event, headers, lines};
+use super::{
+    commands::{bring_back, cancel},
+    life::wait_for_status,
+    tracking::{event, headers, lines},
+};
 use crate::support::{
     PATIENCE,
     client::{Answer, Client, Connection},
@@ -26,6 +30,8 @@ type Seen = BTreeSet<(String, String, u16)>;
 const ORDERS: &str = "/v1/orders";
 const BATCH: &str = "/v1/orders:batch";
 const ORDER: &str = "/v1/orders/{id}";
+const CANCEL: &str = "/v1/orders/{id}/cancel";
+const RETURNS: &str = "/v1/orders/{id}/returns";
 const EVENTS: &str = "/v1/carriers/{carrier}/events";
 /// Where the test's carrier tells.
 const GOODS_EVENTS: &str = "/v1/carriers/good/events";
@@ -69,7 +75,9 @@ fn every_documented_status_is_seen(engine: &Engine) {
     let mut seen = Seen::new();
     overload(&mut seen, &world);
     // These take as long as the server's patience with a body: they run beside everything else.
-    let slow = [(ORDERS, "application/json"), (BATCH, "application/x-ndjson"), (GOODS_EVENTS, "application/json")];
+    let back = "/v1/orders/01M6VZ4W3V00J8Z8M3C0V9S1QK/returns";
+    let (json, ndjson) = ("application/json", "application/x-ndjson");
+    let slow = [(ORDERS, json), (BATCH, ndjson), (GOODS_EVENTS, json), (back, json)];
     let slow = slow.map(|(path, kind)| {
         let client = world.client_of("key-3");
         std::thread::spawn(move || never_finished(&client, path, kind))
@@ -78,11 +86,14 @@ fn every_documented_status_is_seen(engine: &Engine) {
     let description = client.get("/openapi.json");
     let id = client.order("k", &order()).id();
     operations(&mut seen, &client, &id);
+    wishes(&mut seen, &client);
     events(&mut seen, &client, &id);
-    for (path, answer) in [ORDERS, BATCH, EVENTS].into_iter().zip(slow) {
+    for (path, answer) in [ORDERS, BATCH, EVENTS, RETURNS].into_iter().zip(slow) {
         note(&mut seen, "post", path, 408, &answer.join().unwrap());
     }
 
+    let taken = client.order("taken", &order()).id();
+    wait_for_status(&client, &taken, "carrier_accepted");
     // An order that is still on its way keeps the drain from ending.
     world.carriers.change("good", r#"{"down": true}"#);
     client.order("waits", &order()).id();
@@ -92,6 +103,8 @@ fn every_documented_status_is_seen(engine: &Engine) {
     note(&mut seen, "get", "/healthz", 200, &client.get("/healthz"));
     note(&mut seen, "post", EVENTS, 503, &tell(&client, EVENTS_SECRET, "msg_late", &delivered(&id)));
     client.view(&id);
+    note(&mut seen, "post", CANCEL, 503, &cancel(&client, &taken));
+    note(&mut seen, "post", RETURNS, 503, &bring_back(&client, &id, "r-late", &[(0, 1)]));
     world.carriers.change("good", r#"{"down": false}"#);
     server.receipt();
 
@@ -130,6 +143,36 @@ fn refusals(seen: &mut Seen, client: &Client) {
     note(seen, "post", BATCH, 415, &post(client, BATCH, &[JSON], order_text));
     note(seen, "post", BATCH, 200, &post(client, BATCH, &[NDJSON], order_text));
     client.get("/nothing/here").problem(404);
+}
+
+/// What can become of a merchant's wish about its order.
+fn wishes(seen: &mut Seen, client: &Client) {
+    let id = client.order("k-wishes", &order()).id();
+    wait_for_status(client, &id, "carrier_accepted");
+    let nobody = Client::new(client.address, "key-none");
+    note(seen, "post", CANCEL, 401, &cancel(&nobody, &id));
+    note(seen, "post", CANCEL, 404, &cancel(client, "no-id-at-all"));
+    note(seen, "post", CANCEL, 405, &client.get(&format!("/v1/orders/{id}/cancel")));
+    note(seen, "post", CANCEL, 202, &cancel(client, &id));
+    wait_for_status(client, &id, "cancelled");
+    note(seen, "post", CANCEL, 200, &cancel(client, &id));
+    let id = client.order("k-back", &order()).id();
+    wait_for_status(client, &id, "carrier_accepted");
+    note(seen, "post", RETURNS, 409, &bring_back(client, &id, "r-1", &[(0, 1)]));
+    assert_eq!(tell(client, EVENTS_SECRET, "msg_back", &delivered(&id)).status, 200);
+    wait_for_status(client, &id, "delivered");
+    note(seen, "post", CANCEL, 409, &cancel(client, &id));
+    let path = format!("POST /v1/orders/{id}/returns");
+    let post = |headers: &[&str], body: &[u8]| client.send(&path, headers, body);
+    let (json, key) = ("content-type: application/json", "idempotency-key: r-2");
+    note(seen, "post", RETURNS, 400, &post(&[json, key], b"{"));
+    note(seen, "post", RETURNS, 401, &bring_back(&nobody, &id, "r-2", &[(0, 1)]));
+    note(seen, "post", RETURNS, 404, &bring_back(client, "no-id-at-all", "r-2", &[(0, 1)]));
+    note(seen, "post", RETURNS, 405, &client.get(&format!("/v1/orders/{id}/returns")));
+    note(seen, "post", RETURNS, 413, &post(&[json, key], &vec![b' '; MAX_RETURN_BYTES + 1]));
+    note(seen, "post", RETURNS, 415, &post(&["content-type: text/plain", key], b"{}"));
+    note(seen, "post", RETURNS, 422, &post(&[json, key], b"{}"));
+    note(seen, "post", RETURNS, 202, &bring_back(client, &id, "r-2", &[(0, 1)]));
 }
 
 fn delivered(id: &str) -> String {

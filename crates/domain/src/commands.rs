@@ -10,9 +10,13 @@ use sluice_schemas::{
 };
 
 use crate::{
-    limits::{MAX_COMMANDS, MAX_RETURNS},
+    limits::MAX_RETURNS,
     order_state::{Attempt, OrderState, Parcel, Return, Standing},
 };
+
+/// Commands kept of one order, so that each has its effect once; later ones are refused. More than its returns and what may
+/// be refused in passing.
+pub const MAX_COMMANDS: usize = 128;
 
 /// Where a parcel stands towards being cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,6 +2,8 @@
 //! No I/O, no clock, no randomness: everything here gives the same answer on every machine and every replay.
 
 pub mod commands;
+#[cfg(test)]
+mod commands_tests;
 pub mod goods;
 pub mod identity;
 pub mod invariants;

@@ -28,8 +28,6 @@ pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 pub const MAX_PARCELS: usize = 200;
 /// Return shipments of one order: one a parcel and request.
 pub const MAX_RETURNS: usize = 56;
-/// Commands kept of one order, so that each has its effect once; later ones are refused.
-pub const MAX_COMMANDS: usize = 128;
 /// Bytes of the JSON body of a return.
 pub const MAX_RETURN_BYTES: usize = 64 * 1024;
 /// Bytes of a customer's reason for a return.

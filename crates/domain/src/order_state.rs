@@ -71,6 +71,8 @@ pub struct Asked<'a> {
     pub source: u8,
     /// Units in that parcel, of all its lines.
     pub units: u32,
+    /// The command that asked for it.
+    pub command: u64,
     /// The customer's reason.
     pub reason: &'a str,
 }
@@ -163,8 +165,8 @@ impl<'a> OrderState<'a> {
                 }
             }
             Delta::Commanded { id, verdict } => self.command(id, verdict, at),
-            Delta::Return { parcel, source, units, reason } => {
-                keep_least(&mut self.back(parcel).asked, Asked { at_ms: at, source, units, reason });
+            Delta::Return { parcel, source, units, command, reason } => {
+                keep_least(&mut self.back(parcel).asked, Asked { at_ms: at, source, units, command, reason });
             }
             Delta::Requested(requested) if requested.attempt & VOID != 0 => {
                 keep_least(&mut self.void(requested.parcel, requested.attempt).requested, at);
@@ -584,7 +586,8 @@ pub fn on_news(row: &[u8], tracked: &Tracked<'_>) -> Result<NewsStep, CodecError
         }
     }
     Ok(match (known, tracked.progress) {
-        _ if !asked || told => NewsStep::Ignore,
+        // A request to forget a shipment is none that moves.
+        _ if !asked || told || tracked.attempt & VOID != 0 => NewsStep::Ignore,
         (Some(OutcomeKind::Rejected), _) => NewsStep::Ignore,
         (_, Progress::Remarked(_)) if remarks >= MAX_REMARKS => NewsStep::Ignore,
         (Some(OutcomeKind::Unknown), Progress::Reached(_)) if !closed => NewsStep::Resolve,

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use sluice_schemas::{
-    delta::{Delta, Item, Items, Requested, row_deltas},
+    command::Verdict,
+    delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID, row_deltas},
     outcome::{Outcome, OutcomeKind},
     wire::Reader,
     word::{Progress, Tracked},
@@ -26,12 +27,14 @@ enum Step {
     Dead { parcel: Option<u8>, at: i64 },
     Packed(u8),
     Told { parcel: u8, attempt: u8, progress: Progress, at: i64 },
+    Commanded { id: u64, at: i64 },
+    Return { parcel: u8, at: i64 },
 }
 
 impl Step {
     fn encode(&self, row: &mut Vec<u8>) {
         let mut bytes = Vec::new();
-        let line = |parcel: u8| Item { line: u16::from(parcel), quantity: None };
+        let line = |parcel: u8| Item { line: u16::from(parcel), quantity: (parcel >= FIRST_RETURN).then_some(1) };
         let items = |bytes: &'static [u8]| Items::read(&mut Reader::new(bytes)).unwrap();
         match *self {
             Step::Accepted => Delta::Accepted { position: 99 }.encode(3, row),
@@ -51,6 +54,12 @@ impl Step {
             Step::Dead { parcel, at } => Delta::DeadLettered { parcel, rules: 7, reason: "nobody" }.encode(at, row),
             Step::Told { parcel, attempt, progress, at } => {
                 Delta::Tracked { parcel, attempt, progress, text: ["van", ""][(at % 2) as usize] }.encode(at, row);
+            }
+            Step::Commanded { id, at } => Delta::Commanded { id, verdict: Verdict::Done }.encode(at, row),
+            // Every return brings the one unit of its source back.
+            Step::Return { parcel, at } => {
+                Delta::Return { parcel, source: parcel - FIRST_RETURN, units: 1, command: 1, reason: "why" }
+                    .encode(at, row);
             }
             Step::Packed(parcel) => {
                 Items::encode(&[line(parcel)], &mut bytes);
@@ -76,12 +85,15 @@ fn progress() -> impl Strategy<Value = Progress> {
 
 /// Any deltas of one order with `parcels` parcels.
 fn steps(parcels: u8) -> impl Strategy<Value = Vec<Step>> {
-    let parcel = 0..parcels;
+    let parcel = prop_oneof![4 => 0..parcels, 1 => FIRST_RETURN..FIRST_RETURN + 2];
+    let attempt = || prop_oneof![3 => 0u8..3, 1 => VOID..VOID + 2];
     let step = prop_oneof![
         Just(Step::Accepted),
         Just(Step::Classified(parcels)),
-        (parcel.clone(), 0u8..3).prop_map(|(parcel, attempt)| Step::Requested { parcel, attempt }),
-        (parcel.clone(), 0u8..3, kind(), 5i64..9).prop_map(|(parcel, attempt, kind, at)| Step::Settled {
+        (0u64..3, 5i64..9).prop_map(|(id, at)| Step::Commanded { id, at }),
+        (FIRST_RETURN..FIRST_RETURN + 2, 5i64..9).prop_map(|(parcel, at)| Step::Return { parcel, at }),
+        (parcel.clone(), attempt()).prop_map(|(parcel, attempt)| Step::Requested { parcel, attempt }),
+        (parcel.clone(), attempt(), kind(), 5i64..9).prop_map(|(parcel, attempt, kind, at)| Step::Settled {
             parcel,
             attempt,
             kind,
@@ -112,14 +124,20 @@ fn expected_class(parcels: u8, steps: &[Step]) -> Class {
     if !steps.contains(&Step::Classified(parcels)) {
         return Class::InFlight;
     }
-    let accepted = |n| {
-        steps.iter().any(|s| matches!(s, Step::Settled { parcel, kind: OutcomeKind::Accepted, .. } if *parcel == n))
+    let yes = |n, void| {
+        steps.iter().any(|s| {
+            matches!(s, Step::Settled { parcel, attempt, kind: OutcomeKind::Accepted, .. }
+                if *parcel == n && (attempt & VOID != 0) == void)
+        })
     };
+    let accepted = |n| yes(n, false);
     let dead = |n| steps.iter().any(|s| matches!(s, Step::Dead { parcel: Some(p), .. } if *p == n));
     if (0..parcels).any(|n| !accepted(n) && !dead(n)) {
         Class::InFlight
     } else if (0..parcels).any(|n| !accepted(n)) {
         Class::DeadLettered
+    } else if (0..parcels).all(|n| yes(n, true)) {
+        Class::Cancelled
     } else {
         Class::Finished
     }

@@ -1,12 +1,15 @@
 //! The conventions that every HTTP service of Sluice keeps, so that they answer alike without seeing each other: problem
-//! details, bearer keys, times as text, request metrics.
+//! details, bearer keys, idempotency keys, bodies within bounds, times as text, request metrics.
 
 pub mod auth;
+pub mod body;
+pub mod key;
 pub mod meter;
 pub mod problem;
 pub mod rfc3339;
 
 pub use auth::{ApiKeySecurity, authenticate};
+pub use key::idempotency_key;
 pub use meter::RouteMeter;
 pub use problem::{FieldError, Problem, ProblemBody};
 pub use rfc3339::Timestamp;

@@ -231,7 +231,7 @@ impl<S: Sink> Encoder<'_, S> {
         for index in parcels {
             let parcel = effects.parcel(index);
             if let (Some((source, units)), Wish::Return { reason, .. }) = (parcel.source, wish) {
-                self.add(target, late, &Delta::Return { parcel: parcel.number, source, units, reason });
+                self.add(target, late, &Delta::Return { parcel: parcel.number, source, units, command, reason });
             }
             self.parcel(target, late, parcel);
         }

@@ -5,8 +5,8 @@
 
 pub mod additions;
 pub mod batch;
-#[cfg(feature = "conformance")]
 pub mod commands;
+#[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod effects;
 pub mod filter;

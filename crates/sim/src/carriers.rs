@@ -20,6 +20,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use sluice_domain::{OrderId, ShipmentId};
 use sluice_pipeline::{Answer, Manifest, ShipmentAnswer};
+use sluice_schemas::delta::VOID;
 
 use crate::{
     ledger::{Asked, Call, Effect, Ledger},
@@ -246,7 +247,9 @@ impl SimCarrier {
         if let Some(answer) = self.remembered.get(&asked.shipment) {
             return answer.clone();
         }
-        let answer = if self.rng.hits(self.profile.rejects) {
+        let answer = if asked.shipment.attempt & VOID != 0 {
+            self.forget(asked.shipment)
+        } else if self.rng.hits(self.profile.rejects) {
             Err("no capacity".to_owned())
         } else {
             let tracking_number = format!("{}-{}", self.profile.name, self.ledger.effects.len());
@@ -259,6 +262,18 @@ impl SimCarrier {
             self.remembered.insert(asked.shipment, answer.clone());
         }
         answer
+    }
+
+    /// Forgets a shipment that it took, or goes on with it.
+    fn forget(&mut self, void: ShipmentId) -> Result<String, String> {
+        let shipment = ShipmentId { attempt: void.attempt & !VOID, ..void };
+        let taken = self.ledger.effects.iter().any(|effect| effect.asked.shipment == shipment);
+        if !taken || self.rng.hits(self.profile.rejects) {
+            return Err("under way".to_owned());
+        }
+        self.trace.line(format_args!("{}: forgets {shipment}", self.profile.name));
+        self.ledger.voided.insert(void);
+        Ok(String::new())
     }
 
     fn results(

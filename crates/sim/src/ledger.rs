@@ -75,6 +75,8 @@ pub struct Ledger {
     pub calls: Vec<Call>,
     /// Effects, in order.
     pub effects: Vec<Effect>,
+    /// Voids that it granted, by the id under which it was asked: nobody drives to fetch those.
+    pub voided: BTreeSet<ShipmentId>,
     /// Shipments about which the carrier said something that wasn't so: what follows from that is not the system's
     /// fault.
     pub lied_about: BTreeSet<ShipmentId>,

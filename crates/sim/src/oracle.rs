@@ -21,7 +21,7 @@
 
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_domain::{Class, Fingerprint, Group, OrderId, OrderState, ShipmentId, invariants::Invariant};
 use sluice_pipeline::{LogError, Receipt, StoredOrder};
@@ -123,6 +123,8 @@ pub struct Oracle {
     by_key: BTreeMap<Fingerprint, Vec<usize>>,
     by_id: BTreeMap<OrderId, Vec<usize>>,
     seen: BTreeMap<OrderId, Seen>,
+    /// Commands that are durable, as whoever sent them was told.
+    heard: BTreeSet<(OrderId, u64)>,
     /// Orders events by what could have caused what: one step an event.
     now: u64,
 }
@@ -143,6 +145,7 @@ impl Oracle {
             by_key: BTreeMap::new(),
             by_id: BTreeMap::new(),
             seen: BTreeMap::new(),
+            heard: BTreeSet::new(),
             now: 0,
         }
     }
@@ -207,6 +210,17 @@ impl Oracle {
             return broken(Invariant::DurableBeforeAck, what);
         }
         Ok(())
+    }
+
+    /// A merchant hears that its command about `id` is durable.
+    pub fn heard(&mut self, id: OrderId, command: u64) {
+        self.heard.insert((id, command));
+    }
+
+    /// Orders that some client was told are accepted, ascending.
+    pub fn acknowledged(&self) -> impl Iterator<Item = OrderId> + '_ {
+        let acknowledged = |requests: &Vec<usize>| requests.iter().any(|&i| self.requests[i].acknowledged());
+        self.by_id.iter().filter(move |(_, requests)| acknowledged(requests)).map(|(id, _)| *id)
     }
 
     /// The order ids of all requests sent, ascending.
@@ -278,6 +292,11 @@ impl Oracle {
             );
         }
         let state = OrderState::fold(id, &stored.row).map_err(unreadable)?;
+        let known = |command: u64| state.commands.iter().any(|c| c.0 == command);
+        if let Some((_, command)) = self.heard.range((id, 0)..=(id, u64::MAX)).find(|(_, command)| !known(*command)) {
+            let what = format!("command {command} about order {id} was acknowledged and is lost");
+            return broken(Invariant::DurableBeforeAck, what);
+        }
         self.check_progress(&state, counts)?;
         rows::check_split(&record, &state, &self.group_of)?;
         rows::check_calls(&state, evidence)?;
@@ -293,7 +312,8 @@ impl Oracle {
                 let what = format!("order {id} went from {} back to {}", before.status.name(), now.status.name());
                 return broken(Invariant::MonotoneStatus, what);
             }
-            if before.class != Class::InFlight && now.class != before.class {
+            let called_off = before.class == Class::Finished && now.class == Class::Cancelled;
+            if before.class != Class::InFlight && now.class != before.class && !called_off {
                 let what = format!("order {id} was {:?} and is {:?}", before.class, now.class);
                 return broken(Invariant::MonotoneStatus, what);
             }

@@ -289,9 +289,9 @@ fn return_deltas() -> Vec<u8> {
     };
     deltas(&[
         (172_800_000, Delta::Commanded { id: 10, verdict: Verdict::Done }),
-        (172_800_000, Delta::Return { parcel: FIRST_RETURN, source: 0, units: 2, reason }),
+        (172_800_000, Delta::Return { parcel: FIRST_RETURN, source: 0, units: 2, command: 10, reason }),
         (172_800_000, Delta::Requested(requested)),
-        (172_800_000, Delta::Return { parcel, source: 2, units: 604, reason }),
+        (172_800_000, Delta::Return { parcel, source: 2, units: 604, command: 10, reason }),
         (172_800_000, Delta::Packed { parcel, handling: 2, weight_g: 597, items: borrowed(&all) }),
         (
             172_800_000,

@@ -20,17 +20,21 @@ use axum::{
 };
 use metrics::{Counter, counter, describe_counter};
 use parking_lot::Mutex;
-use sluice_domain::{SlotCount, limits::MAX_MESSAGE_ID};
-use sluice_http::{Problem, RouteMeter};
+use sluice_domain::{
+    SlotCount,
+    limits::{MAX_EVENTS_BYTES, MAX_MESSAGE_ID},
+};
+use sluice_http::{
+    Problem, RouteMeter,
+    body::{Incoming, SharedRoom, require_type, too_slow},
+};
 use sluice_pipeline::{Clock, Receipt, WordIntake, Words};
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 
-use self::incoming::Incoming;
 use crate::webhook::{ID_HEADER, SIGNATURE_HEADER, Secret, SecretError, TIMESTAMP_HEADER, TOLERANCE_S, the_header};
 
 mod body;
-mod incoming;
 mod openapi;
 
 /// KiB of messages in memory at once, unless configured otherwise. They count as they arrive, so that who sends nothing
@@ -244,11 +248,12 @@ async fn take(app: &Arc<App>, carrier: &str, request: Request) -> Result<openapi
     if id.len() > MAX_MESSAGE_ID {
         return Err(unsigned());
     }
-    let mut incoming = Incoming::new(body, &parts.headers, &app.room);
-    let body = tokio::time::timeout(BODY_TIMEOUT, incoming.whole()).await.unwrap_or_else(|_| Err(incoming::too_slow()));
+    let mut room = SharedRoom::new(&app.room, "As much is told by carriers as this node takes at once.");
+    let mut incoming = Incoming::new(body, &parts.headers, MAX_EVENTS_BYTES, &mut room);
+    let body = tokio::time::timeout(BODY_TIMEOUT, incoming.whole()).await.unwrap_or_else(|_| Err(too_slow()));
     let body = body.inspect_err(|problem| app.meters.not_read(problem.status))?;
     let teller = verify(app, carrier, &parts.headers, &body)?;
-    require_json(&parts.headers)?;
+    require_type(&parts.headers, "application/json")?;
     let told = &app.state.tellers[teller].carrier;
     let checked = body::check(&body, told, app.state.clock.now_ms(), app.state.slots);
     let checked = checked.map_err(|(problem, events)| {
@@ -311,16 +316,6 @@ async fn store(app: &App, words: Words) -> Result<(), Problem> {
 fn no_receipt() -> Problem {
     tracing::error!("the engine gave no receipt for an event");
     Problem::unavailable("The engine did not say what became of the events; send them again.", 1)
-}
-
-fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = value.and_then(|value| value.split(';').next()).map(str::trim);
-    if essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
-        return Ok(());
-    }
-    let (status, detail) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json.");
-    Err(Problem::new(status, "unsupported-media-type", "Unsupported media type", detail))
 }
 
 fn unwritten(error: &serde_json::Error) -> Problem {

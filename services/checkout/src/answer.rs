@@ -4,7 +4,7 @@ use std::io::Write;
 
 use axum::http::StatusCode;
 use sluice_domain::OrderId;
-use sluice_http::{FieldError, Problem, rfc3339};
+use sluice_http::{FieldError, Problem, body::malformed, rfc3339};
 
 use crate::{
     decode::{Context, Key},
@@ -24,17 +24,6 @@ pub fn put_answer(out: &mut Vec<u8>, id: OrderId) {
 pub fn put_id(out: &mut Vec<u8>, id: OrderId) {
     // Writing into memory can't fail.
     let _ = write!(out, "{id}");
-}
-
-/// The body isn't what its type says: 400.
-pub fn malformed(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "malformed", "Malformed request", detail)
-}
-
-/// A header is missing or wrong: 400.
-pub fn bad_header(error: FieldError) -> Problem {
-    let detail = format!("{} must be {}.", error.field, error.expected);
-    Problem::new(StatusCode::BAD_REQUEST, "bad-header", "Missing or bad header", detail).with_errors(vec![error])
 }
 
 /// Fields that are not as they should be: 422.

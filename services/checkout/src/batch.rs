@@ -17,12 +17,14 @@ use sluice_domain::{
     Fingerprint, OrderId,
     limits::{MAX_BATCH_BYTES, MAX_BATCH_LINES, MAX_ORDER_BYTES},
 };
-use sluice_http::{Problem, authenticate};
+use sluice_http::{
+    Problem, authenticate,
+    body::{Incoming, malformed, require_type, too_large, too_slow},
+};
 use sluice_pipeline::{Submission, Submitted};
 
 use crate::{
     App, answer,
-    body::{Incoming, require_type, too_large, too_slow},
     budget::Hold,
     decode::{Context, Decoded, Key, Scratch, decode},
     ndjson::{Line, Lines},
@@ -111,7 +113,7 @@ async fn place(app: &App, request: Request) -> Result<Bytes, Problem> {
     let read = Box::pin(decoding.read(app, incoming));
     tokio::time::timeout(app.checkout.body_timeout, read).await.map_err(|_| too_slow())??;
     if decoding.outcomes.is_empty() {
-        return Err(answer::malformed("The body has no lines; one order a line is expected."));
+        return Err(malformed("The body has no lines; one order a line is expected."));
     }
     let answer = decoding.settle(app).await?;
     hold.shrink_to(answer.len());
@@ -168,7 +170,7 @@ impl<'a> Decoding<'a> {
             return self.problem(too_large(format!("The line has more than {MAX_ORDER_BYTES} bytes.")));
         };
         let Ok(text) = std::str::from_utf8(bytes) else {
-            return self.problem(answer::malformed("Not JSON: the line is not UTF-8."));
+            return self.problem(malformed("Not JSON: the line is not UTF-8."));
         };
         let out = &mut self.submission.bytes;
         match decode(text, Key::InBody, &self.context, &mut self.scratch, out) {
@@ -182,7 +184,7 @@ impl<'a> Decoding<'a> {
                 self.late.push(LateOrder { id, fingerprint, record });
             }
             Err(_) if text.trim_ascii().is_empty() => {
-                self.problem(answer::malformed("The line is blank; one order is expected."));
+                self.problem(malformed("The line is blank; one order is expected."));
             }
             Err(_) => self.problem(answer::refused(text, Key::InBody, &self.context)),
         }

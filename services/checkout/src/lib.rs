@@ -18,7 +18,6 @@ mod body;
 mod budget;
 pub mod decode;
 pub mod diagnose;
-mod key;
 mod meters;
 mod ndjson;
 mod openapi;

@@ -9,14 +9,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use sluice_domain::{Merchant, OrderId, limits::MAX_ORDER_BYTES};
-use sluice_http::{Problem, authenticate};
+use sluice_http::{
+    Problem, authenticate,
+    body::{Incoming, bad_header, malformed, require_type, too_slow},
+    idempotency_key,
+};
 use sluice_pipeline::{Receipt, Submission, Submitted};
 
 use crate::{
     App, answer,
-    body::{Incoming, require_type, too_slow},
     decode::{Context, Decoded, Key, Scratch, decode},
-    key::idempotency_key,
     openapi,
     replay::{Late, look_up},
 };
@@ -69,7 +71,7 @@ async fn place(app: &App, request: Request) -> Result<Taken, Problem> {
     let (parts, body) = request.into_parts();
     let merchant = authenticate(&parts.headers, &app.checkout.merchants)?;
     require_type(&parts.headers, "application/json")?;
-    let key = idempotency_key(&parts.headers).map_err(answer::bad_header)?;
+    let key = idempotency_key(&parts.headers).map_err(bad_header)?;
     app.checkout.intake.ready().map_err(|reason| Problem::unavailable(reason, 1))?;
     let length = body.size_hint().lower().min(MAX_ORDER_BYTES as u64) as usize;
     let mut hold = app.budget.hold(merchant.number, length)?;
@@ -80,7 +82,7 @@ async fn place(app: &App, request: Request) -> Result<Taken, Problem> {
 
 async fn take(app: &App, merchant: &Merchant, key: Key<'_>, body: &[u8]) -> Result<Taken, Problem> {
     let context = app.context(&merchant.id);
-    let text = std::str::from_utf8(body).map_err(|_| answer::malformed("Not JSON: the body is not UTF-8."))?;
+    let text = std::str::from_utf8(body).map_err(|_| malformed("Not JSON: the body is not UTF-8."))?;
     let mut submission = Submission { bytes: Vec::with_capacity(body.len()), orders: Vec::new() };
     let Ok(decoded) = decode(text, key, &context, &mut Scratch::default(), &mut submission.bytes) else {
         return Err(answer::refused(text, key, &context));

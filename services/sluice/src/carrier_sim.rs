@@ -25,6 +25,7 @@ Behaviour, as --carrier ID:KEY=VALUE,… and in the JSON of POST /control/carrie
   idempotent            true: a shipment id seen before gets its first answer again, without a second effect [true]
   latency_ms            between the effect and the answer [0]; latency_jitter_ms adds up to as much
   reject                rate of shipments turned down for good [0]
+  refuse_void           rate of voids refused although nothing has moved yet [0]
   max_weight_g          heavier shipments are turned down
   error_429             rate of manifests refused with 429; retry_after_s is what they are told [1]
   error_5xx             rate of manifests refused with 500 or 503
@@ -35,6 +36,7 @@ Behaviour, as --carrier ID:KEY=VALUE,… and in the JSON of POST /control/carrie
   alien_result          rate of answers that name a shipment nobody asked for
   malformed             rate of answers that break off in the middle
   down                  true: every manifest is refused with 503 [false]
+  silent                true: tells nothing of what it takes from now on [false]
 
 Manifests go to POST /carriers/ID/manifests. The URL is printed on standard output; SIGTERM ends it.";
 

@@ -27,7 +27,7 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every metric that no service describes itself.
-const METRICS: [(Kind, &str, Unit, &str); 39] = [
+const METRICS: [(Kind, &str, Unit, &str); 40] = [
     (Counter, "sluice_orders_accepted_total", Unit::Count, "Orders that became durable"),
     (Counter, "sluice_orders_replayed_total", Unit::Count, "Requests answered as the repetition of an earlier one"),
     (Gauge, "sluice_orders", Unit::Count, "Orders in this data folder by class: in_flight, finished, dead_lettered"),
@@ -43,6 +43,7 @@ const METRICS: [(Kind, &str, Unit, &str); 39] = [
     (Counter, "sluice_carrier_calls_total", Unit::Count, "Calls to carriers, by carrier and result"),
     (Histogram, "sluice_carrier_call_seconds", Unit::Seconds, "Time of one call to a carrier, by carrier"),
     (Counter, "sluice_carrier_shipments_total", Unit::Count, "Shipments by carrier and outcome"),
+    (Counter, "sluice_carrier_voids_total", Unit::Count, "Requests to forget a shipment, by carrier and outcome"),
     (Counter, "sluice_carrier_retried_shipments_total", Unit::Count, "Shipments sent again, by carrier"),
     (
         Counter,

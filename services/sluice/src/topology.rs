@@ -409,7 +409,8 @@ fn app(
     checkout.window_ms = u64::from(config.placed_at_window_s) * 1_000;
     checkout.max_inflight_bytes = (config.max_inflight_mb as usize) << 20;
     let events = carrier_events(config, engine.clone(), clock)?;
-    let status = Status { orders: engine, merchants: Arc::clone(merchants), clock: Arc::clone(clock) };
+    let (merchants, clock) = (Arc::clone(merchants), Arc::clone(clock));
+    let status = Status { orders: engine.clone(), words: engine, merchants, clock };
     Ok(sluice_checkout::router(checkout)
         .merge(sluice_status::router(status))
         .merge(sluice_carrier::events::router(events))

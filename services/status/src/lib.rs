@@ -1,6 +1,7 @@
-//! Tells where an order stands: the row that the stages wrote, folded into the view that its merchant reads.
+//! Tells where an order stands: the row that the stages wrote, folded into the view that its merchant reads; and takes what
+//! the merchant wants done with it from then on.
 //!
-//! * [`router`]: `GET /v1/orders/{id}`.
+//! * [`router`]: `GET /v1/orders/{id}`, `POST …/cancel`, `POST …/returns`.
 //! * [`view()`]: the view itself, a pure function of what is stored.
 
 use std::sync::Arc;
@@ -11,17 +12,21 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
-use sluice_domain::{Merchants, OrderId};
+use sluice_domain::{Merchant, Merchants, OrderId};
 use sluice_http::{ApiKeySecurity, FieldError, Problem, ProblemBody, RouteMeter, authenticate};
-use sluice_pipeline::{Clock, Orders};
-use sluice_schemas::order::OrderRef;
+use sluice_pipeline::{Clock, Orders, StoredOrder, WordIntake};
+use sluice_schemas::{CodecError, order::OrderRef};
+use tokio::sync::Semaphore;
 use utoipa::{IntoResponses, OpenApi};
 
+mod commands;
+mod commands_openapi;
+mod returns_body;
 mod view;
 
-pub use view::{LineView, OrderView, ParcelView, TimelineEntry, view};
+pub use view::{LineView, OrderView, ParcelView, ReturnView, TimelineEntry, view};
 
 /// Below this age (ms of `placed_at`) an id that isn't known may still be on its way here.
 const YOUNG_MS: u64 = 10_000;
@@ -31,22 +36,41 @@ const YOUNG_MS: u64 = 10_000;
 pub struct Status {
     /// Where orders are read.
     pub orders: Arc<dyn Orders>,
+    /// Where merchants' wishes go.
+    pub words: Arc<dyn WordIntake>,
     /// Who may ask.
     pub merchants: Arc<Merchants>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }
 
+/// KiB of bodies in memory at once.
+const ROOM_KIB: usize = 16 << 10;
+
 struct App {
     status: Status,
-    meter: RouteMeter,
+    room: Semaphore,
+    meters: Meters,
+}
+
+struct Meters {
+    order: RouteMeter,
+    cancel: RouteMeter,
+    returns: RouteMeter,
 }
 
 /// The routes of status. Called after the metrics recorder is installed, or nothing is counted.
 pub fn router(state: Status) -> Router {
-    let app = App { status: state, meter: RouteMeter::new("GET /v1/orders/{id}") };
+    let meters = Meters {
+        order: RouteMeter::new("GET /v1/orders/{id}"),
+        cancel: RouteMeter::new("POST /v1/orders/{id}/cancel"),
+        returns: RouteMeter::new("POST /v1/orders/{id}/returns"),
+    };
+    let app = App { status: state, room: Semaphore::new(ROOM_KIB), meters };
     Router::new()
         .route("/v1/orders/{id}", get(order))
+        .route("/v1/orders/{id}/cancel", post(commands::cancel_order))
+        .route("/v1/orders/{id}/returns", post(commands::return_goods))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(Arc::new(app))
 }
@@ -59,7 +83,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Sluice", description = "Orders in, parcels out."),
-    paths(order),
+    paths(order, commands::cancel_order, commands::return_goods),
     components(schemas(ProblemBody<'_>, FieldError)),
     tags((name = "orders", description = "Placing orders and following them.")),
     modifiers(&ApiKeySecurity)
@@ -95,36 +119,44 @@ async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejecti
         }
         Err(problem) => problem.into_response(),
     };
-    app.meter.record(response.status(), app.status.clock.monotonic_us().saturating_sub(started));
+    app.meters.order.record(response.status(), app.status.clock.monotonic_us().saturating_sub(started));
     response
 }
 
 async fn read(status: &Status, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
     let merchant = authenticate(headers, &status.merchants)?;
     let id: OrderId = id.parse().map_err(|_| Problem::not_found(UNKNOWN))?;
-    let stored = status.orders.read(id).await.map_err(|error| {
-        tracing::warn!(order_id = %id, %error, "an order could not be read");
-        Problem::unavailable("The order can't be read now.", 1)
-    })?;
-    let Some(stored) = stored else { return Err(unknown(status, id)) };
-    let damaged = |error| {
-        tracing::error!(order_id = %id, %error, "a stored order can't be read");
-        Problem::unavailable("The order can't be read now.", 1)
-    };
-    let record = OrderRef::decode(&stored.record).map_err(damaged)?;
-    if record.merchant != &*merchant.id {
-        return Err(unknown(status, id));
-    }
-    let view = view(&stored).map_err(damaged)?;
+    let stored = load(status, &merchant, id).await?;
+    let view = view(&stored).map_err(|error| damaged(id, error))?;
     let mut json = Vec::with_capacity(1_024);
     serde_json::to_writer(&mut json, &view).map_err(|error| {
         tracing::error!(order_id = %id, %error, "a view could not be written");
-        Problem::unavailable("The order can't be read now.", 1)
+        Problem::unavailable(UNREADABLE, 1)
     })?;
     Ok(json)
 }
 
+/// The order with this id, if it is the merchant's.
+async fn load(status: &Status, merchant: &Merchant, id: OrderId) -> Result<StoredOrder, Problem> {
+    let stored = status.orders.read(id).await.map_err(|error| {
+        tracing::warn!(order_id = %id, %error, "an order could not be read");
+        Problem::unavailable(UNREADABLE, 1)
+    })?;
+    let Some(stored) = stored else { return Err(unknown(status, id)) };
+    let record = OrderRef::decode(&stored.record).map_err(|error| damaged(id, error))?;
+    if record.merchant != &*merchant.id {
+        return Err(unknown(status, id));
+    }
+    Ok(stored)
+}
+
 const UNKNOWN: &str = "There is no order with this id.";
+const UNREADABLE: &str = "The order can't be read now.";
+
+fn damaged(id: OrderId, error: CodecError) -> Problem {
+    tracing::error!(order_id = %id, %error, "a stored order can't be read");
+    Problem::unavailable(UNREADABLE, 1)
+}
 
 /// The same answer for an order that is another merchant's, that never was, and that is not here yet.
 fn unknown(status: &Status, id: OrderId) -> Problem {

@@ -1,7 +1,11 @@
 //! An order as its merchant reads it: a pure function of the stored row and record.
 
 use serde::{Serialize, Serializer};
-use sluice_domain::{Group, OrderId, OrderState, order_state::Attempt, order_state::Parcel};
+use sluice_domain::{
+    Group, OrderId, OrderState,
+    commands::Cancelling,
+    order_state::{Asked, Attempt, Parcel, Void},
+};
 use sluice_http::Timestamp;
 use sluice_pipeline::StoredOrder;
 use sluice_schemas::{
@@ -12,6 +16,8 @@ use sluice_schemas::{
     word::Progress,
 };
 use utoipa::ToSchema;
+
+use crate::commands_openapi::{Cancelled, CancelledParcel};
 
 /// One order.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -34,6 +40,10 @@ pub struct OrderView<'a> {
     /// What ships together; empty until the goods are classified, or when nothing ships.
     #[schema(max_items = 200)]
     pub parcels: Vec<ParcelView<'a>>,
+    /// What comes back, or is to; absent if nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 56, required = false)]
+    pub returns: Vec<ReturnView<'a>>,
     /// What happened, oldest first.
     #[schema(min_items = 1)]
     pub timeline: Vec<TimelineEntry<'a>>,
@@ -63,10 +73,28 @@ pub struct ParcelView<'a> {
     pub lines: Vec<LineView<'a>>,
 }
 
+/// Goods on their way back.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = ReturnView)]
+pub struct ReturnView<'a> {
+    /// The parcel that brings them, as in the time line; its status ends in `returned`.
+    #[serde(flatten)]
+    pub parcel: ParcelView<'a>,
+    /// The parcel in which they were delivered.
+    #[schema(value_type = String, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}-[0-9]{1,3}$")]
+    pub source: ParcelId,
+    /// The customer's.
+    #[schema(min_length = 1, max_length = 200)]
+    pub reason: &'a str,
+}
+
 /// One line's share of a parcel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = LineView)]
 pub struct LineView<'a> {
+    /// The line's place in the order, from 0.
+    #[schema(minimum = 0, maximum = 99)]
+    pub line: u16,
     /// The merchant's stock keeping unit.
     #[schema(min_length = 1, max_length = 64)]
     pub sku: &'a str,
@@ -86,7 +114,7 @@ pub struct LineView<'a> {
 #[schema(as = TimelineEntry)]
 pub struct TimelineEntry<'a> {
     /// A milestone of the life cycle, or a remark, which is never a status: `conflict`, `on_hold`, `delivery_delayed`,
-    /// `delivery_failed`.
+    /// `delivery_failed`, `void_requested`, `void_refused`, `void_unknown`, `return_requested`.
     #[schema(value_type = String, pattern = "^[a-z_]+$", example = "carrier_requested")]
     pub milestone: &'static str,
     /// When.
@@ -117,11 +145,11 @@ impl Serialize for ParcelId {
     }
 }
 
-fn as_text<S: Serializer>(id: &OrderId, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_text<S: Serializer>(id: &OrderId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(id)
 }
 
-fn as_name<S: Serializer>(milestone: &Milestone, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_name<S: Serializer>(milestone: &Milestone, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(milestone.name())
 }
 
@@ -140,8 +168,42 @@ pub fn view(stored: &StoredOrder) -> Result<OrderView<'_>, CodecError> {
         customer: record.customer,
         placed_at: Timestamp(record.placed_at_ms()),
         parcels,
+        returns: returns_of(&state, &lines, |_| true)?,
         timeline: timeline(&record, &state),
     })
+}
+
+/// The return parcels that follow from one command.
+///
+/// # Errors
+/// [`CodecError`] if the order's row or record can't be read.
+pub(crate) fn return_views(stored: &StoredOrder, command: u64) -> Result<Vec<ReturnView<'_>>, CodecError> {
+    let record = OrderRef::decode(&stored.record)?;
+    let state = OrderState::fold(OrderId(record.id), &stored.row)?;
+    let lines = record.lines().collect::<Result<Vec<_>, _>>()?;
+    returns_of(&state, &lines, |asked| asked.command == command)
+}
+
+fn returns_of<'a>(
+    state: &OrderState<'a>,
+    lines: &[Line<'a>],
+    which: impl Fn(&Asked<'_>) -> bool,
+) -> Result<Vec<ReturnView<'a>>, CodecError> {
+    let asked = state.returns.iter().filter_map(|r| Some((&r.parcel, r.asked.filter(&which)?)));
+    let view = |(parcel, asked): (&Parcel<'a>, Asked<'a>)| {
+        let source = ParcelId { order: state.id, number: asked.source };
+        Ok(ReturnView { parcel: parcel_view(state, parcel, lines)?, source, reason: asked.reason })
+    };
+    asked.map(view).collect()
+}
+
+/// Where each parcel stands towards being cancelled.
+pub(crate) fn view_of_cancelling<'a>(state: &OrderState<'_>) -> Cancelled<'a> {
+    let parcel = |p: &Parcel<'_>| CancelledParcel {
+        id: ParcelId { order: state.id, number: p.number },
+        cancel: Cancelling::of(state, p).name(),
+    };
+    Cancelled { id: state.id, status: state.status(), parcels: state.parcels.iter().map(parcel).collect() }
 }
 
 fn parcel_view<'a>(
@@ -163,7 +225,13 @@ fn parcel_view<'a>(
     for item in contents.iter().flat_map(|c| c.1.iter()) {
         let line = lines.get(usize::from(item.line)).ok_or(CodecError { what: "item line" })?;
         let quantity = item.quantity.unwrap_or(line.quantity);
-        view.lines.push(LineView { sku: line.sku, title: line.title, quantity, unit_price: line.unit_price });
+        view.lines.push(LineView {
+            line: item.line,
+            sku: line.sku,
+            title: line.title,
+            quantity,
+            unit_price: line.unit_price,
+        });
     }
     Ok(view)
 }
@@ -180,6 +248,8 @@ struct Timeline<'a> {
 const CONFLICT: u8 = 2 * Milestone::Accepted as u8 + 1;
 /// Remarks sort right after the request they are about.
 const REMARK: u8 = 2 * Milestone::CarrierRequested as u8 + 1;
+/// What follows when a carrier has a parcel.
+const AFTER_ACCEPTED: u8 = 2 * Milestone::CarrierAccepted as u8 + 1;
 
 impl<'a> Timeline<'a> {
     fn add(
@@ -219,6 +289,9 @@ impl<'a> Timeline<'a> {
             // A reject shows with the attempt it led to, or as the reason of a dead letter; so does giving up.
             Some((OutcomeKind::Rejected | OutcomeKind::GivenUp, ..)) | None => {}
         }
+        if let Some(void) = attempt.void {
+            self.void(about, carrier, void);
+        }
         for &(progress, at, text) in &attempt.news {
             let step = match progress {
                 Progress::Reached(milestone) => step(milestone),
@@ -230,6 +303,28 @@ impl<'a> Timeline<'a> {
                 (Some(carrier), text) => format!("{carrier}: {text}").into(),
             };
             self.add(at, step, about, Some(detail));
+        }
+    }
+}
+
+impl<'a> Timeline<'a> {
+    fn void(&mut self, about: Option<(u8, u8)>, carrier: Option<&'a str>, void: Void<'a>) {
+        let carrier = carrier.unwrap_or("carrier");
+        if let Some(at) = void.requested {
+            self.add(at, (AFTER_ACCEPTED, "void_requested"), about, Some(carrier.into()));
+        }
+        match void.outcome {
+            Some((OutcomeKind::Accepted, at, _)) => {
+                self.add(at, step(Milestone::Cancelled), about, Some(carrier.into()));
+            }
+            Some((OutcomeKind::Rejected, at, reason)) => {
+                self.add(at, (AFTER_ACCEPTED, "void_refused"), about, Some(format!("{carrier}: {reason}").into()));
+            }
+            Some((OutcomeKind::Unknown | OutcomeKind::GivenUp, at, _)) => {
+                let detail = format!("{carrier}: nobody can tell whether it has forgotten the shipment");
+                self.add(at, (AFTER_ACCEPTED, "void_unknown"), about, Some(detail.into()));
+            }
+            None => {}
         }
     }
 }
@@ -272,7 +367,11 @@ fn timeline<'a>(record: &OrderRef<'a>, state: &OrderState<'a>) -> Vec<TimelineEn
         };
         timeline.add(at, (CONFLICT, "conflict"), None, Some(detail.into()));
     }
-    for parcel in &state.parcels {
+    for (parcel, asked) in state.returns.iter().filter_map(|r| Some((&r.parcel, r.asked?))) {
+        let entry = (REMARK - 2, "return_requested");
+        timeline.add(asked.at_ms, entry, Some((parcel.number, 0)), Some(asked.reason.into()));
+    }
+    for parcel in state.parcels.iter().chain(state.returns.iter().map(|r| &r.parcel)) {
         let before = std::iter::once(None).chain(parcel.attempts.iter().map(Some));
         for (attempt, before) in parcel.attempts.iter().zip(before) {
             timeline.attempt(parcel.number, attempt, before);

@@ -6,7 +6,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use serde_json::Value;
 use sluice_domain::{Fingerprint, Merchants, OrderId, SlotCount};
-use sluice_pipeline::{BoxFuture, Clock, LogError, Orders, StoredOrder};
+use sluice_pipeline::{BoxFuture, Clock, LogError, Orders, Receipt, StoredOrder, WordIntake, Words};
 use sluice_schemas::{
     delta::Delta,
     order::{Head, Line, ShipTo, put_head, put_line},
@@ -45,6 +45,16 @@ impl Clock for Now {
     }
 }
 
+/// Takes nothing.
+struct Deaf;
+
+impl WordIntake for Deaf {
+    fn hear(&self, words: Words) -> BoxFuture<'_, Vec<Receipt>> {
+        let busy = Receipt::Busy { retry_after_s: 7, reason: "full" };
+        Box::pin(std::future::ready(vec![busy; words.words.len()]))
+    }
+}
+
 fn id(key: &str, placed_at: u64) -> OrderId {
     OrderId::new(placed_at, Fingerprint::of("m-1", key), SlotCount::DEFAULT)
 }
@@ -71,7 +81,8 @@ fn stored(key: &str) -> (u128, StoredOrder) {
 
 async fn start(store: Store) -> SocketAddr {
     let merchants = Arc::new(Merchants::new([("m-1", "key-1"), ("m-2", "key-2")]).unwrap());
-    let routes = router(Status { orders: Arc::new(store), merchants, clock: Arc::new(Now) });
+    let (orders, words) = (Arc::new(store), Arc::new(Deaf));
+    let routes = router(Status { orders, words, merchants, clock: Arc::new(Now) });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, routes).await });

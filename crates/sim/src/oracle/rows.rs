@@ -1,8 +1,12 @@
 //! What one order's row must agree with: its own lines, the calls made for it, and what carriers did.
 
-use sluice_domain::{OrderId, OrderState, ShipmentId, invariants::Invariant, order_state::Standing};
+use sluice_domain::{
+    OrderId, OrderState, ShipmentId,
+    invariants::Invariant,
+    order_state::{Attempt, Standing, Void},
+};
 use sluice_schemas::{
-    delta::{Item, Requested},
+    delta::{Item, Requested, VOID},
     order::{Line, OrderRef},
     outcome::OutcomeKind,
 };
@@ -105,14 +109,26 @@ pub(super) fn undecided<T>(ledger: &Ledger, call: &Call, shipment: ShipmentId) -
 }
 
 fn requested<'a>(state: &OrderState<'a>, shipment: ShipmentId) -> Option<Requested<'a>> {
+    attempt_of(state, shipment)?.requested.map(|r| r.1)
+}
+
+fn attempt_of<'s, 'a>(state: &'s OrderState<'a>, shipment: ShipmentId) -> Option<&'s Attempt<'a>> {
     let parcel = state.parcels.iter().find(|p| p.number == shipment.parcel)?;
-    parcel.attempts.iter().find(|a| a.number == shipment.attempt)?.requested.map(|r| r.1)
+    parcel.attempts.iter().find(|a| a.number == shipment.attempt)
+}
+
+fn is_void_requested(state: &OrderState<'_>, shipment: ShipmentId) -> bool {
+    attempt_of(state, shipment).is_some_and(|a| a.void.is_some_and(|v| v.requested.is_some()))
 }
 
 /// Every call was for a decided attempt, and to the carrier it was decided for.
 pub(super) fn check_calls(state: &OrderState<'_>, evidence: &Evidence<'_>) -> Result<(), Violation> {
     for &(ledger, call, shipment) in &evidence.calls {
-        if requested(state, shipment).is_none_or(|r| r.carrier != ledger.carrier) {
+        let taken = ShipmentId { attempt: shipment.attempt & !VOID, ..shipment };
+        if taken != shipment && !is_void_requested(state, taken) {
+            return undecided(ledger, call, shipment);
+        }
+        if requested(state, taken).is_none_or(|r| r.carrier != ledger.carrier) {
             return undecided(ledger, call, shipment);
         }
     }
@@ -158,9 +174,42 @@ pub(super) fn check_effects(
             if let Some((kind, text)) = outcome {
                 check_outcome(shipment, kind, text, evidence)?;
             }
+            if let Some(void) = attempt.void {
+                check_void(shipment, attempt, void, evidence)?;
+            }
         }
     }
     Ok(())
+}
+
+/// Only what was taken is to be forgotten, and it is called so only if its carrier said so.
+fn check_void(
+    shipment: ShipmentId,
+    attempt: &Attempt<'_>,
+    void: Void<'_>,
+    evidence: &Evidence<'_>,
+) -> Result<(), Violation> {
+    if void.requested.is_none() {
+        let what = format!("{shipment} has an answer about forgetting it, which was never decided");
+        return broken(Invariant::DecideBeforeAct, what);
+    }
+    if !matches!(attempt.outcome, Some((OutcomeKind::Accepted, ..))) {
+        return broken(Invariant::OneEffect, format!("{shipment} is to be forgotten though nobody took it"));
+    }
+    let asked = ShipmentId { attempt: shipment.attempt | VOID, ..shipment };
+    if evidence.calls.iter().any(|(ledger, ..)| ledger.lied_about.contains(&asked)) {
+        return Ok(());
+    }
+    let forgotten = evidence.calls.iter().any(|(ledger, ..)| ledger.voided.contains(&asked));
+    match void.outcome.map(|o| o.0) {
+        Some(OutcomeKind::Accepted) if !forgotten => {
+            broken(Invariant::Conservation, format!("{shipment} is called cancelled, and its carrier goes on with it"))
+        }
+        Some(OutcomeKind::Rejected) if forgotten => {
+            broken(Invariant::Conservation, format!("{shipment} is called under way, and its carrier has forgotten it"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A recorded outcome is what happened.

@@ -9,14 +9,15 @@ use sluice_domain::{
     ShipmentId, SlotCount,
     limits::{MAX_EVENTS, MAX_REASON},
 };
-use sluice_http::{FieldError, Problem, rfc3339};
+use sluice_http::{FieldError, Problem, body::malformed, rfc3339};
 use sluice_pipeline::Words;
-use sluice_schemas::word::{Progress, Tracked};
-
-use super::{
-    incoming::malformed,
-    openapi::{EventResult, EventStatus, Results},
+use sluice_schemas::{
+    delta::FIRST_RETURN,
+    milestone::Milestone,
+    word::{Progress, Tracked},
 };
+
+use super::openapi::{EventResult, EventStatus, Results};
 
 /// How far an event may lie ahead of now, ms: clocks differ.
 const AHEAD_MS: u64 = 300_000;
@@ -74,6 +75,7 @@ pub(super) fn check(body: &[u8], carrier: &str, now_ms: u64, slots: SlotCount) -
         let mut errors = Vec::new();
         match read(&fields, index, now_ms, slots, &mut errors) {
             Some(Event { shipment: ShipmentId { order, parcel, attempt }, progress, at_ms, text }) => {
+                let progress = as_of_return(parcel, progress);
                 words.push(&Tracked { order: order.0, parcel, attempt, progress, at_ms, carrier, text: &text });
                 results.push(EventResult { index, status: EventStatus::Taken, errors: Vec::new() });
             }
@@ -171,4 +173,12 @@ fn invalid(errors: Vec<FieldError>) -> Problem {
         _ => "No event is as it should be.".to_owned(),
     };
     Problem::new(status, "invalid-events", "Invalid events", detail).with_errors(errors)
+}
+
+/// What is brought back and delivered is with the merchant.
+fn as_of_return(parcel: u8, progress: Progress) -> Progress {
+    match progress {
+        Progress::Reached(Milestone::Delivered) if parcel >= FIRST_RETURN => Progress::Reached(Milestone::Returned),
+        other => other,
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use sluice_pipeline::{Answer, OutcomeReport};
-use sluice_schemas::outcome::OutcomeKind;
+use sluice_schemas::{delta::VOID, outcome::OutcomeKind};
 
 use super::{
     breaker::BreakerState,
@@ -17,6 +17,8 @@ const FAILURE_LINES: u32 = 3;
 /// Lines about one carrier's orders without an answer in each [`PERIOD_US`].
 const ORDER_LINES: u32 = 50;
 const PERIOD_US: u64 = 10_000_000;
+/// Names of [`OutcomeKind`]s, by code.
+const OUTCOMES: [&str; 4] = ["unknown", "given_up", "rejected", "accepted"];
 
 /// Lets so many lines through in each period and counts the others.
 #[derive(Debug)]
@@ -57,6 +59,8 @@ pub(super) struct Telemetry {
     calls: [Counter; 4],
     /// By [`OutcomeKind`].
     shipments: [Counter; 4],
+    /// Likewise, of requests to forget one.
+    voids: [Counter; 4],
     seconds: Histogram,
     held: Gauge,
     in_flight: Gauge,
@@ -76,10 +80,12 @@ impl Telemetry {
         let name = || carrier.to_string();
         let calls = |result| counter!("sluice_carrier_calls_total", "carrier" => name(), "result" => result);
         let outcome = |outcome| counter!("sluice_carrier_shipments_total", "carrier" => name(), "outcome" => outcome);
+        let void = |outcome| counter!("sluice_carrier_voids_total", "carrier" => name(), "outcome" => outcome);
         let odd = |what| counter!("sluice_carrier_odd_results_total", "carrier" => name(), "what" => what);
         Self {
             calls: ["answered", "refused", "not_sent", "ambiguous"].map(calls),
-            shipments: ["unknown", "given_up", "rejected", "accepted"].map(outcome),
+            shipments: OUTCOMES.map(outcome),
+            voids: OUTCOMES.map(void),
             seconds: histogram!("sluice_carrier_call_seconds", "carrier" => name()),
             held: gauge!("sluice_carrier_held_shipments", "carrier" => name()),
             in_flight: gauge!("sluice_carrier_calls_in_flight", "carrier" => name()),
@@ -120,8 +126,9 @@ impl Telemetry {
 
     /// Outcomes that were not there before.
     pub(super) fn outcomes(&mut self, new: &[OutcomeReport], now_us: u64) {
-        let mut counts = [0; 4];
+        let (mut shipments, mut voids) = ([0; 4], [0; 4]);
         for report in new {
+            let counts = if report.shipment.attempt & VOID == 0 { &mut shipments } else { &mut voids };
             counts[report.kind as usize] += 1;
             if matches!(report.kind, OutcomeKind::Accepted | OutcomeKind::Rejected) {
                 continue;
@@ -132,7 +139,8 @@ impl Telemetry {
                 tracing::warn!(%order_id, %shipment_id, carrier, ?outcome, reason, suppressed, "no answer for a shipment");
             }
         }
-        for (counter, count) in self.shipments.iter().zip(counts) {
+        let counted = self.shipments.iter().zip(shipments).chain(self.voids.iter().zip(voids));
+        for (counter, count) in counted {
             if count > 0 {
                 counter.increment(count);
             }

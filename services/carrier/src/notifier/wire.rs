@@ -9,7 +9,7 @@ use sluice_domain::ShipmentId;
 use sluice_pipeline::{Manifest, OutboxEntry, ShipmentAnswer};
 use sluice_schemas::{
     CodecError,
-    delta::Items,
+    delta::{FIRST_RETURN, Items, VOID},
     order::{Line, OrderRef},
     wire::Reader,
 };
@@ -31,7 +31,30 @@ pub enum WireError {
     OtherOrder,
 }
 
-/// Appends `manifest` as JSON. Shipments that can't be written are left out and returned, as indices with the reason.
+/// What a carrier is asked by an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To bring a parcel to the customer.
+    Ship,
+    /// To bring goods back from the customer.
+    Return,
+    /// To forget a shipment that it took.
+    Void,
+}
+
+impl Purpose {
+    fn of(entry: &OutboxEntry) -> Self {
+        match entry.shipment {
+            ShipmentId { attempt, .. } if attempt & VOID != 0 => Self::Void,
+            ShipmentId { parcel: FIRST_RETURN.., .. } => Self::Return,
+            _ => Self::Ship,
+        }
+    }
+}
+
+/// Appends `manifest` as JSON. Entries that can't be written are left out and returned, as indices with the reason. What is
+/// asked lies in a list of its own for each purpose, so that a carrier that doesn't know one takes it for nothing else; only
+/// `shipments` is always there.
 pub fn write_manifest(manifest: &Manifest, out: &mut Vec<u8>) -> Vec<(usize, WireError)> {
     let mut left_out = Vec::new();
     out.extend_from_slice(b"{\"manifest_id\":");
@@ -39,22 +62,73 @@ pub fn write_manifest(manifest: &Manifest, out: &mut Vec<u8>) -> Vec<(usize, Wir
     out.extend_from_slice(b",\"expires_at\":\"");
     put_rfc3339(out, manifest.expires_at_ms);
     out.extend_from_slice(b"\",\"shipments\":[");
-    let first = out.len();
-    for (index, entry) in manifest.shipments.entries.iter().enumerate() {
-        let before = out.len();
-        if before > first {
-            out.push(b',');
-        }
-        if let Err(error) = put_shipment(&manifest.shipments.bytes, entry, out) {
-            out.truncate(before);
-            left_out.push((index, error));
+    let others = put_entries(manifest, Purpose::Ship, out, &mut left_out);
+    if others {
+        for (purpose, list) in [(Purpose::Return, &b"],\"returns\":["[..]), (Purpose::Void, b"],\"voids\":[")] {
+            if manifest.shipments.entries.iter().any(|entry| Purpose::of(entry) == purpose) {
+                out.extend_from_slice(list);
+                put_entries(manifest, purpose, out, &mut left_out);
+            }
         }
     }
     out.extend_from_slice(b"]}");
     left_out
 }
 
-fn put_shipment(bytes: &[u8], entry: &OutboxEntry, out: &mut Vec<u8>) -> Result<(), WireError> {
+/// Appends the entries of one purpose; true if there are others.
+fn put_entries(
+    manifest: &Manifest,
+    purpose: Purpose,
+    out: &mut Vec<u8>,
+    left_out: &mut Vec<(usize, WireError)>,
+) -> bool {
+    let (first, mut others) = (out.len(), false);
+    for (index, entry) in manifest.shipments.entries.iter().enumerate() {
+        if Purpose::of(entry) != purpose {
+            others = true;
+            continue;
+        }
+        let before = out.len();
+        if before > first {
+            out.push(b',');
+        }
+        let put = match purpose {
+            Purpose::Void => {
+                put_void(entry.shipment, out);
+                Ok(())
+            }
+            Purpose::Ship => put_shipment(&manifest.shipments.bytes, entry, b",\"ship_to\":{\"name\":", out),
+            Purpose::Return => put_shipment(&manifest.shipments.bytes, entry, b",\"collect_from\":{\"name\":", out),
+        };
+        if let Err(error) = put {
+            out.truncate(before);
+            left_out.push((index, error));
+        }
+    }
+    others
+}
+
+fn put_void(void: ShipmentId, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"void_id\":");
+    put_id(void, out);
+    out.extend_from_slice(b",\"shipment_id\":");
+    put_id(ShipmentId { attempt: void.attempt & !VOID, ..void }, out);
+    out.push(b'}');
+}
+
+fn put_id(id: ShipmentId, out: &mut Vec<u8>) {
+    let mut text = [0; ulid::ULID_LEN];
+    out.push(b'"');
+    out.extend_from_slice(Ulid(id.order.0).array_to_str(&mut text).as_bytes());
+    out.push(b'-');
+    put_number(out, u64::from(id.parcel));
+    out.push(b'-');
+    put_number(out, u64::from(id.attempt));
+    out.push(b'"');
+}
+
+/// `address` opens the field that says where the goods are to be brought, or collected.
+fn put_shipment(bytes: &[u8], entry: &OutboxEntry, address: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
     let order = OrderRef::decode(bytes.get(entry.record.clone()).unwrap_or_default())?;
     if order.id != entry.shipment.order.0 {
         return Err(WireError::OtherOrder);
@@ -62,13 +136,9 @@ fn put_shipment(bytes: &[u8], entry: &OutboxEntry, out: &mut Vec<u8>) -> Result<
     let items = Items::read(&mut Reader::new(bytes.get(entry.items.clone()).unwrap_or_default()))?;
     let mut id = [0; ulid::ULID_LEN];
     let id = Ulid(order.id).array_to_str(&mut id);
-    out.extend_from_slice(b"{\"shipment_id\":\"");
-    out.extend_from_slice(id.as_bytes());
-    out.push(b'-');
-    put_number(out, u64::from(entry.shipment.parcel));
-    out.push(b'-');
-    put_number(out, u64::from(entry.shipment.attempt));
-    out.extend_from_slice(b"\",\"order_id\":\"");
+    out.extend_from_slice(b"{\"shipment_id\":");
+    put_id(entry.shipment, out);
+    out.extend_from_slice(b",\"order_id\":\"");
     out.extend_from_slice(id.as_bytes());
     out.extend_from_slice(b"\",\"merchant\":");
     put_text(out, order.merchant);
@@ -78,8 +148,8 @@ fn put_shipment(bytes: &[u8], entry: &OutboxEntry, out: &mut Vec<u8>) -> Result<
     put_number(out, u64::from(entry.weight_g));
     let to = &order.ship_to;
     for (key, value) in [
-        (&b",\"ship_to\":{\"name\":"[..], to.name),
-        (b",\"street\":", to.street),
+        (address, to.name),
+        (&b",\"street\":"[..], to.street),
         (b",\"city\":", to.city),
         (b",\"postal_code\":", to.postal_code),
         (b",\"country\":", to.country),
@@ -170,6 +240,7 @@ struct ResultsIn<'a> {
 #[derive(Deserialize)]
 struct ResultIn<'a> {
     #[serde(borrow)]
+    #[serde(alias = "void_id")]
     shipment_id: Cow<'a, str>,
     outcome: OutcomeIn,
     #[serde(default)]
@@ -196,7 +267,7 @@ pub struct Results {
     pub alien: usize,
 }
 
-/// Reads `{"results":[…]}`. Keys that are not known are skipped. A result with an outcome that is not final leaves its
+/// Reads `{"results":[…]}`, of shipments and returns by `shipment_id`, of voids by `void_id`. Keys that are not known are skipped. A result with an outcome that is not final leaves its
 /// shipment unmentioned.
 ///
 /// # Errors
@@ -296,6 +367,38 @@ mod tests {
                 "lines": [{"sku": "c", "title": "YOGURT | 6 OZ", "quantity": 7, "unit_price": 129},
                           {"sku": "a", "title": "YOGURT | 6 OZ", "quantity": 1, "unit_price": 129}]}]})
         );
+    }
+
+    #[test]
+    fn returns_and_voids_lie_in_lists_of_their_own() {
+        let mut batch = OutboxBatch::default();
+        for _ in 0..4 {
+            entry(&mut batch, &[Item { line: 0, quantity: Some(1) }]);
+        }
+        let id = OrderId(1_794_268_800_123 << 80 | 77);
+        for (entry, (parcel, attempt)) in
+            batch.entries.iter_mut().zip([(3, VOID | 2), (0, 0), (FIRST_RETURN, 1), (4, VOID)])
+        {
+            entry.shipment = ShipmentId { order: id, parcel, attempt };
+        }
+        // What is to be forgotten needs no record.
+        batch.entries[3].record = 0..0;
+        let (value, left_out) = written(batch);
+        assert!(left_out.is_empty());
+        let ids =
+            |list: &str| value[list].as_array().unwrap().iter().map(|e| e["shipment_id"].clone()).collect::<Vec<_>>();
+        assert_eq!(ids("shipments"), [format!("{id}-0-0")]);
+        assert_eq!(ids("returns"), [format!("{id}-200-1")]);
+        assert_eq!(
+            (value["returns"][0]["collect_from"]["city"].as_str(), value["returns"][0].get("ship_to")),
+            (Some("Köln"), None)
+        );
+        let void = |parcel, attempt| json!({"void_id": format!("{id}-{parcel}-{}", 64 + attempt), "shipment_id": format!("{id}-{parcel}-{attempt}")});
+        assert_eq!(value["voids"], json!([void(3, 2), void(4, 0)]));
+        let body = json!({"results": [{"void_id": format!("{id}-3-66"), "outcome": "rejected", "reason": "sorted"}]});
+        let read = read_results(body.to_string().as_bytes()).unwrap();
+        let refused = ShipmentId { order: id, parcel: 3, attempt: VOID | 2 };
+        assert_eq!(read.answers, [ShipmentAnswer { shipment: refused, outcome: Err("sorted".to_owned()) }]);
     }
 
     #[test]

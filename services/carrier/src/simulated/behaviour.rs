@@ -16,6 +16,8 @@ use serde_json::{Map, Value};
 pub struct Behaviour {
     /// Refuses every manifest with 503, without effect.
     pub down: bool,
+    /// Tells nothing of what it takes from now on, although the process was told where to tell.
+    pub silent: bool,
     /// Remembers the final answer to each shipment id and gives it again without a second effect. Otherwise each
     /// acceptance is a new effect. Only what was answered while `true` is remembered.
     pub idempotent: bool,
@@ -27,6 +29,8 @@ pub struct Behaviour {
     pub max_weight_g: Option<u64>,
     /// Shipments rejected for a reason of the carrier's own.
     pub reject: f64,
+    /// Voids refused although nothing has moved yet.
+    pub refuse_void: f64,
     /// Manifests refused with 429 and `Retry-After`, without effect.
     pub error_429: f64,
     /// The `Retry-After` of a 429, in seconds.
@@ -58,11 +62,13 @@ impl Default for Behaviour {
     fn default() -> Self {
         Self {
             down: false,
+            silent: false,
             idempotent: true,
             latency_ms: 0,
             latency_jitter_ms: 0,
             max_weight_g: None,
             reject: 0.0,
+            refuse_void: 0.0,
             error_429: 0.0,
             retry_after_s: 1,
             error_5xx: 0.0,
@@ -160,7 +166,10 @@ impl Behaviour {
     /// The first [`BehaviourError`] found.
     pub fn check(&self) -> Result<(), BehaviourError> {
         let fates = self.fates();
-        let rates = fates.iter().map(|(key, rate, _)| (*key, *rate)).chain([("reject", self.reject)]);
+        let rates = fates
+            .iter()
+            .map(|(key, rate, _)| (*key, *rate))
+            .chain([("reject", self.reject), ("refuse_void", self.refuse_void)]);
         for (key, value) in rates {
             // Also refuses NaN.
             if !(0.0..=1.0).contains(&value) {

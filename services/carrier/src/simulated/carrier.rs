@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::answers::{Answers, MAX_REMEMBERED, Outcome};
 use super::behaviour::{Behaviour, Fate};
 use super::ledger::{Effect, LedgerError, LedgerWriter, Line};
-use super::manifest::{MAX_ID_BYTES, Manifest, Shipment};
+use super::manifest::{MAX_ID_BYTES, Manifest, Shipment, Void};
 use super::seeded::{Fingerprint, Seeded, carrier_seed, fingerprint, unit_of};
 use super::teller::Tells;
 use super::tracking::{TRACKING_BYTES, Tracking};
@@ -23,6 +23,9 @@ use crate::webhook::Secret;
 const REASONS: [&str; Outcome::CODES - 1] =
     ["overweight", "address_not_served", "capacity", "goods_not_carried", "paperwork_incomplete", "customs"];
 const OVERWEIGHT: usize = 0;
+/// Why a void is refused, and which of the codes stands for that in the memory.
+const VOID_REFUSAL: &str = "already_moving";
+const VOID_REFUSED: usize = 0;
 /// The shipment that an `alien_result` names: a well-formed id of no order.
 const ALIEN: &str = "00000000000000000000000000-0-0";
 /// Room for one result's punctuation, keys and reason beside its id.
@@ -41,6 +44,10 @@ pub struct CarrierCounts {
     pub accepted: u64,
     /// Effects: rejected shipments.
     pub rejected: u64,
+    /// Effects: shipments forgotten on request.
+    pub voided: u64,
+    /// Voids refused.
+    pub voids_refused: u64,
     /// Answers given again.
     pub duplicate_requests: u64,
     /// Manifests refused with 429.
@@ -137,6 +144,8 @@ impl Carrier {
                 let reason = REASONS.iter().position(|reason| reason.as_bytes() == line.tracking);
                 Outcome::rejected(reason.unwrap_or(REASONS.len() - 1))
             }
+            Effect::Voided => Outcome::ACCEPTED,
+            Effect::VoidRefused => Outcome::rejected(VOID_REFUSED),
             Effect::DuplicateRequest => return,
         };
         let mut state = self.state.lock();
@@ -197,12 +206,25 @@ impl Carrier {
                 tracking: told,
             };
             line.write(&mut lines);
-            if let (Effect::Accepted, Some(tells)) = (effect, &self.tells) {
+            if let (Effect::Accepted, Some(tells), false) = (effect, &self.tells, state.behaviour.silent) {
                 tells.taken(&self.id, &shipment.shipment_id);
             }
             if omitted != Some(index) {
                 answer.push(&shipment.shipment_id, outcome, told);
             }
+        }
+        for void in &manifest.voids {
+            let (effect, outcome) = state.forget(void, self, remembered);
+            let line = Line {
+                unix_ms: now_ms,
+                carrier: &self.id,
+                effect,
+                shipment_id: &void.void_id,
+                manifest_id: &manifest.manifest_id,
+                tracking: void.shipment_id.as_bytes(),
+            };
+            line.write(&mut lines);
+            answer.push_void(&void.void_id, outcome);
         }
         ledger.append(&lines)?;
         Ok(state.word(fate, answer))
@@ -211,7 +233,7 @@ impl Carrier {
 
 impl State {
     fn is_full(&self, manifest: &Manifest<'_>, remembered: &AtomicU64) -> bool {
-        let more = manifest.shipments.len() as u64;
+        let more = (manifest.shipments.len() + manifest.voids.len()) as u64;
         self.behaviour.idempotent && remembered.load(Ordering::Relaxed) + more > MAX_REMEMBERED
     }
 
@@ -247,6 +269,32 @@ impl State {
             self.counts.rejected += 1;
             (Effect::Rejected, outcome)
         }
+    }
+
+    /// Forgets a shipment that was taken and has not moved.
+    fn forget(&mut self, void: &Void<'_>, carrier: &Carrier, remembered: &AtomicU64) -> (Effect, Outcome) {
+        let idempotent = self.behaviour.idempotent;
+        let (id, shipment) = (fingerprint(&void.void_id), fingerprint(&void.shipment_id));
+        if let Some(outcome) = idempotent.then(|| self.answers.get(&id)).flatten() {
+            self.counts.duplicate_requests += 1;
+            return (Effect::DuplicateRequest, outcome);
+        }
+        // One that remembers nothing can only believe what it is told.
+        let taken = !idempotent || self.answers.get(&shipment) == Some(Outcome::ACCEPTED);
+        let willing = taken && unit_of(carrier.seed, &id) >= self.behaviour.refuse_void;
+        let tells = carrier.tells.as_ref().filter(|_| !self.behaviour.silent);
+        let forgotten = willing && tells.is_none_or(|tells| tells.forget(&void.shipment_id));
+        let (effect, outcome) = match forgotten {
+            true => (Effect::Voided, Outcome::ACCEPTED),
+            false => (Effect::VoidRefused, Outcome::rejected(VOID_REFUSED)),
+        };
+        if idempotent {
+            self.answers.insert(&id, outcome);
+            remembered.fetch_add(1, Ordering::Relaxed);
+        }
+        self.counts.voided += u64::from(forgotten);
+        self.counts.voids_refused += u64::from(!forgotten);
+        (effect, outcome)
     }
 
     /// The verdict on a manifest that had its effects.
@@ -313,7 +361,8 @@ impl Answer {
     fn new(manifest: &Manifest<'_>) -> Self {
         let ids: usize = manifest.shipments.iter().map(|shipment| shipment.shipment_id.len()).sum();
         // One more, in case an alien result joins.
-        let mut body = Vec::with_capacity(ids + (manifest.shipments.len() + 2) * RESULT_BYTES);
+        let voids = manifest.voids.len() * (MAX_ID_BYTES + RESULT_BYTES);
+        let mut body = Vec::with_capacity(ids + (manifest.shipments.len() + 2) * RESULT_BYTES + voids);
         body.extend_from_slice(br#"{"results":["#);
         Self { body, any: false }
     }
@@ -326,6 +375,18 @@ impl Answer {
         let start: &[u8] = if self.any { br#",{"shipment_id":""# } else { br#"{"shipment_id":""# };
         self.any = true;
         for part in [start, shipment_id.as_bytes(), keys, told, br#""}"#] {
+            self.body.extend_from_slice(part);
+        }
+    }
+
+    fn push_void(&mut self, void_id: &str, outcome: Outcome) {
+        let start: &[u8] = if self.any { br#",{"void_id":""# } else { br#"{"void_id":""# };
+        self.any = true;
+        let keys = match outcome.reason() {
+            None => r#"","outcome":"accepted"}"#.to_owned(),
+            Some(_) => format!(r#"","outcome":"rejected","reason":"{VOID_REFUSAL}"}}"#),
+        };
+        for part in [start, void_id.as_bytes(), keys.as_bytes()] {
             self.body.extend_from_slice(part);
         }
     }
@@ -358,7 +419,7 @@ mod tests {
         fn send(&self, carrier: &Carrier, shipments: std::ops::Range<u64>) -> Verdict {
             let shipments =
                 shipments.map(|n| Shipment { shipment_id: format!("o{n}-1-1").into(), weight_g: n * 100 }).collect();
-            let manifest = Manifest { manifest_id: "m".into(), shipments };
+            let manifest = Manifest { manifest_id: "m".into(), shipments, ..Manifest::default() };
             carrier.handle(&manifest, &self.ledger, &self.remembered, 1).unwrap()
         }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use sluice_schemas::delta::VOID;
 use ulid::Ulid;
 
 use super::ledger::{Effect, LedgerError, for_each_line};
@@ -15,6 +16,8 @@ pub struct LedgerTotals {
     pub accepted: u64,
     /// Lines that say `rejected`.
     pub rejected: u64,
+    /// Lines that say `voided`.
+    pub voided: u64,
     /// Lines that say `duplicate_request`.
     pub duplicate_requests: u64,
     /// Bytes of an unfinished last line; 0 if the file ends cleanly.
@@ -40,6 +43,8 @@ pub struct ShipmentEffects<'a> {
     pub accepted: u32,
     /// How often it was rejected.
     pub rejected: u32,
+    /// How often the carrier has forgotten it.
+    pub voided: u32,
     /// How often its answer was repeated.
     pub duplicate_requests: u32,
 }
@@ -97,6 +102,8 @@ struct Row {
 const ACCEPTED: u8 = 0;
 const REJECTED: u8 = 1;
 const DUPLICATE_REQUEST: u8 = 2;
+const VOIDED: u8 = 3;
+const VOID_REFUSED: u8 = 4;
 
 impl Ledger {
     /// Reads the whole file. A last line without its newline is left out and counted in
@@ -129,7 +136,11 @@ impl Ledger {
                 Effect::Accepted => ACCEPTED,
                 Effect::Rejected => REJECTED,
                 Effect::DuplicateRequest => DUPLICATE_REQUEST,
+                Effect::Voided => VOIDED,
+                Effect::VoidRefused => VOID_REFUSED,
             };
+            // A void is an effect on the shipment that it is about.
+            let attempt = attempt & !u16::from(VOID);
             totals.count(line.effect, line.unix_ms);
             rows.push(Row { order: halves(order), parcel, attempt, carrier, effect });
             Ok(())
@@ -189,6 +200,7 @@ impl Ledger {
             carrier: &self.carriers[usize::from(rows[0].carrier)],
             accepted: count(rows, ACCEPTED),
             rejected: count(rows, REJECTED),
+            voided: count(rows, VOIDED),
             duplicate_requests: count(rows, DUPLICATE_REQUEST),
         })
     }
@@ -199,6 +211,8 @@ impl LedgerTotals {
         match effect {
             Effect::Accepted => self.accepted += 1,
             Effect::Rejected => self.rejected += 1,
+            Effect::Voided => self.voided += 1,
+            Effect::VoidRefused => {}
             Effect::DuplicateRequest => self.duplicate_requests += 1,
         }
         self.first_ms = self.first_ms.min(unix_ms);
@@ -267,6 +281,7 @@ mod tests {
         let totals = LedgerTotals {
             accepted: 3,
             rejected: 1,
+            voided: 0,
             duplicate_requests: 1,
             torn_bytes: 5,
             first_ms: 1000,

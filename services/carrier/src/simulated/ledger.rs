@@ -6,10 +6,10 @@
 //! |---|---|
 //! | unix_ms | when, in milliseconds since the Unix epoch |
 //! | carrier | the carrier's id |
-//! | effect | `accepted`, `rejected`, or `duplicate_request`: an earlier answer was given again, which is no effect |
-//! | shipment_id | `{order_id}-{parcel}-{attempt}` as the sender of these manifests forms it |
+//! | effect | `accepted`, `rejected`, `voided`, `void_refused`, or `duplicate_request`: an earlier answer was given again, which is no effect |
+//! | shipment_id | `{order_id}-{parcel}-{attempt}` as the sender of these manifests forms it; of a void its own id |
 //! | manifest_id | the manifest that it came in |
-//! | tracking | the S10 number of an accepted shipment; the reason of a rejected one |
+//! | tracking | the S10 number of an accepted shipment; the reason of a rejected one; of a void the shipment's id |
 //!
 //! The lines of one manifest are handed to the operating system in one write before its answer leaves, so they outlive
 //! the death of the process, but not a power cut. A death in the middle of the write leaves an unfinished last line:
@@ -32,6 +32,10 @@ pub enum Effect {
     Accepted,
     /// The carrier finally refused the parcel.
     Rejected,
+    /// The carrier has forgotten a shipment that it took.
+    Voided,
+    /// The carrier goes on with a shipment that it was asked to forget.
+    VoidRefused,
     /// An earlier answer was given again; nothing happened.
     DuplicateRequest,
 }
@@ -43,12 +47,15 @@ impl Effect {
         match self {
             Self::Accepted => "accepted",
             Self::Rejected => "rejected",
+            Self::Voided => "voided",
+            Self::VoidRefused => "void_refused",
             Self::DuplicateRequest => "duplicate_request",
         }
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::Accepted, Self::Rejected, Self::DuplicateRequest].into_iter().find(|effect| effect.as_str() == word)
+        let all = [Self::Accepted, Self::Rejected, Self::Voided, Self::VoidRefused, Self::DuplicateRequest];
+        all.into_iter().find(|effect| effect.as_str() == word)
     }
 }
 

@@ -10,12 +10,26 @@ pub const MAX_SHIPMENTS: usize = 10_000;
 pub const MAX_ID_BYTES: usize = 64;
 
 /// What was POSTed. Keys that are not named here (addresses, lines, …) are skipped without being built.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Manifest<'a> {
     #[serde(borrow)]
     pub(super) manifest_id: Cow<'a, str>,
+    /// What is to be brought back is among them.
     #[serde(borrow)]
     pub(super) shipments: Vec<Shipment<'a>>,
+    #[serde(borrow, default)]
+    pub(super) returns: Vec<Shipment<'a>>,
+    #[serde(borrow, default)]
+    pub(super) voids: Vec<Void<'a>>,
+}
+
+/// One shipment to forget.
+#[derive(Debug, Deserialize)]
+pub(super) struct Void<'a> {
+    #[serde(borrow)]
+    pub(super) void_id: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) shipment_id: Cow<'a, str>,
 }
 
 /// One parcel to take.
@@ -39,15 +53,20 @@ pub(super) enum ManifestError {
 
 impl<'a> Manifest<'a> {
     pub(super) fn parse(body: &'a [u8]) -> Result<Self, ManifestError> {
-        let manifest: Self = serde_json::from_slice(body)?;
-        if manifest.shipments.len() > MAX_SHIPMENTS {
-            return Err(ManifestError::TooMany(manifest.shipments.len()));
+        let mut manifest: Self = serde_json::from_slice(body)?;
+        manifest.shipments.append(&mut manifest.returns);
+        let asked = manifest.shipments.len() + manifest.voids.len();
+        if asked > MAX_SHIPMENTS {
+            return Err(ManifestError::TooMany(asked));
         }
         if !is_id(&manifest.manifest_id) {
             return Err(ManifestError::Id("manifest_id"));
         }
         if !manifest.shipments.iter().all(|shipment| is_id(&shipment.shipment_id)) {
             return Err(ManifestError::Id("shipment_id"));
+        }
+        if !manifest.voids.iter().all(|void| is_id(&void.void_id) && is_id(&void.shipment_id)) {
+            return Err(ManifestError::Id("void_id"));
         }
         Ok(manifest)
     }

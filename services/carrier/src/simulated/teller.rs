@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, HashSet},
     future::Future,
     str::FromStr as _,
     sync::Arc,
@@ -18,8 +18,10 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use parking_lot::Mutex;
 use serde::Serialize;
-use sluice_schemas::milestone::Milestone;
+use sluice_domain::ShipmentId;
+use sluice_schemas::{delta::FIRST_RETURN, milestone::Milestone};
 use tokio::{
     sync::mpsc::{Receiver, Sender, channel},
     time::Instant,
@@ -42,6 +44,8 @@ const DISORDER: f64 = 0.1;
 /// What is told of a shipment, in the order in which it happens.
 const JOURNEY: [Milestone; 4] =
     [Milestone::PickedUp, Milestone::InTransit, Milestone::OutForDelivery, Milestone::Delivered];
+/// What is told of goods that are brought back.
+const WAY_BACK: [Milestone; 3] = [Milestone::PickedUp, Milestone::InTransit, Milestone::Returned];
 
 /// Where carriers tell what they do.
 #[derive(Debug, Clone)]
@@ -91,15 +95,24 @@ struct Taken {
 pub(super) struct Tells {
     to: Sender<Taken>,
     told: Arc<Told>,
+    /// Shipments that were taken and not picked up: what can still be forgotten.
+    waiting: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Tells {
     /// Says that `carrier` took `shipment`.
     pub(super) fn taken(&self, carrier: &Arc<str>, shipment: &str) {
         let taken = Taken { carrier: Arc::clone(carrier), shipment: shipment.to_owned() };
+        self.waiting.lock().insert(shipment.to_owned());
         if self.to.try_send(taken).is_err() {
+            self.waiting.lock().remove(shipment);
             self.told.silent.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Forgets `shipment`, of which nothing is told then; false if it is picked up already.
+    pub(super) fn forget(&self, shipment: &str) -> bool {
+        self.waiting.lock().remove(shipment)
     }
 
     pub(super) fn told(&self) -> &Told {
@@ -111,13 +124,15 @@ impl Tells {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     at: Instant,
-    /// What happened, by its place in [`JOURNEY`].
+    /// What happened, by its place in the shipment's journey.
     step: usize,
     carrier: Arc<str>,
     shipment: Arc<str>,
     /// When it happened, ms since the Unix epoch.
     happened_ms: u64,
     again: bool,
+    /// Nothing was told of the shipment before: until then it can be forgotten.
+    first: bool,
 }
 
 #[derive(Serialize)]
@@ -131,8 +146,14 @@ impl Due {
     /// What has swapped its place happens later than it is told; nobody tells the future.
     fn event(&self, now_ms: u64) -> Event<'_> {
         let occurred_at = sluice_http::Timestamp(self.happened_ms.min(now_ms)).to_string();
-        Event { shipment_id: &self.shipment, milestone: JOURNEY[self.step].name(), occurred_at }
+        Event { shipment_id: &self.shipment, milestone: journey(&self.shipment)[self.step].name(), occurred_at }
     }
+}
+
+/// What becomes of a shipment.
+fn journey(shipment: &str) -> &'static [Milestone] {
+    let back = shipment.parse().is_ok_and(|id: ShipmentId| id.parcel >= FIRST_RETURN);
+    if back { &WAY_BACK } else { &JOURNEY }
 }
 
 /// Tells what carriers do, from when the future is first polled until it is dropped.
@@ -147,9 +168,11 @@ pub(super) fn start(telling: Telling, seed: u64) -> (Tells, impl Future<Output =
         due: BinaryHeap::new(),
         draws: Seeded::new(carrier_seed(seed, "teller")),
         told: Arc::clone(&told),
+        waiting: Arc::default(),
         messages: 0,
     };
-    (Tells { to, told }, teller.run(taken))
+    let waiting = Arc::clone(&teller.waiting);
+    (Tells { to, told, waiting }, teller.run(taken))
 }
 
 struct Teller {
@@ -158,6 +181,7 @@ struct Teller {
     due: BinaryHeap<Reverse<Due>>,
     draws: Seeded,
     told: Arc<Told>,
+    waiting: Arc<Mutex<HashSet<String>>>,
     messages: u64,
 }
 
@@ -184,11 +208,12 @@ impl Teller {
     fn plan(&mut self, taken: &Taken) {
         if self.due.len() >= MAX_UNDER_WAY * JOURNEY.len() {
             self.told.silent.fetch_add(1, Relaxed);
+            self.waiting.lock().remove(&taken.shipment);
             return;
         }
         let (now, now_ms, shipment) = (Instant::now(), unix_ms(), Arc::<str>::from(taken.shipment.as_str()));
         let swapped = self.draws.unit() < DISORDER;
-        for step in 0..JOURNEY.len() {
+        for step in 0..journey(&shipment).len() {
             let after = |place: usize| self.telling.step * (place as u32 + 1);
             // Told at each other's time, but each with its own.
             let told_at = match step {
@@ -199,7 +224,8 @@ impl Teller {
             let happened_ms = now_ms + after(step).as_millis() as u64;
             let (carrier, shipment) = (Arc::clone(&taken.carrier), Arc::clone(&shipment));
             let again = self.draws.unit() < DISORDER;
-            self.due.push(Reverse(Due { at: now + after(told_at), step, carrier, shipment, happened_ms, again }));
+            let (at, first) = (now + after(told_at), step == 0);
+            self.due.push(Reverse(Due { at, step, carrier, shipment, happened_ms, again, first }));
         }
     }
 
@@ -209,6 +235,11 @@ impl Teller {
         let mut messages: BTreeMap<Arc<str>, Vec<Due>> = BTreeMap::new();
         while self.due.peek().is_some_and(|Reverse(due)| due.at <= now) {
             let Some(Reverse(due)) = self.due.pop() else { break };
+            // Picked up now, whatever is told first; or forgotten before.
+            if due.first && !self.waiting.lock().remove(&*due.shipment) {
+                self.due.retain(|Reverse(other)| other.shipment != due.shipment);
+                continue;
+            }
             let message = messages.entry(Arc::clone(&due.carrier)).or_default();
             message.push(due);
             if message.len() == MESSAGE_EVENTS {
@@ -245,7 +276,8 @@ impl Teller {
             }
         }
         for due in events.into_iter().filter(|due| due.again) {
-            self.due.push(Reverse(Due { at: Instant::now() + self.telling.step, again: false, ..due }));
+            let at = Instant::now() + self.telling.step;
+            self.due.push(Reverse(Due { at, again: false, first: false, ..due }));
         }
     }
 

@@ -219,9 +219,10 @@ impl Base {
             }
             app = app.merge(sluice_checkout::router(checkout));
         }
-        if roles.contains(&Role::Status) {
+        if let Some(writer) = writer.filter(|_| roles.contains(&Role::Status)) {
             let (merchants, clock) = (Arc::clone(&self.merchants), Arc::clone(&self.clock));
-            app = app.merge(sluice_status::router(Status { orders, merchants, clock }));
+            let words = Arc::new(writer.clone());
+            app = app.merge(sluice_status::router(Status { orders, words, merchants, clock }));
         }
         if let Some(writer) = writer.filter(|_| roles.contains(&Role::Carrier)) {
             let mut events = topology::carrier_events(&self.config, Arc::new(writer.clone()), &self.clock)?;
@@ -250,9 +251,9 @@ impl Node {
         // Before anybody is connected to: a wrong rule file is no matter of the brokers.
         let chain = has(Role::Classify).then(|| topology::chain(&config)).transpose()?;
         let base = Base::new(config.clone(), roles).await?;
-        let writer = (has(Role::Checkout) || has(Role::Carrier))
-            .then(|| Writer::start(&base.log, base.deployment).map_err(ClusterError::from))
-            .transpose()?;
+        let writes = [Role::Checkout, Role::Carrier, Role::Status].into_iter().any(has);
+        let writer =
+            writes.then(|| Writer::start(&base.log, base.deployment).map_err(ClusterError::from)).transpose()?;
         let presence = Presence::start(&base.log, base.deployment, has(Role::Checkout)).map_err(ClusterError::from)?;
         let presence = Arc::new(presence);
         let owners = chain.map(|chain| base.owners(chain)).transpose()?;
@@ -265,7 +266,10 @@ impl Node {
         if let Some(writer) = writer.as_ref().filter(|_| has(Role::Carrier)) {
             carriers = start_notifiers(&base, writer, &stop, &mut notifiers)?;
         }
-        let watched = Health { writer: writer.clone(), progress: Arc::clone(&base.progress) };
+        // Orders can be read whatever can't be written.
+        let writer_matters = has(Role::Checkout) || has(Role::Carrier);
+        let watched =
+            Health { writer: writer.clone().filter(|_| writer_matters), progress: Arc::clone(&base.progress) };
         let ops = Ops { engine: Arc::new(watched), metrics };
         let app = base.app(roles, writer.as_ref(), ops.clone())?;
         base.learn().await;

@@ -7,6 +7,7 @@
 use std::{
     fmt::Write as _,
     hash::{BuildHasher, Hasher, RandomState},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -20,7 +21,7 @@ use tokio::{
 };
 
 use super::DemoError;
-use crate::config::CarrierConfig;
+use crate::config::{CarrierConfig, Hidden};
 
 /// How long the process may take to say where it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,6 +29,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a call to a carrier may take, seconds: its silence shall not make the demo long.
 const CALL_TIMEOUT_S: u32 = 1;
+
+/// Time from one event of a shipment to the next, ms.
+const STEP_MS: &str = "100";
 
 /// A carrier as we know it, and as it really is.
 struct Profile {
@@ -98,11 +102,11 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts them, with their ledger in `folder`.
+    /// Starts them, with their ledger in `folder`. They tell to the API at `api`, once they are asked to.
     ///
     /// # Errors
     /// [`DemoError::Carriers`].
-    pub async fn start(folder: &Path) -> Result<Self, DemoError> {
+    pub async fn start(folder: &Path, api: SocketAddr) -> Result<Self, DemoError> {
         let failed = |what: &str, error: &dyn std::fmt::Display| DemoError::Carriers(format!("{what}: {error}"));
         let ledger = folder.join("ledger.tsv");
         let secret = secret();
@@ -110,9 +114,10 @@ impl Fleet {
         let mut command = Command::new(program);
         command.args(["carrier-sim", "--listen", "127.0.0.1:0", "--until-stdin-closes", "--ledger"]).arg(&ledger);
         for profile in &PROFILES {
-            command.arg("--carrier").arg(format!("{}:{}", profile.id, profile.behaviour));
+            command.arg("--carrier").arg(format!("{}:{},silent=true", profile.id, profile.behaviour));
         }
-        command.env("SLUICE_CARRIER_SECRET", &secret);
+        command.args(["--events-step-ms", STEP_MS, "--events-url"]).arg(format!("http://{api}"));
+        command.env("SLUICE_CARRIER_SECRET", &secret).env("SLUICE_EVENTS_SECRET", &secret);
         // Its end of the pipe closes whatever ends this process, and then it ends, too.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|e| failed("can't be started", &e))?;
@@ -130,6 +135,25 @@ impl Fleet {
         Ok(Self { child, url, ledger, secret })
     }
 
+    /// The request that has a carrier tell what becomes of what it takes from now on, for each of them.
+    pub fn requests_to_tell(&self) -> impl Iterator<Item = String> {
+        let host = self.url.trim_start_matches("http://").to_owned();
+        let body = r#"{"silent": false}"#;
+        PROFILES.iter().map(move |profile| {
+            let id = profile.id;
+            format!(
+                "POST /control/carriers/{id} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        })
+    }
+
+    /// Where they listen.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.url.trim_start_matches("http://").parse().ok()
+    }
+
     /// What the pipeline is told about them.
     #[must_use]
     pub fn config(&self) -> Vec<CarrierConfig> {
@@ -141,6 +165,7 @@ impl Fleet {
                 promised_days: profile.promised_days,
                 max_weight_g: profile.max_weight_g,
                 timeout_s: CALL_TIMEOUT_S,
+                events_secret: Some(Hidden::new(self.secret.clone())),
                 ..CarrierConfig::new(profile.id, url, &self.secret, profile.handling)
             }
         };

@@ -2,7 +2,7 @@
 //!
 //! * [`carriers`]: four simulated carriers, in a process of their own.
 //! * [`orders`]: what is posted; [`traffic`]: how, and what is measured meanwhile.
-//! * [`proof`]: what became of every order, by id; [`report`]: how that is said.
+//! * [`proof`]: what became of every order, by id; [`journeys`]: two orders to their end; [`report`]: how that is said.
 
 use std::{
     net::SocketAddr,
@@ -20,12 +20,14 @@ use sluice_data::DataError;
 use tempfile::TempDir;
 
 mod carriers;
+mod journeys;
 mod orders;
 mod proof;
 mod report;
 mod running;
 mod traffic;
 
+pub use journeys::Journey;
 pub use report::{DemoLatencies, DemoReport};
 
 use crate::{
@@ -33,6 +35,7 @@ use crate::{
     exit,
     load::format_id,
     output::{self, count},
+    server::Server,
     signals::Stop,
     topology::{Pipeline, StartError},
 };
@@ -180,10 +183,14 @@ async fn give(args: &DemoArgs) -> Result<(Stage, DemoReport), DemoError> {
     let bar = Bar::new(args.orders);
     bar.say("starting");
     let plan = Arc::new(Plan::new(args.orders)?);
-    let fleet = Fleet::start(folder.path()).await?;
+    // Held, so that carriers can be told where to tell before anybody listens there.
+    let no_address = |source| StartError::Listen { address: args.listen, source };
+    let held = Server::reserve(args.listen).map_err(no_address)?;
+    let listen = held.local_addr().map_err(no_address)?;
+    let fleet = Fleet::start(folder.path(), listen).await?;
     let merchants = plan.merchants.iter().map(|merchant| MerchantConfig::new(&merchant.id, &merchant.key));
     let config = Config {
-        listen: args.listen,
+        listen,
         data_dir: folder.path().join("data"),
         merchants: merchants.collect(),
         carriers: fleet.config(),
@@ -203,13 +210,16 @@ async fn give(args: &DemoArgs) -> Result<(Stage, DemoReport), DemoError> {
         bar.say("proving");
         let ledger = &fleet.ledger;
         let proof = bar.follow(|done| Box::pin(proof::prove(&plan, &api, Arc::clone(&acked), ledger, done))).await?;
-        Ok::<_, DemoError>((sent, proof))
+        let merchant = plan.merchants.first().ok_or(DemoError::Broken)?;
+        let journeys = Box::pin(journeys::travel(&api, merchant, &fleet)).await?;
+        Ok::<_, DemoError>((sent, proof, journeys))
     };
-    let (sent, proof): (Sent, proof::Proof) = tokio::select! {
+    let (sent, proof, journeys): (Sent, proof::Proof, _) = tokio::select! {
         done = Box::pin(work) => done?,
         why = engine.failure() => return Err(DemoError::Failed(why)),
     };
-    let report = DemoReport::new(&sent, sent.acked.len() as u64, plan.planted.len() as u64, &proof);
+    drop(held);
+    let report = DemoReport::new(&sent, sent.acked.len() as u64, plan.planted.len() as u64, &proof, journeys);
     let sample = sent.acked.first().map(|order| (order.id, order.merchant));
     Ok((Stage { engine, fleet, plan, sample, folder }, report))
 }

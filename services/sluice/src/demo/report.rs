@@ -6,10 +6,14 @@ use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use serde::Serialize;
 
 use super::{
+    journeys::{Entry, Journey},
     proof::{CarrierEffects, Proof},
     traffic::Sent,
 };
-use crate::{load::LatencySummary, output::count};
+use crate::{
+    load::{LatencySummary, unix_micros},
+    output::count,
+};
 
 /// The result of a run. Orders are counted one by one, by id; no class is what is left of the others.
 #[derive(Debug, Clone, Serialize)]
@@ -68,6 +72,8 @@ pub struct DemoReport {
     pub examples: Vec<String>,
     /// The first reading that failed.
     pub first_problem: Option<String>,
+    /// Two more orders, followed to their end, by the status that they ended with.
+    pub journeys: BTreeMap<&'static str, Journey>,
 }
 
 /// Latencies in milliseconds.
@@ -87,7 +93,13 @@ pub struct DemoLatencies {
 impl DemoReport {
     /// Puts together what was sent and what was proved.
     #[must_use]
-    pub fn new(sent: &Sent, accepted: u64, planted: u64, proof: &Proof) -> Self {
+    pub fn new(
+        sent: &Sent,
+        accepted: u64,
+        planted: u64,
+        proof: &Proof,
+        journeys: BTreeMap<&'static str, Journey>,
+    ) -> Self {
         let last = proof.last_taken_ms.saturating_sub(sent.started_ms) as f64 / 1e3;
         Self {
             conserved: proof.holds(accepted) && sent.again == sent.recognised,
@@ -122,6 +134,7 @@ impl DemoReport {
             dead_letter_reasons: proof.reasons.clone(),
             examples: proof.examples.clone(),
             first_problem: proof.problem.clone(),
+            journeys,
         }
     }
 
@@ -129,6 +142,7 @@ impl DemoReport {
     #[must_use]
     pub fn text(&self) -> String {
         let mut parts = vec![self.stages(), self.carriers_table(), self.verdict()];
+        parts.extend(self.journeys.values().map(journey));
         if let Some(problem) = &self.first_problem {
             parts.push(format!("first problem: {problem}"));
         }
@@ -212,6 +226,22 @@ impl DemoReport {
     }
 }
 
+/// One order's time line, in ms from its first entry.
+fn journey(journey: &Journey) -> String {
+    let at = |entry: &Entry| unix_micros(&entry.at).unwrap_or(0) / 1_000;
+    let first = journey.timeline.first().map_or(0, at);
+    let head = format!("order {}", journey.id);
+    let mut table = table(&[&head, "ms", ""], 1);
+    for entry in &journey.timeline {
+        let ms = count(u64::try_from(at(entry) - first).unwrap_or(0));
+        table.add_row([entry.milestone.clone(), ms, entry.detail.clone().unwrap_or_default()]);
+    }
+    if let Some(details) = table.column_mut(2) {
+        details.set_cell_alignment(CellAlignment::Left);
+    }
+    table.trim_fmt()
+}
+
 /// A table whose columns from `right` on are numbers.
 fn table(head: &[&str], right: usize) -> Table {
     let mut table = Table::new();
@@ -235,7 +265,11 @@ mod tests {
             Proof { finished: 997, dead_lettered: 3, parcels: 2_000, last_taken_ms: 3_000, ..Proof::default() };
         proof.reasons.insert("too heavy".into(), 3);
         change(&mut proof);
-        DemoReport::new(&sent, 1_000, 3, &proof)
+        let entry = |milestone: &str, at: &str| Entry { milestone: milestone.into(), at: at.into(), detail: None };
+        let timeline =
+            vec![entry("accepted", "2026-11-11T00:00:00.100Z"), entry("cancelled", "2026-11-11T00:00:01.334Z")];
+        let journey = Journey { id: "01X".into(), status: "cancelled".into(), timeline };
+        DemoReport::new(&sent, 1_000, 3, &proof, BTreeMap::from([("cancelled", journey)]))
     }
 
     #[test]
@@ -243,9 +277,13 @@ mod tests {
         let report = report(|_| {});
         assert!(report.conserved);
         let text = report.text();
-        for part in
-            ["1,000 orders acknowledged = 997 finished + 3 dead", "3 dead-lettered: too heavy", "CONSERVED", "2,000"]
-        {
+        for part in [
+            "1,000 orders acknowledged = 997 finished + 3 dead",
+            "3 dead-lettered: too heavy",
+            "CONSERVED",
+            "2,000",
+            "1,234",
+        ] {
             assert!(text.contains(part), "{part}:\n{text}");
         }
         let json = serde_json::to_value(&report).unwrap();

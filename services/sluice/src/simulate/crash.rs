@@ -113,6 +113,7 @@ impl World {
         }
         let now_us = self.now_us();
         self.clients.cut_off(now_us);
+        self.merchants.cut_off();
         self.looks.cut_off();
         self.go_down(power);
         self.rot_if_due();

@@ -98,8 +98,8 @@ impl World {
 
     /// Nobody is left without an answer.
     fn hear_all(&mut self) -> Result<(), Violation> {
-        while self.turn(Part::Hear)? {}
-        match self.clients.waiting() {
+        while self.turn(Part::Hear)? || self.turn(Part::Wish)? {}
+        match self.clients.waiting() + self.merchants.waiting() {
             0 => {
                 self.trace.line(format_args!("the process has ended in order"));
                 self.tally.drains += 1;

@@ -21,6 +21,7 @@ const MOST_CLOCK_STEPS: u32 = 20;
 pub(super) enum Part {
     Send,
     Hear,
+    Wish,
     Look,
     Owner(u16),
     Writer,
@@ -51,13 +52,14 @@ impl Schedule {
 
     /// A life begins with so many partitions and carriers.
     pub(super) fn begin(&mut self, partitions: u16, carriers: u16) {
-        self.parts = vec![Part::Send, Part::Hear, Part::Look, Part::Writer, Part::Checkpointer, Part::Clock];
+        self.parts =
+            vec![Part::Send, Part::Hear, Part::Wish, Part::Look, Part::Writer, Part::Checkpointer, Part::Clock];
         self.parts.extend((0..partitions).map(Part::Owner));
         self.parts.extend((0..carriers).map(Part::Courier));
         self.lots.clear();
         for &part in &self.parts {
             let weight = match part {
-                Part::Clock | Part::Look => 1 << self.rng.below(3),
+                Part::Clock | Part::Look | Part::Wish => 1 << self.rng.below(3),
                 _ => 1 << self.rng.below(5),
             };
             self.lots.extend(std::iter::repeat_n(part, weight));
@@ -188,6 +190,13 @@ impl World {
                 let heard = self.clients.hear(&mut self.oracle, now_us)?;
                 self.note(heard > 0, format_args!("a client hears of {heard} orders"));
                 heard > 0
+            }
+            Part::Wish => {
+                let now_ms = self.now_ms();
+                let Some(life) = &self.life else { return Ok(false) };
+                let did = self.merchants.step(&life.engine, &mut self.oracle, now_ms)?;
+                self.note(did, format_args!("a merchant cancels, or hears of it"));
+                did
             }
             Part::Look => {
                 let Some(life) = &self.life else { return Ok(false) };

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 
 use axum::http::HeaderMap;
-use sluice_http::FieldError;
+use sluice_domain::limits::MAX_IDEMPOTENCY_KEY;
 
-use crate::rules::IDEMPOTENCY_KEY;
+use crate::problem::FieldError;
 
 /// Name of the header, in lower case.
 pub const HEADER: &str = "idempotency-key";
@@ -28,9 +28,9 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Cow<'_, str>, FieldError> 
     };
     let text = value.to_str().map_err(|_| wrong("other than ASCII"))?.trim_matches([' ', '\t']);
     let key = if text.starts_with('"') { unquote(text).ok_or_else(|| wrong(text))? } else { Cow::Borrowed(text) };
-    if IDEMPOTENCY_KEY.accepts(&key) {
+    if (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(key)
-    } else if IDEMPOTENCY_KEY.is_too_long(&key) {
+    } else if key.len() > MAX_IDEMPOTENCY_KEY {
         Err(wrong(&format!("{} characters", key.len())))
     } else {
         Err(wrong(&key))

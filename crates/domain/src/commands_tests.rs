@@ -1,0 +1,158 @@
+//! Laws of commands: nothing comes back twice, nothing comes back that was not delivered, and a parcel whose goods are all
+//! back is returned.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use sluice_schemas::{
+    command::{Lines, ReturnLine, Verdict},
+    delta::{Delta, FIRST_RETURN, Item, Items, Requested},
+    milestone::Milestone,
+    outcome::OutcomeKind,
+    wire::Reader,
+    word::Progress,
+};
+
+use crate::{
+    OrderId, OrderState,
+    commands::{Back, MAX_COMMANDS, is_settled, plan_return},
+};
+
+const ID: OrderId = OrderId(1_794_268_800_123 << 80 | 5);
+
+/// Units of each line by the parcel that they ship in.
+type Parcels = Vec<Vec<(u16, u32)>>;
+
+fn encoded(items: &[Item]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Items::encode(items, &mut bytes);
+    bytes
+}
+
+fn requested(row: &mut Vec<u8>, parcel: u8, weight_g: u32, items: &[Item]) {
+    let bytes = encoded(items);
+    let items = Items::read(&mut Reader::new(&bytes)).unwrap();
+    let delta = Requested { parcel, attempt: 0, handling: 1, carrier: "swift", weight_g, items, order_position: None };
+    Delta::Requested(delta).encode(5, row);
+}
+
+fn told(row: &mut Vec<u8>, parcel: u8, milestone: Milestone) {
+    Delta::Settled { parcel, attempt: 0, outcome: OutcomeKind::Accepted, text: "T" }.encode(6, row);
+    Delta::Tracked { parcel, attempt: 0, progress: Progress::Reached(milestone), text: "" }.encode(7, row);
+}
+
+/// An order of these parcels, of which those named are delivered. A line that ships in one parcel ships whole.
+fn delivered(parcels: &Parcels, which: &[bool]) -> Vec<u8> {
+    let mut row = Vec::new();
+    Delta::Accepted { position: 1 }.encode(1, &mut row);
+    Delta::Classified { parcels: parcels.len() as u8, rules: 1 }.encode(2, &mut row);
+    let shipped_in = |line| parcels.iter().flatten().filter(|(l, _)| *l == line).count();
+    for (number, parcel) in parcels.iter().enumerate() {
+        let part = parcel.iter().any(|(line, _)| shipped_in(*line) > 1);
+        let item = |&(line, quantity): &(u16, u32)| Item { line, quantity: part.then_some(quantity) };
+        requested(&mut row, number as u8, 1_000, &parcel.iter().map(item).collect::<Vec<_>>());
+        if which[number] {
+            told(&mut row, number as u8, Milestone::Delivered);
+        }
+    }
+    row
+}
+
+fn ordered(parcels: &Parcels, lines: u16) -> Vec<u32> {
+    (0..lines).map(|line| parcels.iter().flatten().filter(|(l, _)| *l == line).map(|(_, q)| q).sum()).collect()
+}
+
+fn plan(row: &[u8], ordered: &[u32], wanted: &[u32]) -> Result<Vec<Back>, Verdict> {
+    let line = |(&quantity, &ordered): (&u32, &u32)| ReturnLine { quantity, ordered };
+    let mut bytes = Vec::new();
+    Lines::encode(&wanted.iter().zip(ordered).map(line).collect::<Vec<_>>(), &mut bytes);
+    plan_return(&OrderState::fold(ID, row).unwrap(), Lines::read(&mut Reader::new(&bytes)).unwrap())
+}
+
+fn record(row: &mut Vec<u8>, back: &Back) {
+    let Back { number: parcel, source, units, weight_g, ref items, .. } = *back;
+    Delta::Return { parcel, source, units, command: 1, reason: "" }.encode(8, row);
+    requested(row, parcel, weight_g, items);
+}
+
+fn parcels() -> impl Strategy<Value = (Parcels, Vec<bool>)> {
+    let parcel = proptest::collection::btree_map(0u16..4, 1u32..5, 1..4).prop_map(|lines| lines.into_iter().collect());
+    proptest::collection::vec((parcel, prop::bool::weighted(0.8)), 1..4).prop_map(|all| all.into_iter().unzip())
+}
+
+proptest! {
+    #[test]
+    fn what_comes_back_was_delivered_and_comes_back_once(
+        (parcels, which) in parcels(), asked in proptest::collection::vec(proptest::collection::vec(0u32..6, 4), 1..6),
+    ) {
+        let ordered = ordered(&parcels, 4);
+        let mut row = delivered(&parcels, &which);
+        let mut back: BTreeMap<(u8, u16), u32> = BTreeMap::new();
+        for wanted in asked {
+            let left = |line: usize| -> u32 {
+                let units = |(number, parcel): (usize, &Vec<(u16, u32)>)| -> u32 {
+                    let gone = back.get(&(number as u8, line as u16)).copied().unwrap_or(0);
+                    parcel.iter().filter(|(l, _)| usize::from(*l) == line).map(|(_, q)| q - gone).sum()
+                };
+                parcels.iter().enumerate().filter(|(number, _)| which[*number]).map(units).sum()
+            };
+            let fits = wanted.iter().sum::<u32>() > 0 && wanted.iter().enumerate().all(|(line, &n)| n <= left(line));
+            let Ok(planned) = plan(&row, &ordered, &wanted) else {
+                prop_assert!(!fits, "{:?} of {:?}", wanted, back);
+                continue;
+            };
+            prop_assert!(fits, "{:?} of {:?}", wanted, back);
+            let mut brought = vec![0; 4];
+            for one in &planned {
+                let source = &parcels[usize::from(one.source)];
+                prop_assert!(which[usize::from(one.source)] && one.weight_g > 0 && one.weight_g <= 1_000);
+                prop_assert_eq!(one.units, source.iter().map(|(_, q)| q).sum::<u32>());
+                for item in &one.items {
+                    let quantity = item.quantity.unwrap();
+                    brought[usize::from(item.line)] += quantity;
+                    let gone = back.entry((one.source, item.line)).or_default();
+                    *gone += quantity;
+                    prop_assert!(source.iter().any(|(line, units)| *line == item.line && *gone <= *units));
+                }
+                record(&mut row, one);
+            }
+            prop_assert_eq!(brought, wanted);
+        }
+        let numbers: Vec<u8> = OrderState::fold(ID, &row).unwrap().returns.iter().map(|r| r.parcel.number).collect();
+        prop_assert!(numbers.iter().copied().eq((FIRST_RETURN..).take(numbers.len())), "{:?}", numbers);
+        // Once every return is back, those parcels are returned of which nothing is left.
+        for number in &numbers {
+            told(&mut row, *number, Milestone::Returned);
+        }
+        let state = OrderState::fold(ID, &row).unwrap();
+        for (parcel, lines) in state.parcels.iter().zip(&parcels) {
+            let gone = |(line, units): &(u16, u32)| back.get(&(parcel.number, *line)) == Some(units);
+            let all = lines.iter().all(gone);
+            prop_assert_eq!(state.parcel_status(parcel) == Milestone::Returned, all, "parcel {}", parcel.number);
+        }
+    }
+}
+
+#[test]
+fn an_order_keeps_so_many_commands_and_no_more() {
+    let mut row = Vec::new();
+    for id in 0..MAX_COMMANDS as u64 - 1 {
+        Delta::Commanded { id, verdict: Verdict::Done }.encode(5, &mut row);
+    }
+    let settled = |row: &[u8], id| is_settled(&OrderState::fold(ID, row).unwrap(), id);
+    assert!(settled(&row, 0) && !settled(&row, u64::MAX));
+    Delta::Commanded { id: 999, verdict: Verdict::Done }.encode(5, &mut row);
+    assert!(settled(&row, 999) && settled(&row, u64::MAX));
+}
+
+#[test]
+fn an_order_has_so_many_returns_and_no_more() {
+    let parcels = vec![vec![(0u16, 100u32)]];
+    let mut row = delivered(&parcels, &[true]);
+    for number in FIRST_RETURN..=u8::MAX {
+        let planned = plan(&row, &[100], &[1]).unwrap();
+        assert_eq!(planned[0].number, number);
+        record(&mut row, &planned[0]);
+    }
+    assert_eq!(plan(&row, &[100], &[1]), Err(Verdict::TooManyReturns));
+}
