@@ -51,8 +51,13 @@ fn an_order_goes_all_the_way_to_its_carrier(engine: &Engine) {
     let handling: Vec<_> = parcels.iter().map(|parcel| parcel["handling"].as_str().unwrap()).collect();
     assert_eq!(handling, ["chilled", "frozen"]);
     // What was ordered is what was split, line by line.
-    assert_eq!(parcels[0]["lines"], json!([posted["lines"][0], posted["lines"][2]]));
-    assert_eq!(parcels[1]["lines"], json!([posted["lines"][1]]));
+    let line = |place: usize| {
+        let mut line = posted["lines"][place].clone();
+        line["line"] = place.into();
+        line
+    };
+    assert_eq!(parcels[0]["lines"], json!([line(0), line(2)]));
+    assert_eq!(parcels[1]["lines"], json!([line(1)]));
     let steps =
         ["accepted", "classified", "carrier_requested", "carrier_requested", "carrier_accepted", "carrier_accepted"];
     let mut seen = milestones(&view);
