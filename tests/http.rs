@@ -2,6 +2,7 @@
 
 mod batches;
 mod idempotency;
+mod isolation;
 mod life;
 mod limits;
 mod metrics;

@@ -43,6 +43,7 @@ use crate::{
     config::{CarrierConfig, Config, ConfigError},
     exit,
     ops::{self, Ops, Watched},
+    reload::Live,
     server::Server,
     telemetry,
 };
@@ -148,6 +149,7 @@ pub struct Pipeline {
     receipts: JoinHandle<()>,
     failed: watch::Receiver<Option<String>>,
     recovered: Recovered,
+    merchants: Arc<Merchants>,
     /// Counts when it was started.
     before: Counts,
     /// Held until everything else has let go of the data folder.
@@ -217,6 +219,7 @@ impl Pipeline {
             receipts,
             failed,
             recovered,
+            merchants,
             before,
             _lock: lock,
         })
@@ -238,6 +241,12 @@ impl Pipeline {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.engine.counts()
+    }
+
+    /// What of it can be replaced while it runs.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        Live { merchants: Arc::clone(&self.merchants) }
     }
 
     /// The engine, for whoever measures it.
@@ -408,6 +417,8 @@ fn app(
     let mut checkout = Checkout::new(engine.clone(), engine.clone(), Arc::clone(merchants), Arc::clone(clock));
     checkout.window_ms = u64::from(config.placed_at_window_s) * 1_000;
     checkout.max_inflight_bytes = (config.max_inflight_mb as usize) << 20;
+    checkout.slow_ack = Duration::from_millis(config.slow_ack_ms.into());
+    checkout.limits = config.merchant_limits();
     let events = carrier_events(config, engine.clone(), clock)?;
     let status = Status { orders: engine, merchants: Arc::clone(merchants), clock: Arc::clone(clock) };
     Ok(sluice_checkout::router(checkout)

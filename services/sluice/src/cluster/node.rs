@@ -44,6 +44,7 @@ use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
     ops::{self, Ops, Watched},
+    reload::Live,
     server::Server,
     telemetry,
     topology::{self, DrainReceipt, StartError},
@@ -128,6 +129,7 @@ pub struct Node {
     background: Vec<JoinHandle<()>>,
     takes_orders: bool,
     deployment: Deployment,
+    merchants: Arc<Merchants>,
 }
 
 /// What is made before any role.
@@ -214,6 +216,8 @@ impl Base {
             let mut checkout = Checkout::new(Arc::new(writer.clone()), orders.clone(), merchants, clock);
             checkout.window_ms = u64::from(self.config.placed_at_window_s) * 1_000;
             checkout.max_inflight_bytes = (self.config.max_inflight_mb as usize) << 20;
+            checkout.slow_ack = Duration::from_millis(self.config.slow_ack_ms.into());
+            checkout.limits = self.config.merchant_limits();
             if let Ok(slots) = self.deployment.slot_count() {
                 checkout.slots = slots;
             }
@@ -289,6 +293,7 @@ impl Node {
             background,
             takes_orders: has(Role::Checkout),
             deployment: base.deployment,
+            merchants: base.merchants,
         })
     }
 
@@ -302,6 +307,12 @@ impl Node {
     #[must_use]
     pub fn deployment(&self) -> Deployment {
         self.deployment
+    }
+
+    /// What of it can be replaced while it runs.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        Live { merchants: Arc::clone(&self.merchants) }
     }
 
     /// Returns once the slots were dealt out anew: this node goes by an old map, and must be started again.
