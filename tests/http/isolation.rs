@@ -96,7 +96,10 @@ impl Scene {
 }
 
 fn place(scene: &Scene, client: &Client, caller: &Caller, whose: Whose) -> Answer {
-    client.order(&if whose == Whose::Owners { SINGLE.to_owned() } else { format!("new {}", caller.name) }.replace(' ', "-"), &scene.order)
+    client.order(
+        &if whose == Whose::Owners { SINGLE.to_owned() } else { format!("new {}", caller.name) }.replace(' ', "-"),
+        &scene.order,
+    )
 }
 
 fn place_many(scene: &Scene, client: &Client, caller: &Caller, whose: Whose) -> Answer {

@@ -142,7 +142,10 @@ impl<'a> Decoding<'a> {
             context,
             scratch: Scratch::default(),
             // A record takes about half of its JSON.
-            submission: Submission { bytes: Vec::with_capacity(length / 2), orders: Vec::with_capacity(length / USUAL_BYTES) },
+            submission: Submission {
+                bytes: Vec::with_capacity(length / 2),
+                orders: Vec::with_capacity(length / USUAL_BYTES),
+            },
             late: Vec::new(),
             problems: Vec::new(),
             outcomes: Vec::with_capacity(length / USUAL_BYTES),

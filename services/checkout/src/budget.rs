@@ -304,7 +304,10 @@ mod tests {
         assert_eq!((first.len(), second.len()), (120, 60));
         // What the first finishes becomes the second's until they are even.
         first.truncate(80);
-        assert_eq!(second.len() + std::iter::from_fn(|| budget.hold(1, MIB).ok()).take(100).collect::<Vec<_>>().len(), 80);
+        assert_eq!(
+            second.len() + std::iter::from_fn(|| budget.hold(1, MIB).ok()).take(100).collect::<Vec<_>>().len(),
+            80
+        );
     }
 
     #[test]

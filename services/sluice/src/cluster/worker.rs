@@ -5,7 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::node::{Node, Role};
-use crate::{config::Config, exit, output, serve, signals::{Hangup, Stop}, telemetry};
+use crate::{
+    config::Config,
+    exit, output, serve,
+    signals::{Hangup, Stop},
+    telemetry,
+};
 
 const EXAMPLES: &str = "\
 Examples:

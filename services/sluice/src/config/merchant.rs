@@ -160,8 +160,10 @@ mod tests {
     #[test]
     fn limits_are_the_merchants_own_or_everybodys() {
         let mut config = Config { rate_limit: 100, burst: 0, ..Config::default() };
-        let own = |rate_limit, burst, weight| MerchantConfig { rate_limit, burst, weight, ..MerchantConfig::new("m", "k") };
-        config.merchants = vec![own(None, None, 1), own(Some(0), None, 2), own(Some(7), Some(3), 1), own(None, Some(9), 1)];
+        let own =
+            |rate_limit, burst, weight| MerchantConfig { rate_limit, burst, weight, ..MerchantConfig::new("m", "k") };
+        config.merchants =
+            vec![own(None, None, 1), own(Some(0), None, 2), own(Some(7), Some(3), 1), own(None, Some(9), 1)];
         let limits = config.merchant_limits();
         let rate = |per_second, burst| Some(Rate { per_second, burst });
         assert_eq!(limits.iter().map(|l| l.rate).collect::<Vec<_>>(), [rate(100, 100), None, rate(7, 3), rate(100, 9)]);
