@@ -15,7 +15,7 @@ use sluice_carrier::{
 };
 use sluice_domain::Group;
 
-use crate::cluster::ClusterConfig;
+use crate::{cluster::ClusterConfig, tls::TlsConfig};
 
 mod merchant;
 
@@ -239,6 +239,8 @@ pub struct Config {
     /// Who takes parcels.
     #[serde(rename = "carrier")]
     pub carriers: Vec<CarrierConfig>,
+    /// The certificate of the HTTP API; in the clear if absent.
+    pub tls: Option<TlsConfig>,
     /// Where Kafka and ScyllaDB are; only workers of a cluster need it.
     pub cluster: Option<ClusterConfig>,
 }
@@ -265,6 +267,7 @@ impl Default for Config {
             rules: None,
             merchants: Vec::new(),
             carriers: Vec::new(),
+            tls: None,
             cluster: None,
         }
     }

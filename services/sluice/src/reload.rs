@@ -1,5 +1,5 @@
-//! What a running process takes over from its configuration when it gets SIGHUP: merchants' keys. A configuration that can't
-//! be used changes nothing and is logged; everything else in it takes a restart.
+//! What a running process takes over from its configuration when it gets SIGHUP: merchants' keys, and the
+//! certificate. A configuration that can't be used changes nothing and is logged; everything else in it takes a restart.
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
@@ -8,27 +8,42 @@ use sluice_domain::Merchants;
 use crate::{
     config::{Config, ConfigError},
     signals::Hangup,
+    tls::Tls,
 };
 
 /// What can be replaced while the process runs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Live {
     /// Who may post, and with which keys.
     pub merchants: Arc<Merchants>,
+    /// The certificate. Which files it is in takes a restart.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Live {
     /// Reads the configuration at `path` again at every signal, until the runtime ends.
     pub fn watch(self, mut hangup: Hangup, path: PathBuf) {
+        let live = Arc::new(self);
+        if let Some(tls) = &live.tls {
+            Arc::clone(tls).watch();
+        }
         tokio::spawn(async move {
             loop {
                 hangup.next().await;
-                match self.reload(&path) {
-                    Ok(()) => tracing::info!("merchants' keys were read again"),
-                    Err(error) => tracing::error!(%error, "nothing was read again: the configuration can't be used"),
-                }
+                let (live, path) = (Arc::clone(&live), path.clone());
+                drop(tokio::task::spawn_blocking(move || live.renew(&path)).await);
             }
         });
+    }
+
+    fn renew(&self, path: &Path) {
+        match self.reload(path) {
+            Ok(()) => tracing::info!("merchants' keys were read again"),
+            Err(error) => tracing::error!(%error, "no keys were read again: the configuration can't be used"),
+        }
+        if let Some(tls) = &self.tls {
+            tls.refresh();
+        }
     }
 
     /// Takes over what `path` says now; the variables that hold secrets are those the process was started with.
@@ -52,8 +67,9 @@ mod tests {
     fn keys_are_replaced_and_a_wrong_file_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sluice.toml");
-        let live = Live { merchants: Arc::new(Config::parse("x", EXAMPLE).unwrap().merchant_table().unwrap()) };
-        let mut reload = |text: &str| {
+        let live =
+            Live { merchants: Arc::new(Config::parse("x", EXAMPLE).unwrap().merchant_table().unwrap()), tls: None };
+        let reload = |text: &str| {
             std::fs::write(&path, text).unwrap();
             live.reload(&path).map_err(|error| error.to_string())
         };

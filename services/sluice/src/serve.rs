@@ -21,7 +21,7 @@ Examples:
 
 SIGTERM or SIGINT drains: no new orders (503 with Retry-After), what is in flight is finished up to drain_deadline_s, and
 a receipt goes to standard output. A second signal ends the process at once; nothing acknowledged is lost by that either.
-SIGHUP has merchants' keys read again.";
+SIGHUP has merchants' keys and the certificate read again.";
 
 /// Runs the pipeline: takes orders over HTTP, makes them durable, and brings them to their carriers.
 #[derive(Debug, Clone, Args)]
@@ -67,7 +67,7 @@ pub async fn command(args: ServeArgs, config: Config, warnings: Vec<String>) -> 
         pipeline.live().watch(hangup, path.clone());
     }
     if let Some(path) = &args.ready_file
-        && let Err(error) = std::fs::write(path, format!("http://{}\n", pipeline.address()))
+        && let Err(error) = std::fs::write(path, format!("{}\n", pipeline.url()))
     {
         output::fault(format_args!("--ready-file {}: {error}", path.display()));
         return exit::USAGE;
@@ -121,7 +121,7 @@ fn announce(pipeline: &Pipeline, folder: &str) {
         tracing::warn!(position, "an unfinished last write was cut off; nothing in it was acknowledged");
     }
     let rss_bytes = telemetry::resident_bytes().unwrap_or(0);
-    tracing::info!(url = format!("http://{}", pipeline.address()), rss_bytes, "listening");
+    tracing::info!(url = pipeline.url(), rss_bytes, "listening");
 }
 
 fn table(receipt: &DrainReceipt) -> String {

@@ -44,8 +44,9 @@ use crate::{
     exit,
     ops::{self, Ops, Watched},
     reload::Live,
-    server::Server,
+    server::{Patience, Server, Serving},
     telemetry,
+    tls::Tls,
 };
 
 /// How often gauges are published.
@@ -149,7 +150,7 @@ pub struct Pipeline {
     receipts: JoinHandle<()>,
     failed: watch::Receiver<Option<String>>,
     recovered: Recovered,
-    merchants: Arc<Merchants>,
+    live: Live,
     /// Counts when it was started.
     before: Counts,
     /// Held until everything else has let go of the data folder.
@@ -163,6 +164,7 @@ impl Pipeline {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let listen = |source| StartError::Listen { address: config.listen, source };
         let reserved = Server::reserve(config.listen).map_err(listen)?;
         let metrics = telemetry::install_metrics();
@@ -197,7 +199,7 @@ impl Pipeline {
 
         let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
         let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
-        let server = match Server::start(reserved, app, config.max_connections) {
+        let server = match Server::start(reserved, app, serving(&config, &tls)) {
             Ok(server) => server,
             Err(source) => {
                 drop(notifiers);
@@ -219,7 +221,7 @@ impl Pipeline {
             receipts,
             failed,
             recovered,
-            merchants,
+            live: Live { merchants, tls },
             before,
             _lock: lock,
         })
@@ -243,10 +245,16 @@ impl Pipeline {
         self.engine.counts()
     }
 
+    /// Where the API is reached.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
     /// What of it can be replaced while it runs.
     #[must_use]
     pub fn live(&self) -> Live {
-        Live { merchants: Arc::clone(&self.merchants) }
+        self.live.clone()
     }
 
     /// The engine, for whoever measures it.
@@ -441,6 +449,11 @@ pub(crate) fn carrier_events(
         slots: SlotCount::DEFAULT,
         room_kib: sluice_carrier::events::DEFAULT_ROOM_KIB,
     })
+}
+
+/// How connections are served.
+pub(crate) fn serving(config: &Config, tls: &Option<Arc<Tls>>) -> Serving {
+    Serving { connections: config.max_connections, tls: tls.clone(), patience: Patience::default() }
 }
 
 async fn publish(ops: Ops) {

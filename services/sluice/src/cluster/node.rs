@@ -47,6 +47,7 @@ use crate::{
     reload::Live,
     server::Server,
     telemetry,
+    tls::Tls,
     topology::{self, DrainReceipt, StartError},
 };
 
@@ -129,7 +130,7 @@ pub struct Node {
     background: Vec<JoinHandle<()>>,
     takes_orders: bool,
     deployment: Deployment,
-    merchants: Arc<Merchants>,
+    live: Live,
 }
 
 /// What is made before any role.
@@ -247,6 +248,7 @@ impl Node {
     /// [`StartError`]; nothing is left running then that would matter.
     pub async fn start(config: Config, roles: &[Role]) -> Result<Self, StartError> {
         config.check()?;
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let listen = |source| StartError::Listen { address: config.listen, source };
         let reserved = Server::reserve(config.listen).map_err(listen)?;
         let metrics = telemetry::install_metrics();
@@ -273,7 +275,7 @@ impl Node {
         let ops = Ops { engine: Arc::new(watched), metrics };
         let app = base.app(roles, writer.as_ref(), ops.clone())?;
         base.learn().await;
-        let server = Server::start(reserved, app, config.max_connections).map_err(listen)?;
+        let server = Server::start(reserved, app, topology::serving(&config, &tls)).map_err(listen)?;
         let mut background = vec![tokio::spawn(publish(ops))];
         if let Some(writer) = &writer {
             let (presence, progress) = (Arc::clone(&presence), Arc::clone(&base.progress));
@@ -293,7 +295,7 @@ impl Node {
             background,
             takes_orders: has(Role::Checkout),
             deployment: base.deployment,
-            merchants: base.merchants,
+            live: Live { merchants: base.merchants, tls },
         })
     }
 
@@ -309,10 +311,16 @@ impl Node {
         self.deployment
     }
 
+    /// Where the API is reached.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
     /// What of it can be replaced while it runs.
     #[must_use]
     pub fn live(&self) -> Live {
-        Live { merchants: Arc::clone(&self.merchants) }
+        self.live.clone()
     }
 
     /// Returns once the slots were dealt out anew: this node goes by an old map, and must be started again.

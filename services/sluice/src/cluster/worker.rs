@@ -21,7 +21,7 @@ Examples:
 
 SIGTERM or SIGINT drains: no new orders (503 with Retry-After); what this node was at is finished or left to others, and
 a receipt goes to standard output. A second signal ends the process at once; nothing acknowledged is lost by that either.
-SIGHUP has merchants' keys read again.
+SIGHUP has merchants' keys and the certificate read again.
 A node that finds the partition count changed ends by itself with exit code 76, to be started again.";
 
 /// Runs one node of a cluster over Kafka and ScyllaDB.
@@ -84,9 +84,9 @@ pub async fn command(args: WorkerArgs, config: Config, mut warnings: Vec<String>
     let (rss_bytes, deployment) = (telemetry::resident_bytes().unwrap_or(0), node.deployment());
     let roles: Vec<_> = roles.into_iter().map(Role::name).collect();
     let (epoch, partitions) = (deployment.epoch, deployment.partitions);
-    tracing::info!(url = format!("http://{}", node.address()), ?roles, epoch, partitions, rss_bytes, "at work");
+    tracing::info!(url = node.url(), ?roles, epoch, partitions, rss_bytes, "at work");
     if let Some(path) = &args.ready_file
-        && let Err(error) = std::fs::write(path, format!("http://{}\n", node.address()))
+        && let Err(error) = std::fs::write(path, format!("{}\n", node.url()))
     {
         output::fault(format_args!("--ready-file {}: {error}", path.display()));
         return exit::USAGE;
