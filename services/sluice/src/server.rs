@@ -207,6 +207,8 @@ impl Host {
             .timer(TokioTimer::new())
             .header_read_timeout(self.patience.head)
             .max_buf_size(HEAD_BYTES)
+            // The buffer may grow beyond its size a little.
+            .max_header_size(HEAD_BYTES)
             .half_close(false)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.app));
         let mut connection = std::pin::pin!(connection);
