@@ -1,6 +1,7 @@
 //! The real program over real sockets, with simulated carriers in a process of their own.
 
 mod batches;
+mod fairness;
 mod idempotency;
 mod isolation;
 mod life;
@@ -9,4 +10,5 @@ mod metrics;
 pub mod operation;
 mod parcels;
 mod statuses;
+mod tls;
 mod tracking;
