@@ -85,7 +85,10 @@ impl Scene {
         let single = owner.insist(|owner| owner.order(SINGLE, &order)).id();
         let result = owner.batch(line(BATCH, order.clone()).to_string()).lines().remove(0);
         let scene = Self { order, single, batch: result["id"].as_str().unwrap().to_owned() };
-        drop((owner.view(&scene.single), owner.view(&scene.batch)));
+        for id in [&scene.single, &scene.batch] {
+            let readable = || owner.get(&format!("/v1/orders/{id}")).status == 200;
+            wait_for("the owner's order is readable", || readable().then_some(()));
+        }
         scene
     }
 

@@ -9,6 +9,7 @@ use sluice::{
 use sluice_brokers::Authority;
 
 use crate::support::{
+    block_on,
     engine::{Engine, on_both_engines},
     orders::order,
     process::{Process, program},
@@ -33,8 +34,7 @@ fn readiness(world: &World, name: &str) -> Result<u16, String> {
     let url = format!("https://{}", world.address());
     let trust = connector("--ca", &world.folder().join(name)).map_err(|error| error.to_string())?;
     let target = url.parse::<Target>()?.trusting(trust)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    block_on(async {
         let mut link = Link::to(world.address(), &target);
         let request = b"GET /readyz HTTP/1.1\r\nhost: sluice\r\n\r\n";
         let reply = link.exchange(request, Duration::from_secs(10)).await;

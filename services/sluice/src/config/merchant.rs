@@ -189,6 +189,15 @@ mod tests {
         assert_eq!(error, "merchant \"m-1\": api_key_hashes: expected the BLAKE3 hash of a key: 64 hexadecimal digits");
     }
 
+    #[test]
+    fn the_hash_in_the_example_is_that_of_the_key_beside_it() {
+        let value = |key: &str| {
+            let line = crate::config::EXAMPLE.lines().find_map(|line| line.strip_prefix(&format!("# {key} = [\"")));
+            line.and_then(|rest| rest.strip_suffix("\"]")).unwrap()
+        };
+        assert_eq!(value("api_key_hashes"), blake3_of(value("api_keys")));
+    }
+
     fn blake3_of(key: &str) -> String {
         blake3::hash(key.as_bytes()).to_hex().to_string()
     }
