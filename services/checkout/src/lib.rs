@@ -37,7 +37,7 @@ pub const DEFAULT_MAX_INFLIGHT_BYTES: usize = 256 << 20;
 /// Time a body may take to arrive, unless configured otherwise.
 pub const DEFAULT_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time the log may take to acknowledge before it counts as slow, unless configured otherwise.
-pub const DEFAULT_SLOW_ACK: Duration = Duration::from_millis(50);
+pub const DEFAULT_SLOW_ACK: Duration = Duration::from_millis(20);
 
 /// What checkout needs from the world.
 #[derive(Clone)]

@@ -257,7 +257,7 @@ impl Default for Config {
             hot_mb: 192,
             queue_mb: 32,
             max_inflight_mb: 256,
-            slow_ack_ms: 50,
+            slow_ack_ms: 20,
             max_connections: 10_000,
             rate_limit: 0,
             burst: 0,

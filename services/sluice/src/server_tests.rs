@@ -126,6 +126,16 @@ async fn who_does_not_take_the_answer_loses_its_place() {
     assert!(bytes.len() < LARGE, "it was cut off");
 }
 
+#[tokio::test]
+async fn a_body_that_nobody_reads_holds_no_place() {
+    let server = start(1, Patience::default(), None);
+    let mut slow = connect(&server).await;
+    let head = "POST /quick HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
+    assert_eq!(ask(&mut slow, head).await, 405);
+    assert_eq!(ask(&mut connect(&server).await, QUICK).await, 200, "its place is free again");
+    closed(&mut slow).await;
+}
+
 /// A server's certificate, and a connector that trusts it.
 fn certified() -> (Arc<Tls>, tokio_rustls::TlsConnector) {
     let folder = tempfile::tempdir().unwrap();
