@@ -1,7 +1,12 @@
 //! Who may post orders: API keys and the merchants they belong to. Keys are kept only as BLAKE3 hashes, so a core dump or
 //! a log line can't give one away.
 
-use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 
@@ -73,6 +78,9 @@ pub enum MerchantsError {
     /// The key is empty, too long, or holds something else than visible ASCII.
     #[error("an API key of merchant {0} is not 1 to {MAX_API_KEY} visible ASCII characters")]
     Key(String),
+    /// The same id twice: requests would be counted for one of the two.
+    #[error("merchant {0} is given twice")]
+    Twice(String),
     /// It has more keys than may be valid at once.
     #[error("merchant {0} has more than {MAX_KEYS} API keys")]
     Keys(String),
@@ -115,7 +123,7 @@ impl Merchants {
         merchants: impl IntoIterator<Item = (I, Vec<KeyHash>)>,
     ) -> Result<Self, MerchantsError> {
         let mut table = Self::default();
-        let mut keys = Keys::new();
+        let (mut keys, mut seen) = (Keys::new(), HashSet::new());
         for (id, hashes) in merchants {
             let id = id.as_ref();
             if !is_visible(id, MAX_PARTY_ID) {
@@ -126,6 +134,9 @@ impl Merchants {
             }
             let number = table.ids.len();
             table.ids.push(id.into());
+            if !seen.insert(Arc::clone(&table.ids[number])) {
+                return Err(MerchantsError::Twice(id.to_owned()));
+            }
             for hash in hashes {
                 if let Some(other) = keys.insert(hash, number)
                     && other != number
@@ -138,18 +149,21 @@ impl Merchants {
         Ok(table)
     }
 
-    /// Takes the keys of `other`, which must be of the same merchants in the same order. What was a key before and isn't
-    /// one there is nobody's from now on; requests that were let in before go on.
+    /// Takes the keys of `other`, which must have the same merchants in whatever order. What was a key before and isn't one
+    /// there is nobody's from now on; requests that were let in before go on.
     ///
     /// # Errors
     /// [`MerchantsError::Others`]; then nothing has changed.
     pub fn take_keys(&self, other: &Self) -> Result<(), MerchantsError> {
-        let longest = self.ids.len().max(other.ids.len());
-        if let Some(at) = (0..longest).find(|&at| self.ids.get(at) != other.ids.get(at)) {
-            let id = other.ids.get(at).or(self.ids.get(at)).map(ToString::to_string);
-            return Err(MerchantsError::Others(id.unwrap_or_default()));
+        let number_of: HashMap<&str, usize> = self.ids().zip(0..).collect();
+        let numbers = other.ids().map(|id| number_of.get(id).copied().ok_or_else(|| MerchantsError::Others(id.into())));
+        let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+        let there: HashSet<usize> = numbers.iter().copied().collect();
+        if let Some(gone) = (0..self.len()).find(|number| !there.contains(number)) {
+            return Err(MerchantsError::Others(self.ids[gone].to_string()));
         }
-        self.keys.store(other.keys.load_full());
+        let keys: Keys = other.keys.load().iter().map(|(hash, number)| (*hash, numbers[*number])).collect();
+        self.keys.store(Arc::new(keys));
         Ok(())
     }
 
@@ -234,10 +248,14 @@ mod tests {
         table.take_keys(&Merchants::hashed([of(&["new"], "m-1"), of(&["two"], "m-2")]).unwrap()).unwrap();
         assert_eq!((table.by_key("old"), table.by_key("new").map(|m| m.number)), (None, Some(0)));
         assert_eq!(table.by_key("two").map(|m| m.number), Some(1));
+        table.take_keys(&Merchants::hashed([of(&["two"], "m-2"), of(&["new"], "m-1")]).unwrap()).unwrap();
+        assert_eq!(table.by_key("two").map(|m| (m.number, m.id)), Some((1, "m-2".into())), "in another order");
         for others in [vec![of(&["x"], "m-1")], vec![of(&["x"], "m-1"), of(&[], "m-3")], vec![]] {
             assert!(matches!(table.take_keys(&Merchants::hashed(others).unwrap()), Err(MerchantsError::Others(_))));
         }
         assert!(table.by_key("x").is_none() && table.by_key("new").is_some());
+        let twice = Merchants::hashed([of(&["a"], "m-1"), of(&["b"], "m-1")]);
+        assert_eq!(twice.err(), Some(MerchantsError::Twice("m-1".into())));
         for bad in ["", "abc", &"g".repeat(64), &"0".repeat(63)] {
             assert_eq!(bad.parse::<KeyHash>(), Err(KeyHashError), "{bad}");
         }
