@@ -2,11 +2,14 @@
 
 mod batches;
 mod commands;
+mod fairness;
 mod idempotency;
+mod isolation;
 mod life;
 mod limits;
 mod metrics;
 pub mod operation;
 mod parcels;
 mod statuses;
+mod tls;
 mod tracking;

@@ -29,6 +29,14 @@ pub struct Pattern {
 /// A child that doesn't outlive this process's interest in it.
 struct Guard(Child);
 
+/// A server with its carriers, until it is dropped.
+pub struct Town {
+    _sim: Guard,
+    serve: Guard,
+    /// Where the API is.
+    pub url: String,
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -72,41 +80,66 @@ pub fn run(binary: &Path, folder: &Path, pattern: &Pattern) -> Result<Vec<HttpSt
     Ok(steps)
 }
 
+impl Town {
+    /// Starts `sluice carrier-sim` and `sluice serve` with their files in `folder`; `more` is added to the configuration.
+    ///
+    /// # Errors
+    /// Whatever keeps them from being ready.
+    pub fn start(binary: &Path, folder: &Path, more: &str) -> Result<Self, Box<dyn Error>> {
+        let mut sim = Command::new(binary);
+        sim.args(["carrier-sim", "--secret", SECRET, "--ledger"]).arg(folder.join("ledger.tsv"));
+        for carrier in CARRIERS {
+            sim.args(["--carrier", &format!("{carrier}:latency_ms=2")]);
+        }
+        let mut sim = Guard(sim.stdout(Stdio::piped()).spawn()?);
+        let address = first_line(&mut sim.0)?;
+        fs::write(folder.join("sluice.toml"), config(folder, address.trim(), more))?;
+        let ready = folder.join("ready");
+        let mut serve = Command::new(binary);
+        serve.args(["serve", "--config"]).arg(folder.join("sluice.toml")).arg("--ready-file").arg(&ready);
+        let serve = Guard(serve.env("SLUICE_LOG", "error").stdout(Stdio::null()).spawn()?);
+        let url = wait_for(&ready)?.trim().to_owned();
+        Ok(Self { _sim: sim, serve, url })
+    }
+
+    /// Runs `sluice load` with these arguments besides the address, and gives its report.
+    ///
+    /// # Errors
+    /// If it gives none.
+    pub fn load(&self, binary: &Path, arguments: &[String]) -> Result<Value, Box<dyn Error>> {
+        let mut load = Command::new(binary);
+        load.args(["load", "--json", "--two-line", "--url", &self.url]).args(arguments);
+        let out = load.stderr(Stdio::inherit()).output()?;
+        let none = |e| format!("sluice load gave no JSON ({e}): {}", String::from_utf8_lossy(&out.stdout));
+        Ok(serde_json::from_slice(&out.stdout).map_err(none)?)
+    }
+}
+
 fn one(binary: &Path, folder: &Path, pattern: &Pattern, rate: u32) -> Result<HttpStep, Box<dyn Error>> {
-    let mut sim = Command::new(binary);
-    sim.args(["carrier-sim", "--secret", SECRET, "--ledger"]).arg(folder.join("ledger.tsv"));
-    for carrier in CARRIERS {
-        sim.args(["--carrier", &format!("{carrier}:latency_ms=2")]);
+    use std::fmt::Write;
+    let (mut merchants, mut keys) = (String::new(), Vec::new());
+    for n in 1..=4 {
+        let _ = write!(merchants, "[[merchant]]\nid = \"m-{n}\"\napi_key = \"bench-key-{n}\"\n");
+        keys.push(format!("m-{n}:bench-key-{n}"));
     }
-    let mut sim = Guard(sim.stdout(Stdio::piped()).spawn()?);
-    let address = first_line(&mut sim.0)?;
-    fs::write(folder.join("sluice.toml"), config(folder, address.trim()))?;
-    let ready = folder.join("ready");
-    let mut serve = Command::new(binary);
-    serve.args(["serve", "--config"]).arg(folder.join("sluice.toml")).arg("--ready-file").arg(&ready);
-    let serve = Guard(serve.env("SLUICE_LOG", "error").stdout(Stdio::null()).spawn()?);
-    let url = wait_for(&ready)?;
-    let mut load = Command::new(binary);
-    load.args(["load", "--json", "--two-line", "--verify", "50000", "--url", url.trim()]);
-    load.args(["--rate", &rate.to_string(), "--duration", &format!("{}s", pattern.seconds)]);
-    load.args(["--merchant", "m-1:bench-key-1", "m-2:bench-key-2", "m-3:bench-key-3", "m-4:bench-key-4"]);
-    load.arg("--ledger").arg(folder.join("ledger.tsv"));
+    let town = Town::start(binary, folder, &merchants)?;
+    let (rate_text, duration) = (rate.to_string(), format!("{}s", pattern.seconds));
+    let ledger = folder.join("ledger.tsv").display().to_string();
+    let given = ["--verify", "50000", "--rate", &rate_text, "--duration", &duration, "--ledger", &ledger];
+    let mut arguments: Vec<String> = given.map(str::to_owned).into();
     if let Some(batch) = pattern.batch {
-        load.args(["--batch", &batch.to_string()]);
+        arguments.extend(["--batch".to_owned(), batch.to_string()]);
     }
-    let out = load.stderr(Stdio::inherit()).output()?;
-    let report: Value = serde_json::from_slice(&out.stdout)
-        .map_err(|e| format!("sluice load gave no JSON ({e}): {}", String::from_utf8_lossy(&out.stdout)))?;
-    let rss = crate::measure::rss_of(serve.0.id());
+    arguments.push("--merchant".to_owned());
+    arguments.extend(keys);
+    let report = town.load(binary, &arguments)?;
+    let rss = crate::measure::rss_of(town.serve.0.id());
     Ok(HttpStep::new(rate, &report, rss))
 }
 
-fn config(folder: &Path, carriers_at: &str) -> String {
+fn config(folder: &Path, carriers_at: &str, more: &str) -> String {
     use std::fmt::Write;
-    let mut text = format!("listen = \"127.0.0.1:0\"\ndata_dir = {:?}\n", folder.join("data"));
-    for n in 1..=4 {
-        let _ = write!(text, "[[merchant]]\nid = \"m-{n}\"\napi_key = \"bench-key-{n}\"\n");
-    }
+    let mut text = format!("listen = \"127.0.0.1:0\"\ndata_dir = {:?}\n{more}", folder.join("data"));
     for carrier in CARRIERS {
         let _ = write!(
             text,

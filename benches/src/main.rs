@@ -3,6 +3,7 @@
 
 mod cluster;
 mod engine;
+mod fairness;
 mod http;
 mod measure;
 mod orders;
@@ -58,13 +59,15 @@ struct Args {
     dry: bool,
 }
 
-/// The cluster: comparisons, and the part of them that is a process of its own.
+/// What has arguments of its own: comparisons, and the part of them that is a process of its own.
 #[derive(Debug, clap::Subcommand)]
 enum App {
     /// The scale-out engine over running brokers; prints one JSON object
     Cluster(cluster::AppArgs),
     /// Sluice beside Kafka Streams on the same broker, in alternating rounds
     KafkaStreams(peer::PeerArgs),
+    /// What the others notice of a merchant who posts ten times its share
+    Fairness(fairness::FairnessArgs),
     /// The settings of the scale-out engine, each beside its neighbours
     Settings(settings::SettingsArgs),
 }
@@ -93,6 +96,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 runs.save(&format!("peer_kafka_streams_{}.json", report.work()), &report)?;
             }
             return Ok(());
+        }
+        Some(App::Fairness(fairness)) => {
+            let report = fairness::run(fairness)?;
+            return Ok(Runs::new(args.dry || fairness.dry)?.save("fairness.json", &report)?);
         }
         Some(App::Settings(settings)) => {
             let report = settings::run(settings)?;

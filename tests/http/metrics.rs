@@ -37,6 +37,7 @@ const PROMISED: Kinds = &[
     ("sluice_http_request_duration_seconds", "histogram"),
     ("sluice_checkout_orders_total", "counter"),
     ("sluice_checkout_inflight_bytes", "gauge"),
+    ("sluice_checkout_refused_total", "counter"),
     ("sluice_ready", "gauge"),
     ("process_resident_memory_bytes", "gauge"),
     ("sluice_build_info", "gauge"),
@@ -83,11 +84,12 @@ const RARE: Kinds = &[
 ];
 
 /// Every label, and what it may say: whatever the traffic, there are never more time series than these.
-const LABELS: [(&str, &[&str]); 12] = [
+const LABELS: [(&str, &[&str]); 13] = [
     ("carrier", &["good", "light"]),
     ("class", &["in_flight", "finished", "dead_lettered"]),
     ("outcome", &["accepted", "rejected", "unknown", "given_up", "replayed", "invalid", "refused", "taken"]),
     ("partition", &["0", "1"]),
+    ("reason", &["rate", "share", "queue", "node"]),
     ("result", &["answered", "refused", "not_sent", "ambiguous"]),
     (
         "route",

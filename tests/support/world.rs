@@ -238,6 +238,11 @@ impl Server {
         self.process.kill()
     }
 
+    /// Asks it to read again what can change while it runs.
+    pub fn hang_up(&self) {
+        self.process.signal("HUP");
+    }
+
     /// Asks it to drain, and doesn't wait.
     pub fn start_drain(&self) {
         self.process.terminate();

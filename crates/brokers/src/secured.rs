@@ -51,10 +51,16 @@ impl Authority {
     }
 
     /// Certificate and key of somebody at 127.0.0.1, PEM.
-    fn issue(&self, name: &str) -> Result<(String, String), ErrorStack> {
-        let key = key()?;
-        let certificate = certificate(name, &key, Some(self))?;
-        Ok((text(certificate.to_pem()?), text(key.private_key_to_pem_pkcs8()?)))
+    ///
+    /// # Errors
+    /// [`Missing::Io`] if OpenSSL can't make them.
+    pub fn issue(&self, name: &str) -> Result<(String, String), Missing> {
+        let make = || {
+            let key = key()?;
+            let certificate = certificate(name, &key, Some(self))?;
+            Ok((text(certificate.to_pem()?), text(key.private_key_to_pem_pkcs8()?)))
+        };
+        make().map_err(made_by("a certificate"))
     }
 }
 
@@ -137,8 +143,7 @@ impl Secured {
             Ok::<_, Missing>(path)
         };
         let authority = Authority::new("sluice-test-authority")?;
-        let issue = |name| authority.issue(name).map_err(made_by("a certificate"));
-        let ((server, server_key), (client, client_key)) = (issue("server")?, issue("client")?);
+        let ((server, server_key), (client, client_key)) = (authority.issue("server")?, authority.issue("client")?);
         let password = || {
             let mut bytes = [0; 16];
             openssl::rand::rand_bytes(&mut bytes).map_err(made_by("a password"))?;

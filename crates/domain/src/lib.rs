@@ -15,5 +15,5 @@ mod order_state_tests;
 
 pub use goods::{Group, Handling};
 pub use identity::{Fingerprint, OrderId, ShipmentId, SlotCount};
-pub use merchants::{Merchant, Merchants, MerchantsError};
+pub use merchants::{KeyHash, Merchant, Merchants, MerchantsError};
 pub use order_state::{Class, OrderState};

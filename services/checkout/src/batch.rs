@@ -35,6 +35,8 @@ use crate::{
 
 /// Lines decoded before others on the same thread get their turn: about 50 µs.
 const TURN: usize = 64;
+/// Bytes of a line, as a guess.
+const USUAL_BYTES: usize = 512;
 /// Orders placed before the window that are looked up at the same time.
 const LOOK_UPS: usize = 16;
 /// Bytes of problems in one answer before they leave out the fields at fault: a batch of nothing but errors must not
@@ -107,11 +109,14 @@ async fn place(app: &App, request: Request) -> Result<Bytes, Problem> {
     require_type(&parts.headers, "application/x-ndjson")?;
     app.checkout.intake.ready().map_err(|reason| Problem::unavailable(reason, 1))?;
     let length = body.size_hint().lower().min(MAX_BATCH_BYTES as u64) as usize;
-    let mut hold = app.budget.hold(merchant.number, length)?;
+    // How many lines there are is known when all are read; until then their usual length says.
+    let guess = (length / USUAL_BYTES).max(1) as u64;
+    let mut hold = app.admission.enter(&merchant, guess, length)?;
     let mut decoding = Decoding::new(app.context(&merchant.id), length);
     let incoming = Incoming::new(body, &parts.headers, MAX_BATCH_BYTES, &mut hold);
     let read = Box::pin(decoding.read(app, incoming));
     tokio::time::timeout(app.checkout.body_timeout, read).await.map_err(|_| too_slow())??;
+    app.admission.recount(&merchant, guess, decoding.outcomes.len() as u64);
     if decoding.outcomes.is_empty() {
         return Err(malformed("The body has no lines; one order a line is expected."));
     }
@@ -139,10 +144,13 @@ impl<'a> Decoding<'a> {
             context,
             scratch: Scratch::default(),
             // A record takes about half of its JSON.
-            submission: Submission { bytes: Vec::with_capacity(length / 2), orders: Vec::with_capacity(length / 512) },
+            submission: Submission {
+                bytes: Vec::with_capacity(length / 2),
+                orders: Vec::with_capacity(length / USUAL_BYTES),
+            },
             late: Vec::new(),
             problems: Vec::new(),
-            outcomes: Vec::with_capacity(length / 512),
+            outcomes: Vec::with_capacity(length / USUAL_BYTES),
         }
     }
 
@@ -203,7 +211,15 @@ impl<'a> Decoding<'a> {
     async fn settle(self, app: &App) -> Result<Vec<u8>, Problem> {
         let Self { context, submission, late, problems, outcomes, .. } = self;
         let submitted = submission.orders.len();
-        let receipts = async { if submitted == 0 { Vec::new() } else { app.checkout.intake.submit(submission).await } };
+        let receipts = async {
+            if submitted == 0 {
+                return Vec::new();
+            }
+            let since_us = app.checkout.clock.monotonic_us();
+            let receipts = app.checkout.intake.submit(submission).await;
+            app.admission.acknowledged(since_us);
+            receipts
+        };
         let orders = &*app.checkout.orders;
         let look_ups = late
             .into_iter()

@@ -12,6 +12,7 @@ use sluice_http::Problem;
 use sluice_pipeline::{Clock, Intake, Orders};
 use utoipa::OpenApi;
 
+mod admission;
 mod answer;
 mod batch;
 mod body;
@@ -21,15 +22,21 @@ pub mod diagnose;
 mod meters;
 mod ndjson;
 mod openapi;
+mod rate;
 mod replay;
 mod results;
 pub mod rules;
 mod single;
 
+pub use admission::MerchantLimit;
+pub use rate::Rate;
+
 /// Bytes of requests in memory at once, unless configured otherwise.
 pub const DEFAULT_MAX_INFLIGHT_BYTES: usize = 256 << 20;
 /// Time a body may take to arrive, unless configured otherwise.
 pub const DEFAULT_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time the log may take to acknowledge before it counts as slow, unless configured otherwise.
+pub const DEFAULT_SLOW_ACK: Duration = Duration::from_millis(20);
 
 /// What checkout needs from the world.
 #[derive(Clone)]
@@ -46,9 +53,12 @@ pub struct Checkout {
     pub slots: SlotCount,
     /// How far `placed_at` may lie from now, ms; both ends belong to the window.
     pub window_ms: u64,
-    /// Bytes of requests and answers in memory at once; less than one full batch (16 MiB) counts as that. One merchant
-    /// gets at most half of it, unless there is only one.
+    /// Bytes of requests and answers in memory at once; less than one full batch (16 MiB) counts as that.
     pub max_inflight_bytes: usize,
+    /// How long the log may take to acknowledge before the loudest merchants are held at what the others do.
+    pub slow_ack: Duration,
+    /// Limits and weights by merchant number; who is beyond its end has the default.
+    pub limits: Arc<[MerchantLimit]>,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
 }
@@ -69,6 +79,8 @@ impl Checkout {
             slots: SlotCount::DEFAULT,
             window_ms: DEFAULT_WINDOW_MS,
             max_inflight_bytes: DEFAULT_MAX_INFLIGHT_BYTES,
+            slow_ack: DEFAULT_SLOW_ACK,
+            limits: Arc::new([]),
             body_timeout: DEFAULT_BODY_TIMEOUT,
         }
     }
@@ -77,7 +89,7 @@ impl Checkout {
 /// Checkout at work.
 struct App {
     checkout: Checkout,
-    budget: Arc<budget::Budget>,
+    admission: admission::Admission,
     meters: meters::Meters,
 }
 
@@ -94,8 +106,7 @@ impl App {
 
 /// The routes of checkout. Called after the metrics recorder is installed, or nothing is counted.
 pub fn router(state: Checkout) -> Router {
-    let budget = Arc::new(budget::Budget::new(state.max_inflight_bytes, state.merchants.len()));
-    let app = App { checkout: state, budget, meters: meters::Meters::new() };
+    let app = App { admission: admission::Admission::new(&state), meters: meters::Meters::new(), checkout: state };
     Router::new()
         .route("/v1/orders", post(single::place_order))
         .route("/v1/orders:batch", post(batch::place_orders))

@@ -229,7 +229,7 @@ pub enum OrderProblems {
     /// order.
     #[response(status = 422, content_type = "application/problem+json")]
     Invalid(ProblemBody<'static>),
-    /// This merchant has too much in flight.
+    /// This merchant is beyond its rate limit, or has more in flight than its share.
     #[response(status = 429, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]
     Share(ProblemBody<'static>),
@@ -263,7 +263,7 @@ pub enum BatchProblems {
     /// Not `application/x-ndjson`, or compressed.
     #[response(status = 415, content_type = "application/problem+json")]
     Type(ProblemBody<'static>),
-    /// This merchant has too much in flight.
+    /// This merchant is beyond its rate limit, or has more in flight than its share.
     #[response(status = 429, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]
     Share(ProblemBody<'static>),

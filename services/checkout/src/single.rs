@@ -74,7 +74,7 @@ async fn place(app: &App, request: Request) -> Result<Taken, Problem> {
     let key = idempotency_key(&parts.headers).map_err(bad_header)?;
     app.checkout.intake.ready().map_err(|reason| Problem::unavailable(reason, 1))?;
     let length = body.size_hint().lower().min(MAX_ORDER_BYTES as u64) as usize;
-    let mut hold = app.budget.hold(merchant.number, length)?;
+    let mut hold = app.admission.enter(&merchant, 1, length)?;
     let mut incoming = Incoming::new(body, &parts.headers, MAX_ORDER_BYTES, &mut hold);
     let body = tokio::time::timeout(app.checkout.body_timeout, incoming.whole()).await.map_err(|_| too_slow())??;
     take(app, &merchant, Key::Given(&key), &body).await
@@ -92,7 +92,9 @@ async fn take(app: &App, merchant: &Merchant, key: Key<'_>, body: &[u8]) -> Resu
         return late(app, &decoded, key, &context, &submission.bytes).await;
     }
     submission.orders.push(Submitted { id, fingerprint: decoded.fingerprint, record: decoded.record });
+    let since_us = app.checkout.clock.monotonic_us();
     let receipt = app.checkout.intake.submit(submission).await.first().copied();
+    app.admission.acknowledged(since_us);
     tracing::debug!(order_id = %id, merchant = context.merchant, ?receipt, "order");
     match receipt {
         Some(Receipt::Accepted) => Ok(Taken { id, replayed: false }),

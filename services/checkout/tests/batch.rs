@@ -143,7 +143,7 @@ async fn memory_is_bounded_before_it_is_used() {
     let server = Server::with(|c| c.max_inflight_bytes = 2 * MAX_BATCH_BYTES).await;
     let first = stall(&server, "key-1", MAX_BATCH_BYTES - 1_000).await;
     assert_eq!(server.order("k-1", &order()).await.status, 201);
-    let refused = Answer::read(&mut stall(&server, "key-1", 1_001).await).await;
+    let refused = Answer::read(&mut stall(&server, "key-1", 2_001).await).await;
     refused.problem(429);
     assert_eq!(refused.header("retry-after"), Some("1"));
     let second = stall(&server, "key-2", MAX_BATCH_BYTES).await;

@@ -161,3 +161,27 @@ async fn a_batch_has_its_bytes() {
     server.batch(vec![b'\n'; 2 * MAX_BATCH_BYTES]).await.problem(413);
     assert_eq!(server.engine.len(), before, "nothing is taken");
 }
+
+#[tokio::test]
+async fn json_has_its_depth() {
+    let server = Server::start().await;
+    // A level more than the reader follows is refused as that; up to there, as a field that nobody asked for.
+    for (depth, status) in [(126, 422), (127, 400), (20_000, 400)] {
+        let nested = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let good = order().to_string();
+        let text = format!("{},\"nested\":{nested}}}", good.strip_suffix('}').unwrap());
+        let alone = server.order_text("k-deep", &text).await;
+        let mut in_batch = line("k-deep-b");
+        in_batch["nested"] = "?".into();
+        let in_batch = server.batch(in_batch.to_string().replace("\"?\"", &nested)).await.lines().remove(0);
+        for problem in [alone.json(), in_batch["problem"].clone()] {
+            assert_eq!(problem["status"], status, "{depth}: {problem}");
+            if status == 422 {
+                assert_eq!(fields_of(&problem), ["/nested"], "{depth}");
+            } else {
+                assert!(problem["detail"].as_str().unwrap().contains("recursion limit exceeded"), "{problem}");
+            }
+        }
+    }
+    assert_eq!(server.engine.len(), 0);
+}

@@ -199,3 +199,24 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     stream.write_all(head.as_bytes()).await.unwrap();
     Answer::read(&mut stream).await.problem(408);
 }
+
+#[tokio::test]
+async fn a_body_that_comes_byte_by_byte_is_cut_off() {
+    use tokio::io::AsyncWriteExt;
+    let server = Server::with(|checkout| checkout.body_timeout = std::time::Duration::from_millis(300)).await;
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /v1/orders HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key-1\r\nContent-Type: application/json\r\n\
+                Idempotency-Key: k\r\nContent-Length: 60000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let drip = tokio::spawn(async move {
+        while write.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    let mut answer = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut read, &mut answer).await.unwrap();
+    assert_eq!(&answer[9..], b"408");
+    drop(read);
+    drip.await.unwrap();
+}

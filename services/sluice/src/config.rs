@@ -13,9 +13,13 @@ use sluice_carrier::{
     routing::{CarrierRule, GroupSet, Table},
     webhook::Secret,
 };
-use sluice_domain::{Group, Merchants};
+use sluice_domain::Group;
 
-use crate::cluster::ClusterConfig;
+use crate::{cluster::ClusterConfig, tls::TlsConfig};
+
+mod merchant;
+
+pub use merchant::MerchantConfig;
 
 /// The example, with every key and its default.
 pub const EXAMPLE: &str = include_str!("../sluice.example.toml");
@@ -61,25 +65,6 @@ impl<'de> Deserialize<'de> for Hidden {
             toml::Value::String(text) => Ok(Self(text)),
             _ => Err(D::Error::custom("expected a text in quotes")),
         }
-    }
-}
-
-/// A `[[merchant]]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MerchantConfig {
-    /// Its id.
-    pub id: String,
-    /// Its API key.
-    pub api_key: Option<Hidden>,
-    /// … or the environment variable that holds it.
-    pub api_key_env: Option<String>,
-}
-
-impl MerchantConfig {
-    /// A merchant with its key.
-    pub fn new(id: impl Into<String>, api_key: impl Into<String>) -> Self {
-        Self { id: id.into(), api_key: Some(Hidden::new(api_key)), api_key_env: None }
     }
 }
 
@@ -232,8 +217,14 @@ pub struct Config {
     pub queue_mb: u32,
     /// MiB of requests and answers in memory at once.
     pub max_inflight_mb: u32,
+    /// Milliseconds that the log may take to acknowledge before the loudest merchants are held at what the others do.
+    pub slow_ack_ms: u32,
     /// Connections served at once; more wait.
     pub max_connections: u32,
+    /// Orders a second that a merchant may post, unless it has a limit of its own; 0: as many as it likes.
+    pub rate_limit: u32,
+    /// Orders that a merchant may post at once before that counts; 0: one second's.
+    pub burst: u32,
     /// Seconds that a drain waits for what is in flight.
     pub drain_deadline_s: u32,
     /// How log lines look.
@@ -248,6 +239,8 @@ pub struct Config {
     /// Who takes parcels.
     #[serde(rename = "carrier")]
     pub carriers: Vec<CarrierConfig>,
+    /// The certificate of the HTTP API; in the clear if absent.
+    pub tls: Option<TlsConfig>,
     /// Where Kafka and ScyllaDB are; only workers of a cluster need it.
     pub cluster: Option<ClusterConfig>,
 }
@@ -264,13 +257,17 @@ impl Default for Config {
             hot_mb: 192,
             queue_mb: 32,
             max_inflight_mb: 256,
+            slow_ack_ms: 20,
             max_connections: 10_000,
+            rate_limit: 0,
+            burst: 0,
             drain_deadline_s: 30,
             log_format: LogFormat::Pretty,
             log_level: "info".to_owned(),
             rules: None,
             merchants: Vec::new(),
             carriers: Vec::new(),
+            tls: None,
             cluster: None,
         }
     }
@@ -299,7 +296,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 type Setter = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every key that an environment variable overrides: `SLUICE_` and the key in upper case.
-const OVERRIDES: [(&str, Setter); 14] = [
+const OVERRIDES: [(&str, Setter); 17] = [
     ("SLUICE_LISTEN", |c, v| set(&mut c.listen, v, "an address and port such as 127.0.0.1:8080")),
     ("SLUICE_DATA_DIR", |c, v| set(&mut c.data_dir, v, "a folder")),
     ("SLUICE_PLACED_AT_WINDOW_S", |c, v| set(&mut c.placed_at_window_s, v, "a number of seconds")),
@@ -309,7 +306,10 @@ const OVERRIDES: [(&str, Setter); 14] = [
     ("SLUICE_HOT_MB", |c, v| set(&mut c.hot_mb, v, "a number of MiB")),
     ("SLUICE_QUEUE_MB", |c, v| set(&mut c.queue_mb, v, "a number of MiB")),
     ("SLUICE_MAX_INFLIGHT_MB", |c, v| set(&mut c.max_inflight_mb, v, "a number of MiB")),
+    ("SLUICE_SLOW_ACK_MS", |c, v| set(&mut c.slow_ack_ms, v, "a number of milliseconds")),
     ("SLUICE_MAX_CONNECTIONS", |c, v| set(&mut c.max_connections, v, "a number")),
+    ("SLUICE_RATE_LIMIT", |c, v| set(&mut c.rate_limit, v, "a number of orders a second")),
+    ("SLUICE_BURST", |c, v| set(&mut c.burst, v, "a number of orders")),
     ("SLUICE_DRAIN_DEADLINE_S", |c, v| set(&mut c.drain_deadline_s, v, "a number of seconds")),
     ("SLUICE_LOG_FORMAT", |c, v| {
         let format = <LogFormat as clap::ValueEnum>::from_str(v, true);
@@ -374,10 +374,7 @@ impl Config {
                 setter(self, value.trim()).map_err(|problem| ConfigError::at(name, problem))?;
             }
         }
-        for merchant in &mut self.merchants {
-            let who = format!("merchant {:?}", merchant.id);
-            resolve(&who, "api_key", &mut merchant.api_key, merchant.api_key_env.as_deref(), environment)?;
-        }
+        self.merchants.iter_mut().try_for_each(|merchant| merchant.apply(environment))?;
         for carrier in &mut self.carriers {
             let who = format!("carrier {:?}", carrier.id);
             resolve(&who, "secret", &mut carrier.secret, carrier.secret_env.as_deref(), environment)?;
@@ -392,7 +389,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming the key.
     pub fn check(&self) -> Result<Vec<String>, ConfigError> {
-        let bounds: [(&str, u32, u32, u32); 8] = [
+        let bounds: [(&str, u32, u32, u32); 11] = [
             ("placed_at_window_s", self.placed_at_window_s, 1, 7 * 86_400),
             ("partitions", u32::from(self.partitions), 1, 64),
             ("segment_mb", self.segment_mb, 40, 4_096),
@@ -400,7 +397,10 @@ impl Config {
             ("hot_mb", self.hot_mb, 1, 3_072),
             ("queue_mb", self.queue_mb, 1, 4_096),
             ("max_inflight_mb", self.max_inflight_mb, 16, 1 << 20),
+            ("slow_ack_ms", self.slow_ack_ms, 1, 60_000),
             ("max_connections", self.max_connections, 1, 1_000_000),
+            ("rate_limit", self.rate_limit, 0, merchant::MAX_RATE),
+            ("burst", self.burst, 0, merchant::MAX_RATE),
         ];
         for (key, value, least, most) in bounds {
             if !(least..=most).contains(&value) {
@@ -410,6 +410,7 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::at("data_dir", "expected a folder"));
         }
+        self.merchants.iter().try_for_each(MerchantConfig::check)?;
         self.merchant_table()?;
         self.routing_table()?;
         for carrier in &self.carriers {
@@ -429,29 +430,6 @@ impl Config {
         let untaken =
             untaken.map(|group| format!("no carrier takes {} parcels: they will be dead-lettered", group.name()));
         untaken.collect()
-    }
-
-    /// Who may post.
-    ///
-    /// # Errors
-    /// [`ConfigError`] naming the merchant.
-    pub fn merchant_table(&self) -> Result<Merchants, ConfigError> {
-        let mut seen = HashSet::new();
-        let mut pairs = Vec::new();
-        for merchant in &self.merchants {
-            if !seen.insert(&merchant.id) {
-                return Err(ConfigError::at(format!("merchant {:?}: id", merchant.id), "is given twice"));
-            }
-            let Some(key) = &merchant.api_key else {
-                let problem = "is missing: expected api_key or api_key_env";
-                return Err(ConfigError::at(format!("merchant {:?}: api_key", merchant.id), problem));
-            };
-            pairs.push((&merchant.id, key.reveal()));
-        }
-        if pairs.is_empty() {
-            return Err(ConfigError::at("merchant", "expected at least one [[merchant]] with id and api_key"));
-        }
-        Merchants::new(pairs).map_err(|error| ConfigError::at("merchant", error.to_string()))
     }
 
     /// Who takes what, by carrier number.

@@ -8,7 +8,7 @@ use crate::{
     config::Config,
     exit,
     output::{self, count},
-    signals::Stop,
+    signals::{Hangup, Stop},
     telemetry,
     topology::{DrainReceipt, Pipeline},
 };
@@ -20,7 +20,8 @@ Examples:
   sluice serve --example > sluice.toml
 
 SIGTERM or SIGINT drains: no new orders (503 with Retry-After), what is in flight is finished up to drain_deadline_s, and
-a receipt goes to standard output. A second signal ends the process at once; nothing acknowledged is lost by that either.";
+a receipt goes to standard output. A second signal ends the process at once; nothing acknowledged is lost by that either.
+SIGHUP has merchants' keys and the certificate read again.";
 
 /// Runs the pipeline: takes orders over HTTP, makes them durable, and brings them to their carriers.
 #[derive(Debug, Clone, Args)]
@@ -47,8 +48,8 @@ pub async fn command(args: ServeArgs, config: Config, warnings: Vec<String>) -> 
     }
     let deadline = Duration::from_secs(config.drain_deadline_s.into());
     let folder = config.data_dir.display().to_string();
-    let mut stop = match Stop::listen() {
-        Ok(stop) => stop,
+    let (mut stop, hangup) = match Stop::listen().and_then(|stop| Ok((stop, Hangup::listen()?))) {
+        Ok(signals) => signals,
         Err(error) => {
             output::fault(format_args!("signals can't be taken over: {error}"));
             return exit::INTERNAL;
@@ -62,8 +63,11 @@ pub async fn command(args: ServeArgs, config: Config, warnings: Vec<String>) -> 
         }
     };
     announce(&pipeline, &folder);
+    if let Some(path) = &args.config {
+        pipeline.live().watch(hangup, path.clone());
+    }
     if let Some(path) = &args.ready_file
-        && let Err(error) = std::fs::write(path, format!("http://{}\n", pipeline.address()))
+        && let Err(error) = std::fs::write(path, format!("{}\n", pipeline.url()))
     {
         output::fault(format_args!("--ready-file {}: {error}", path.display()));
         return exit::USAGE;
@@ -117,7 +121,7 @@ fn announce(pipeline: &Pipeline, folder: &str) {
         tracing::warn!(position, "an unfinished last write was cut off; nothing in it was acknowledged");
     }
     let rss_bytes = telemetry::resident_bytes().unwrap_or(0);
-    tracing::info!(url = format!("http://{}", pipeline.address()), rss_bytes, "listening");
+    tracing::info!(url = pipeline.url(), rss_bytes, "listening");
 }
 
 fn table(receipt: &DrainReceipt) -> String {

@@ -1,8 +1,8 @@
 //! The HTTP server: a listener, and hyper's HTTP/1 connections straight on top of it.
 //!
-//! Connections are bounded: beyond the bound they wait in the listener's backlog. A client that takes too long over the
-//! head of a request, or keeps a connection idle for as long, is disconnected. Bodies have a timeout of their own, in
-//! checkout.
+//! Connections are bounded: beyond the bound they wait in the listener's backlog. A slow client keeps its place for a bounded
+//! time whatever it is slow at: the handshake, the head of a request, an idle connection, taking its answer ([`Patience`]).
+//! Bodies have a timeout of their own where they are read.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,13 +14,31 @@ use hyper_util::{
 };
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
 };
 
-/// Longest time for the head of a request, and longest time that a connection may be idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+use crate::{patient::Patient, tls::Tls};
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the handshake of TLS.
+    pub handshake: Duration,
+    /// For the head of a request, from the end of the one before: so long may a connection be idle, too.
+    pub head: Duration,
+    /// For taking its answer, from the first byte that it doesn't take.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { handshake: Duration::from_secs(10), head: Duration::from_secs(75), answer: Duration::from_secs(60) }
+    }
+}
+
 /// Pause after a failed `accept`, such as for want of file descriptors, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of a request's head, at most; also the size of a read, and so of a connection's buffer.
@@ -28,10 +46,22 @@ const HEAD_BYTES: usize = 64 << 10;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4_096;
 
+/// How connections are served.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// Connections at once; more wait.
+    pub connections: u32,
+    /// The certificate; without it HTTP is spoken in the clear.
+    pub tls: Option<Arc<Tls>>,
+    /// How long a client may take.
+    pub patience: Patience,
+}
+
 /// A server at work.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    scheme: &'static str,
     close: watch::Sender<bool>,
     accepting: JoinHandle<()>,
     slots: Arc<Semaphore>,
@@ -51,23 +81,32 @@ impl Server {
         Ok(socket)
     }
 
-    /// Listens at a reserved address and serves `app` on at most `connections` connections.
+    /// Listens at a reserved address and serves `app`.
     ///
     /// # Errors
     /// What the system says when somebody else has come first.
-    pub fn start(reserved: TcpSocket, app: Router, connections: u32) -> std::io::Result<Self> {
+    pub fn start(reserved: TcpSocket, app: Router, serving: Serving) -> std::io::Result<Self> {
+        let Serving { connections, tls, patience } = serving;
         let listener = reserved.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         let slots = Arc::new(Semaphore::new(connections as usize));
         let (close, closing) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, app, Arc::clone(&slots), closing));
-        Ok(Self { address, close, accepting, slots, connections })
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let host = Host { app, tls, patience, closing };
+        let accepting = tokio::spawn(accept(listener, host, Arc::clone(&slots)));
+        Ok(Self { address, scheme, close, accepting, slots, connections })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it is reached.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Takes no further connection, lets every open one finish the request it is at, and waits for that at most `grace`.
@@ -82,7 +121,17 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, app: Router, slots: Arc<Semaphore>, mut closing: watch::Receiver<bool>) {
+/// What every connection needs.
+#[derive(Clone)]
+struct Host {
+    app: Router,
+    tls: Option<Arc<Tls>>,
+    patience: Patience,
+    closing: watch::Receiver<bool>,
+}
+
+async fn accept(listener: TcpListener, host: Host, slots: Arc<Semaphore>) {
+    let mut closing = host.closing.clone();
     let accepted = counter!("sluice_http_connections_total");
     let open = gauge!("sluice_http_connections");
     loop {
@@ -100,7 +149,7 @@ async fn accept(listener: TcpListener, app: Router, slots: Arc<Semaphore>, mut c
         match stream {
             Ok((stream, _)) => {
                 let guard = Open::new(&accepted, &open, slot);
-                tokio::spawn(connection(stream, app.clone(), guard, closing.clone()));
+                tokio::spawn(host.clone().welcome(stream, guard));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -130,27 +179,53 @@ impl Drop for Open {
     }
 }
 
-async fn connection(stream: TcpStream, app: Router, _open: Open, mut closing: watch::Receiver<bool>) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was refused");
-    }
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES)
-        .half_close(false)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        _ = closing.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+impl Host {
+    async fn welcome(mut self, stream: TcpStream, open: Open) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was refused");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+        let Some(tls) = &self.tls else { return self.serve(stream, open).await };
+        let handshake = tokio::time::timeout(self.patience.handshake, tls.acceptor().accept(stream));
+        let shaken = tokio::select! {
+            biased;
+            shaken = handshake => shaken,
+            _ = self.closing.changed() => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => Box::pin(self.serve(stream, open)).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+            Err(_) => tracing::debug!("a handshake took too long"),
+        }
+    }
+
+    async fn serve<S>(mut self, stream: S, _open: Open)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = Patient::new(stream, self.patience.answer);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.patience.head)
+            .max_buf_size(HEAD_BYTES)
+            // The buffer may grow beyond its size a little.
+            .max_header_size(HEAD_BYTES)
+            .half_close(false)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.app));
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            _ = self.closing.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

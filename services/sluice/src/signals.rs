@@ -1,4 +1,5 @@
-//! Signals that ask the process to end: the first politely, the second at once.
+//! Signals that ask the process to end, the first politely, the second at once; and the one that asks it to read again what
+//! can change while it runs.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -30,5 +31,24 @@ impl Stop {
     /// Resolves at SIGTERM alone; SIGINT goes unheard.
     pub async fn terminated(&mut self) {
         self.terminate.recv().await;
+    }
+}
+
+/// SIGHUP, from when this was made.
+#[derive(Debug)]
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Takes the signal over, which would otherwise end the process.
+    ///
+    /// # Errors
+    /// What the system says when that can't be done.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Resolves at the next one. Dropping the future loses none.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

@@ -43,8 +43,10 @@ use crate::{
     config::{CarrierConfig, Config, ConfigError},
     exit,
     ops::{self, Ops, Watched},
-    server::Server,
+    reload::Live,
+    server::{Patience, Server, Serving},
     telemetry,
+    tls::Tls,
 };
 
 /// How often gauges are published.
@@ -148,6 +150,7 @@ pub struct Pipeline {
     receipts: JoinHandle<()>,
     failed: watch::Receiver<Option<String>>,
     recovered: Recovered,
+    live: Live,
     /// Counts when it was started.
     before: Counts,
     /// Held until everything else has let go of the data folder.
@@ -161,6 +164,7 @@ impl Pipeline {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let listen = |source| StartError::Listen { address: config.listen, source };
         let reserved = Server::reserve(config.listen).map_err(listen)?;
         let metrics = telemetry::install_metrics();
@@ -195,7 +199,7 @@ impl Pipeline {
 
         let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
         let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
-        let server = match Server::start(reserved, app, config.max_connections) {
+        let server = match Server::start(reserved, app, serving(&config, &tls)) {
             Ok(server) => server,
             Err(source) => {
                 drop(notifiers);
@@ -217,6 +221,7 @@ impl Pipeline {
             receipts,
             failed,
             recovered,
+            live: Live { merchants, tls },
             before,
             _lock: lock,
         })
@@ -238,6 +243,18 @@ impl Pipeline {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.engine.counts()
+    }
+
+    /// Where the API is reached.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// What of it can be replaced while it runs.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        self.live.clone()
     }
 
     /// The engine, for whoever measures it.
@@ -408,6 +425,8 @@ fn app(
     let mut checkout = Checkout::new(engine.clone(), engine.clone(), Arc::clone(merchants), Arc::clone(clock));
     checkout.window_ms = u64::from(config.placed_at_window_s) * 1_000;
     checkout.max_inflight_bytes = (config.max_inflight_mb as usize) << 20;
+    checkout.slow_ack = Duration::from_millis(config.slow_ack_ms.into());
+    checkout.limits = config.merchant_limits();
     let events = carrier_events(config, engine.clone(), clock)?;
     let (merchants, clock) = (Arc::clone(merchants), Arc::clone(clock));
     let status = Status { orders: engine.clone(), words: engine, merchants, clock };
@@ -431,6 +450,11 @@ pub(crate) fn carrier_events(
         slots: SlotCount::DEFAULT,
         room_kib: sluice_carrier::events::DEFAULT_ROOM_KIB,
     })
+}
+
+/// How connections are served.
+pub(crate) fn serving(config: &Config, tls: &Option<Arc<Tls>>) -> Serving {
+    Serving { connections: config.max_connections, tls: tls.clone(), patience: Patience::default() }
 }
 
 async fn publish(ops: Ops) {

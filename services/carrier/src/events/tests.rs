@@ -354,6 +354,8 @@ async fn forms_and_bounds_are_named() {
         ("{\"events\":{}}".to_owned(), 422, "invalid-events"),
         ("{\"events\":[]}".to_owned(), 422, "invalid-events"),
         (events(MAX_EVENTS + 1), 422, "invalid-events"),
+        // Far deeper than anything that reads by calling itself would survive.
+        (format!("{{\"events\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000)), 422, "invalid-events"),
         (format!("{{\"events\":[],\"x\":\"{}\"}}", "x".repeat(MAX_EVENTS_BYTES)), 413, "too-large"),
     ];
     for (body, status, kind) in cases {

@@ -44,8 +44,10 @@ use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
     ops::{self, Ops, Watched},
+    reload::Live,
     server::Server,
     telemetry,
+    tls::Tls,
     topology::{self, DrainReceipt, StartError},
 };
 
@@ -128,6 +130,7 @@ pub struct Node {
     background: Vec<JoinHandle<()>>,
     takes_orders: bool,
     deployment: Deployment,
+    live: Live,
 }
 
 /// What is made before any role.
@@ -214,6 +217,8 @@ impl Base {
             let mut checkout = Checkout::new(Arc::new(writer.clone()), orders.clone(), merchants, clock);
             checkout.window_ms = u64::from(self.config.placed_at_window_s) * 1_000;
             checkout.max_inflight_bytes = (self.config.max_inflight_mb as usize) << 20;
+            checkout.slow_ack = Duration::from_millis(self.config.slow_ack_ms.into());
+            checkout.limits = self.config.merchant_limits();
             if let Ok(slots) = self.deployment.slot_count() {
                 checkout.slots = slots;
             }
@@ -244,6 +249,7 @@ impl Node {
     /// [`StartError`]; nothing is left running then that would matter.
     pub async fn start(config: Config, roles: &[Role]) -> Result<Self, StartError> {
         config.check()?;
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let listen = |source| StartError::Listen { address: config.listen, source };
         let reserved = Server::reserve(config.listen).map_err(listen)?;
         let metrics = telemetry::install_metrics();
@@ -273,7 +279,7 @@ impl Node {
         let ops = Ops { engine: Arc::new(watched), metrics };
         let app = base.app(roles, writer.as_ref(), ops.clone())?;
         base.learn().await;
-        let server = Server::start(reserved, app, config.max_connections).map_err(listen)?;
+        let server = Server::start(reserved, app, topology::serving(&config, &tls)).map_err(listen)?;
         let mut background = vec![tokio::spawn(publish(ops))];
         if let Some(writer) = &writer {
             let (presence, progress) = (Arc::clone(&presence), Arc::clone(&base.progress));
@@ -293,6 +299,7 @@ impl Node {
             background,
             takes_orders: has(Role::Checkout),
             deployment: base.deployment,
+            live: Live { merchants: base.merchants, tls },
         })
     }
 
@@ -306,6 +313,18 @@ impl Node {
     #[must_use]
     pub fn deployment(&self) -> Deployment {
         self.deployment
+    }
+
+    /// Where the API is reached.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// What of it can be replaced while it runs.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        self.live.clone()
     }
 
     /// Returns once the slots were dealt out anew: this node goes by an old map, and must be started again.

@@ -5,7 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::node::{Node, Role};
-use crate::{config::Config, exit, output, serve, signals::Stop, telemetry};
+use crate::{
+    config::Config,
+    exit, output, serve,
+    signals::{Hangup, Stop},
+    telemetry,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +21,7 @@ Examples:
 
 SIGTERM or SIGINT drains: no new orders (503 with Retry-After); what this node was at is finished or left to others, and
 a receipt goes to standard output. A second signal ends the process at once; nothing acknowledged is lost by that either.
+SIGHUP has merchants' keys and the certificate read again.
 A node that finds the partition count changed ends by itself with exit code 76, to be started again.";
 
 /// Runs one node of a cluster over Kafka and ScyllaDB.
@@ -57,8 +63,8 @@ pub async fn command(args: WorkerArgs, config: Config, mut warnings: Vec<String>
         tracing::warn!("{warning}");
     }
     let deadline = Duration::from_secs(config.drain_deadline_s.into());
-    let mut stop = match Stop::listen() {
-        Ok(stop) => stop,
+    let (mut stop, hangup) = match Stop::listen().and_then(|stop| Ok((stop, Hangup::listen()?))) {
+        Ok(signals) => signals,
         Err(error) => {
             output::fault(format_args!("signals can't be taken over: {error}"));
             return exit::INTERNAL;
@@ -72,12 +78,15 @@ pub async fn command(args: WorkerArgs, config: Config, mut warnings: Vec<String>
             return error.exit_code();
         }
     };
+    if let Some(path) = &args.config {
+        node.live().watch(hangup, path.clone());
+    }
     let (rss_bytes, deployment) = (telemetry::resident_bytes().unwrap_or(0), node.deployment());
     let roles: Vec<_> = roles.into_iter().map(Role::name).collect();
     let (epoch, partitions) = (deployment.epoch, deployment.partitions);
-    tracing::info!(url = format!("http://{}", node.address()), ?roles, epoch, partitions, rss_bytes, "at work");
+    tracing::info!(url = node.url(), ?roles, epoch, partitions, rss_bytes, "at work");
     if let Some(path) = &args.ready_file
-        && let Err(error) = std::fs::write(path, format!("http://{}\n", node.address()))
+        && let Err(error) = std::fs::write(path, format!("{}\n", node.url()))
     {
         output::fault(format_args!("--ready-file {}: {error}", path.display()));
         return exit::USAGE;

@@ -13,6 +13,7 @@ use super::progress::Bar;
 use super::report::LoadReport;
 use super::run;
 use super::schedule::Shape;
+use crate::tls;
 
 /// Exit code: everything judged is conserved.
 pub const EXIT_OK: u8 = 0;
@@ -37,9 +38,12 @@ acknowledged; 2 wrong usage; 3 no connection.";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LoadArgs {
-    /// Address of the checkout API, http://host:port
+    /// Address of the checkout API, http://host:port or https://host:port
     #[arg(long)]
     pub url: Target,
+    /// PEM file with the authorities that are believed when they have signed the server's certificate; needed with https
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Orders per second, at the peak of the shape
     #[arg(long)]
     pub rate: f64,
@@ -86,6 +90,13 @@ impl LoadArgs {
             "all" => Verify::All,
             number => Verify::Sample(number.parse().map_err(|_| unclear())?),
         };
+        let target = match &self.ca {
+            Some(file) => {
+                let connector = tls::connector("--ca", file).map_err(|error| LoadError::Usage(error.to_string()))?;
+                self.url.clone().trusting(connector).map_err(|error| LoadError::Usage(format!("--ca: {error}")))?
+            }
+            None => self.url.clone(),
+        };
         let config = LoadConfig {
             shape: self.shape,
             batch: self.batch,
@@ -94,7 +105,7 @@ impl LoadArgs {
             two_line: self.two_line,
             verify,
             ledgers: self.ledgers.clone(),
-            ..LoadConfig::new(self.url.clone(), self.merchants.clone(), self.rate, self.duration)
+            ..LoadConfig::new(target, self.merchants.clone(), self.rate, self.duration)
         };
         config.check()?;
         Ok(config)

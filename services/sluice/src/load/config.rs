@@ -113,6 +113,9 @@ impl LoadConfig {
     /// [`LoadError::Usage`] naming the option and what it may be.
     pub fn check(&self) -> Result<(), LoadError> {
         let usage = |text: String| Err(LoadError::Usage(text));
+        if !self.target.is_trusted() {
+            return usage("https:// takes --ca FILE: whom to believe the server's certificate".into());
+        }
         if self.merchants.is_empty() {
             return usage(
                 "no merchant: give one with --merchant ID:KEY, as in a [[merchant]] of the server's configuration"

@@ -1,16 +1,19 @@
 //! The least HTTP/1.1 that a load generator needs, on kept-alive connections with buffers that are reused. It shares its
 //! processor with the server that it measures, so every cycle saved here is one that the measured server has.
 //!
-//! No redirects, no compression, no TLS, no pipelining: one request, then its answer.
+//! No redirects, no compression, no pipelining: one request, then its answer.
 
-use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
+use std::{fmt, io};
 
+use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// A longer head than this isn't an answer to us.
 const MAX_HEAD: usize = 16 << 10;
@@ -21,17 +24,58 @@ const READ: usize = 8 << 10;
 /// How long the server's kernel may take to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the orders go: the host as it is named in requests, `host:port`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where the orders go: the host as it is named in requests, `host:port`, and whether TLS is spoken there.
+#[derive(Debug, Clone)]
 pub struct Target {
     authority: String,
+    secure: bool,
+    trust: Option<Trust>,
+}
+
+/// Who must have signed a server's certificate, and for which name.
+#[derive(Clone)]
+struct Trust {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Target {
-    /// `host:port`, or the host alone for port 80.
+    /// `host:port`, or the host alone for the scheme's own port.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// Believes a certificate that an authority of this connector has signed.
+    ///
+    /// # Errors
+    /// If TLS isn't spoken there, or the host is neither a name nor an address.
+    pub fn trusting(mut self, connector: TlsConnector) -> Result<Self, String> {
+        if !self.secure {
+            return Err("an authority is for an address that begins with https://".to_owned());
+        }
+        let (host, _) = self.host_and_port();
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+        let name = name.map_err(|_| format!("expected a name or an address, got {host:?}"))?;
+        self.trust = Some(Trust { connector, name });
+        Ok(self)
+    }
+
+    /// Whether it can be talked to: TLS takes an authority to trust.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        !self.secure || self.trust.is_some()
+    }
+
+    fn host_and_port(&self) -> (&str, u16) {
+        let split = self.authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        split.unwrap_or((&self.authority, if self.secure { 443 } else { 80 }))
     }
 
     /// The server's address, looked up anew.
@@ -39,9 +83,8 @@ impl Target {
     /// # Errors
     /// When the name can't be resolved.
     pub async fn resolve(&self) -> io::Result<SocketAddr> {
-        let has_port = self.authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let name = if has_port { self.authority.clone() } else { format!("{}:80", self.authority) };
-        let found = tokio::net::lookup_host(name).await?.next();
+        let (host, port) = self.host_and_port();
+        let found = tokio::net::lookup_host(format!("{host}:{port}")).await?.next();
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
     }
 }
@@ -50,19 +93,18 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, String> {
-        let rest = url.strip_prefix("http://").ok_or_else(|| {
-            if url.starts_with("https://") {
-                "TLS isn't spoken here: give the http:// address behind the proxy".to_owned()
-            } else {
-                "expected http://host:port".to_owned()
-            }
-        })?;
+        const EXPECTED: &str = "expected http://host:port or https://host:port";
+        let (secure, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => return Err(EXPECTED.to_owned()),
+        };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
         if authority.is_empty() || !authority.bytes().all(plain) {
-            return Err("expected http://host:port without a path".to_owned());
+            return Err(format!("{EXPECTED}, without a path"));
         }
-        Ok(Self { authority: authority.to_owned() })
+        Ok(Self { authority: authority.to_owned(), secure, trust: None })
     }
 }
 
@@ -96,19 +138,33 @@ pub struct Reply<'a> {
     pub body: &'a [u8],
 }
 
+/// What a link runs over.
+#[derive(Debug)]
+enum Wire {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
+}
+
 /// One connection that is opened when it is first needed and again after it broke.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
-    stream: Option<TcpStream>,
+    trust: Option<Trust>,
+    wire: Option<Wire>,
     input: Vec<u8>,
 }
 
 impl Link {
-    /// A link to this address, not yet connected.
+    /// A link in the clear to this address, not yet connected.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, stream: None, input: Vec::with_capacity(READ) }
+        Self { address, trust: None, wire: None, input: Vec::with_capacity(READ) }
+    }
+
+    /// A link to this address as `target` says, not yet connected.
+    #[must_use]
+    pub fn to(address: SocketAddr, target: &Target) -> Self {
+        Self { trust: target.trust.clone(), ..Self::new(address) }
     }
 
     /// Connects unless connected already.
@@ -116,12 +172,10 @@ impl Link {
     /// # Errors
     /// [`Failure::Connect`].
     pub async fn connect(&mut self) -> Result<(), Failure> {
-        if self.stream.is_none() {
+        if self.wire.is_none() {
             let timeout = |_| io::Error::from(io::ErrorKind::TimedOut);
-            let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await;
-            let stream = connected.map_err(timeout).flatten().map_err(Failure::Connect)?;
-            stream.set_nodelay(true).map_err(Failure::Connect)?;
-            self.stream = Some(stream);
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, open(self.address, self.trust.as_ref())).await;
+            self.wire = Some(connected.map_err(timeout).flatten().map_err(Failure::Connect)?);
         }
         Ok(())
     }
@@ -133,22 +187,43 @@ impl Link {
     /// [`Failure`]; [`Failure::Timeout`] after `timeout`.
     pub async fn exchange(&mut self, request: &[u8], timeout: Duration) -> Result<Reply<'_>, Failure> {
         self.connect().await?;
-        let Some(mut stream) = self.stream.take() else { return Err(Failure::Protocol("no connection")) };
+        let Some(mut wire) = self.wire.take() else { return Err(Failure::Protocol("no connection")) };
         let input = &mut self.input;
         let talk = async {
-            stream.write_all(request).await?;
-            read_reply(&mut stream, input).await
+            match &mut wire {
+                Wire::Plain(stream) => talk(stream, request, input).await,
+                Wire::Secure(stream) => talk(stream, request, input).await,
+            }
         };
         let (head, body) = tokio::time::timeout(timeout, talk).await.map_err(|_| Failure::Timeout)??;
         if head.keep_alive {
-            self.stream = Some(stream);
+            self.wire = Some(wire);
         }
         let body = self.input.get(body).unwrap_or_default();
         Ok(Reply { status: head.status, retry_after: head.retry_after, replayed: head.replayed, body })
     }
 }
 
-async fn read_reply(stream: &mut TcpStream, input: &mut Vec<u8>) -> Result<(Head, std::ops::Range<usize>), Failure> {
+async fn open(address: SocketAddr, trust: Option<&Trust>) -> io::Result<Wire> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let Some(Trust { connector, name }) = trust else { return Ok(Wire::Plain(stream)) };
+    Ok(Wire::Secure(Box::new(connector.connect(name.clone(), stream).await?)))
+}
+
+async fn talk<S>(stream: &mut S, request: &[u8], input: &mut Vec<u8>) -> Result<(Head, std::ops::Range<usize>), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(request).await?;
+    stream.flush().await?;
+    read_reply(stream, input).await
+}
+
+async fn read_reply<S>(stream: &mut S, input: &mut Vec<u8>) -> Result<(Head, std::ops::Range<usize>), Failure>
+where
+    S: AsyncRead + Unpin,
+{
     input.clear();
     let mut head = loop {
         if read_more(stream, input).await? == 0 {
@@ -181,7 +256,7 @@ async fn read_reply(stream: &mut TcpStream, input: &mut Vec<u8>) -> Result<(Head
     }
 }
 
-async fn read_more(stream: &mut TcpStream, input: &mut Vec<u8>) -> io::Result<usize> {
+async fn read_more<S: AsyncRead + Unpin>(stream: &mut S, input: &mut Vec<u8>) -> io::Result<usize> {
     if input.capacity() - input.len() < READ / 2 {
         input.reserve(input.len().max(READ));
     }
@@ -421,12 +496,18 @@ mod tests {
     }
 
     #[test]
-    fn targets_are_plain_http_addresses() {
+    fn targets_are_addresses_without_a_path() {
         let authority = |url: &str| url.parse::<Target>().map(|target| target.authority);
         assert_eq!(authority("http://127.0.0.1:8080/").as_deref(), Ok("127.0.0.1:8080"));
         assert_eq!(authority("http://[::1]:8080").as_deref(), Ok("[::1]:8080"));
         assert_eq!(authority("http://shop").as_deref(), Ok("shop"));
-        assert!(authority("https://shop").unwrap_err().contains("TLS"));
+        let of = |url: &str| url.parse::<Target>().unwrap();
+        assert_eq!(
+            (of("http://shop").host_and_port(), of("https://shop").host_and_port()),
+            (("shop", 80), ("shop", 443))
+        );
+        assert_eq!(of("https://[::1]:8443").host_and_port(), ("[::1]", 8443));
+        assert!(of("http://shop").is_trusted() && !of("https://shop").is_trusted());
         for url in ["shop:80", "http://", "http://shop/v1/orders", "http://a b"] {
             assert!(authority(url).is_err(), "{url}");
         }

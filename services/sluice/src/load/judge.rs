@@ -200,7 +200,7 @@ async fn judge(config: &JudgeConfig, address: SocketAddr, acks: &AckLog, (stop, 
     });
     let mut last_progress = Instant::now();
     let mut done = 0;
-    let mut links: Vec<Link> = (0..CONNECTIONS).map(|_| Link::new(address)).collect();
+    let mut links: Vec<Link> = (0..CONNECTIONS).map(|_| Link::to(address, &config.target)).collect();
     loop {
         let began = Instant::now();
         links = bench.pass(links).await;

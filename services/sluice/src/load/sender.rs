@@ -251,7 +251,7 @@ async fn warm_up(config: &LoadConfig) -> Result<(Vec<Link>, Orders<'static>), Lo
     let orders = source.orders(&config.merchants, &config.target, &config.run)?.with(config.seed, config.two_line);
     let mut links = Vec::with_capacity(config.connection_count());
     for _ in 0..config.connection_count() {
-        let mut link = Link::new(address);
+        let mut link = Link::to(address, &config.target);
         link.connect().await.map_err(|failure| match failure {
             Failure::Connect(source) | Failure::Lost(source) => failed(source),
             other => failed(io::Error::other(other)),

@@ -1,0 +1,85 @@
+//! What a running process takes over from its configuration when it gets SIGHUP: merchants' keys, and the
+//! certificate. A configuration that can't be used changes nothing and is logged; everything else in it takes a restart.
+
+use std::{path::Path, path::PathBuf, sync::Arc};
+
+use sluice_domain::Merchants;
+
+use crate::{
+    config::{Config, ConfigError},
+    signals::Hangup,
+    tls::Tls,
+};
+
+/// What can be replaced while the process runs.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// Who may post, and with which keys.
+    pub merchants: Arc<Merchants>,
+    /// The certificate. Which files it is in takes a restart.
+    pub tls: Option<Arc<Tls>>,
+}
+
+impl Live {
+    /// Reads the configuration at `path` again at every signal, until the runtime ends.
+    pub fn watch(self, mut hangup: Hangup, path: PathBuf) {
+        let live = Arc::new(self);
+        if let Some(tls) = &live.tls {
+            Arc::clone(tls).watch();
+        }
+        tokio::spawn(async move {
+            loop {
+                hangup.next().await;
+                let (live, path) = (Arc::clone(&live), path.clone());
+                drop(tokio::task::spawn_blocking(move || live.renew(&path)).await);
+            }
+        });
+    }
+
+    fn renew(&self, path: &Path) {
+        match self.reload(path) {
+            Ok(()) => tracing::info!("merchants' keys were read again"),
+            Err(error) => tracing::error!(%error, "no keys were read again: the configuration can't be used"),
+        }
+        if let Some(tls) = &self.tls {
+            tls.refresh();
+        }
+    }
+
+    /// Takes over what `path` says now; the variables that hold secrets are those the process was started with.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; then nothing has changed.
+    fn reload(&self, path: &Path) -> Result<(), ConfigError> {
+        let (config, _) = Config::load(path, &|name: &str| std::env::var(name).ok())?;
+        let merchants = config.merchant_table()?;
+        let restart = |error| ConfigError::at("merchant", format!("{error}; merchants come and go at a restart"));
+        self.merchants.take_keys(&merchants).map_err(restart)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EXAMPLE;
+
+    #[test]
+    fn keys_are_replaced_and_a_wrong_file_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sluice.toml");
+        let live =
+            Live { merchants: Arc::new(Config::parse("x", EXAMPLE).unwrap().merchant_table().unwrap()), tls: None };
+        let reload = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            live.reload(&path).map_err(|error| error.to_string())
+        };
+        assert_eq!(reload(&EXAMPLE.replace("\"change-me\"", "\"other\"")), Ok(()));
+        assert!(live.merchants.by_key("change-me").is_none() && live.merchants.by_key("other").is_some());
+        assert!(reload("listen = 5").unwrap_err().contains("listen"));
+        let error = reload(&EXAMPLE.replace("id = \"m-1\"", "id = \"m-2\"")).unwrap_err();
+        assert!(error.contains("m-2") && error.contains("restart"), "{error}");
+        assert!(live.merchants.by_key("other").is_some());
+        assert_eq!(reload(&EXAMPLE.replace("revoked = false", "revoked = true")), Ok(()));
+        assert!(live.merchants.by_key("other").is_none() && live.merchants.by_key("change-me").is_none());
+    }
+}
