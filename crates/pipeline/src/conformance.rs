@@ -10,6 +10,7 @@
 mod failures;
 mod life;
 mod news;
+mod numbers;
 mod repeats;
 mod stages;
 
@@ -125,6 +126,8 @@ pub struct Told {
     pub kind: String,
     /// The order it is about.
     pub order: OrderId,
+    /// Its number among those of its order.
+    pub sequence: u64,
 }
 
 /// An engine under test, driven step by step on one thread. What has a default is a capability that not every engine
@@ -175,7 +178,7 @@ pub trait Harness {
     fn submit_at(&mut self, _node: usize, submission: Submission) -> usize {
         self.submit(submission)
     }
-    /// Whether several workers share it, with rows that may lag, commits that may be aborted, and public events.
+    /// Whether several workers share it, with rows that may lag and commits that may be aborted.
     fn distributed(&self) -> bool {
         false
     }
@@ -197,10 +200,7 @@ pub trait Harness {
         assert!(!self.distributed(), "workers that stall");
     }
     /// All public events about this engine's orders, as a consumer of committed ones gets them.
-    fn events(&mut self) -> Vec<Told> {
-        assert!(!self.distributed(), "public events");
-        Vec::new()
-    }
+    fn events(&mut self) -> Vec<Told>;
 }
 
 /// Makes an empty engine.
@@ -236,6 +236,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("news that finds no room is refused", news::news_that_finds_no_room_is_refused),
     ("news of what was given up is kept", news::news_of_what_was_given_up_is_kept),
     ("orders and news in one batch are each answered", news::orders_and_news_in_one_batch_are_each_answered),
+    ("events of an order are numbered without a gap", numbers::events_of_an_order_are_numbered_without_a_gap),
 ];
 
 /// Runs every case against fresh engines from `make`.

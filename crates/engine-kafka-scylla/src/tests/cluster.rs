@@ -502,7 +502,8 @@ impl Cluster {
             assert_eq!((&read.key, &of), (&subject, &subject), "keyed by its order");
             assert_eq!(is_accepted, kind.contains("accepted"), "{kind}");
             self.formats.insert(format);
-            self.told.push(Told { id: header("ce_id"), kind, order: subject.parse().unwrap() });
+            let sequence = header("ce_sequence").parse().unwrap();
+            self.told.push(Told { id: header("ce_id"), kind, order: subject.parse().unwrap(), sequence });
         }
         &self.told
     }
