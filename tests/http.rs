@@ -1,6 +1,7 @@
 //! The real program over real sockets, with simulated carriers in a process of their own.
 
 mod batches;
+mod events;
 mod idempotency;
 mod life;
 mod limits;

@@ -154,21 +154,20 @@ impl Inner {
             nowhere.or(oldest.filter(|_| idle.len() >= READERS)).map(|at| idle.swap_remove(at))
         };
         let consumer = spare.map_or_else(|| self.consumer(), |lent| Ok(lent.consumer))?;
-        let width = usize::from(topics::width(&consumer, &self.topic).map_err(unavailable)?);
-        let mut at = after.0;
+        let bounds = self.bounds(&consumer)?;
+        let (mut at, width) = (after.0, bounds.len());
         if at.len() > width || at.is_empty() {
             let text = format!("it has {} positions, the topic {width} partitions", at.len());
             return Err(FeedError::Unknown(text));
         }
         // Partitions that came later are read from their beginning.
-        for partition in at.len()..width {
-            let (low, _) = consumer.fetch_watermarks(&self.topic, partition as i32, PATIENCE).map_err(unavailable)?;
-            at.push(low.unsigned_abs());
+        at.extend(bounds.iter().skip(at.len()).map(|b| b.0));
+        if let Some(error) = out_of_range(&at, &bounds) {
+            return Err(error);
         }
         let mut list = TopicPartitionList::new();
         for (partition, &offset) in (0..).zip(&at) {
-            let offset = i64::try_from(offset).map_err(|_| FeedError::Unknown(format!("no offset is {offset}")))?;
-            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).map_err(unavailable)?;
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset as i64)).map_err(unavailable)?;
         }
         consumer.assign(&list).map_err(unavailable)?;
         Ok(Lent { consumer, at, ended: vec![false; width], since: Instant::now() })
@@ -227,7 +226,7 @@ impl Inner {
                 }
                 // Said once: with what was read so far it would be forgotten.
                 Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
-                    return Err(self.out_of_range(lent));
+                    return Err(self.gone(lent));
                 }
                 Some(Err(_)) if !events.is_empty() => break,
                 // The client mends its connections by itself.
@@ -244,17 +243,25 @@ impl Inner {
         Ok(events)
     }
 
-    /// Why there is nothing where `lent` was sent.
-    fn out_of_range(&self, lent: &Lent) -> FeedError {
-        let bounds = match self.bounds(&lent.consumer) {
-            Ok(bounds) => bounds,
-            Err(error) => return error,
-        };
-        if lent.at.iter().zip(&bounds).any(|(at, (low, _))| at < low) {
-            // What comes first of what is kept, and nothing again of what the reader has.
-            let oldest = lent.at.iter().zip(&bounds).map(|(at, (low, high))| *at.max(low).min(high));
-            return FeedError::Expired { oldest: Cursor(oldest.collect()) };
+    /// Why there is nothing any more where `lent` is.
+    fn gone(&self, lent: &Lent) -> FeedError {
+        match self.bounds(&lent.consumer) {
+            Ok(bounds) => out_of_range(&lent.at, &bounds)
+                .unwrap_or_else(|| FeedError::Unavailable("the brokers have changed their mind".to_owned())),
+            Err(error) => error,
         }
-        FeedError::Unknown("it is ahead of what was written".to_owned())
     }
+}
+
+/// Why nothing can be read at `at`, if so. `bounds` has the oldest and the next offset of each partition.
+fn out_of_range(at: &[u64], bounds: &[(u64, u64)]) -> Option<FeedError> {
+    let all = || at.iter().zip(bounds);
+    if all().any(|(at, (_, high))| at > high) {
+        return Some(FeedError::Unknown("it is ahead of what was written".to_owned()));
+    }
+    if all().any(|(at, (low, _))| at < low) {
+        // What comes first of what is kept, and nothing again of what the reader has.
+        return Some(FeedError::Expired { oldest: Cursor(all().map(|(at, (low, _))| *at.max(low)).collect()) });
+    }
+    None
 }

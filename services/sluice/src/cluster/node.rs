@@ -24,8 +24,8 @@ use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify};
 use sluice_domain::Merchants;
 use sluice_engine_kafka_scylla::{
-    ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress, Writer,
-    groups,
+    ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress, TopicFeed,
+    Writer, groups,
     outbox::{CarrierConsumer, OutboxOptions},
     owner::MakeStages,
     store::Store,
@@ -201,7 +201,13 @@ impl Base {
     }
 
     /// The routes of `roles`.
-    fn app(&self, roles: &[Role], writer: Option<&Writer>, ops: Ops) -> Result<Router, ConfigError> {
+    fn app(
+        &self,
+        roles: &[Role],
+        writer: Option<&Writer>,
+        ops: Ops,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Router, ConfigError> {
         let orders = Arc::new(ClusterOrders::new(
             Arc::clone(&self.store),
             Arc::clone(&self.progress),
@@ -221,6 +227,9 @@ impl Base {
         }
         if roles.contains(&Role::Status) {
             let (merchants, clock) = (Arc::clone(&self.merchants), Arc::clone(&self.clock));
+            let feed = Arc::new(TopicFeed::new(&self.log));
+            let events = topology::events(&self.config, feed, (&merchants, &clock), stop);
+            app = app.merge(sluice_events::router(events));
             app = app.merge(sluice_status::router(Status { orders, merchants, clock }));
         }
         if let Some(writer) = writer.filter(|_| roles.contains(&Role::Carrier)) {
@@ -267,7 +276,7 @@ impl Node {
         }
         let watched = Health { writer: writer.clone(), progress: Arc::clone(&base.progress) };
         let ops = Ops { engine: Arc::new(watched), metrics };
-        let app = base.app(roles, writer.as_ref(), ops.clone())?;
+        let app = base.app(roles, writer.as_ref(), ops.clone(), &stop)?;
         base.learn().await;
         let server = Server::start(reserved, app, config.max_connections).map_err(listen)?;
         let mut background = vec![tokio::spawn(publish(ops))];
