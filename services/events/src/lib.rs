@@ -129,7 +129,8 @@ async fn answer(app: &Arc<App>, query: &str, headers: &HeaderMap) -> Result<Resp
     let merchant = authenticate(headers, &app.events.merchants)?;
     let query = query::read(query, headers)?;
     let place = app.room.take(&merchant, query.waits())?;
-    let reader = Reader { app: Arc::clone(app), merchant, after: start(app, &query).await?, _place: place };
+    let after = start(app, &query).await?;
+    let reader = Reader { app: Arc::clone(app), merchant, after, named: query.named, _place: place };
     match query.mode {
         Mode::Page { limit, wait } => page::answer(reader, limit, wait).await,
         Mode::Lines => stream::answer(reader, false).await,
@@ -142,6 +143,8 @@ struct Reader {
     app: Arc<App>,
     merchant: Merchant,
     after: Cursor,
+    /// The parameter or header that said so.
+    named: &'static str,
     /// Given back when the answer ends.
     _place: room::Place,
 }

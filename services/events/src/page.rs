@@ -13,6 +13,8 @@ use crate::{Reader, problem};
 
 /// How long a page may look through other merchants' events; then it is given as it is, with where to go on.
 const LOOKING: Duration = Duration::from_secs(2);
+/// Events read at a time where most are others'.
+const READ: usize = 200;
 /// Bytes of a page, beyond which no event is added.
 const PAGE_BYTES: usize = 1 << 20;
 
@@ -22,11 +24,13 @@ const PAGE_BYTES: usize = 1 << 20;
 /// A problem, if nothing could be read.
 pub async fn answer(mut reader: Reader, limit: usize, wait: Duration) -> Result<Response, Problem> {
     let started = Instant::now();
-    let (mut body, mut count) = (Vec::new(), 0);
+    let (mut body, mut count, mut others) = (Vec::new(), 0, false);
     let mut stop = reader.app.events.stop.clone();
     loop {
         let left = if count == 0 { wait.saturating_sub(started.elapsed()) } else { Duration::ZERO };
-        let reading = reader.app.events.feed.read(reader.after.clone(), limit - count, left);
+        // No more than is given, so that the next page begins where a reader of the log stands; unless most are others'.
+        let max = if others { READ.max(limit - count) } else { limit - count };
+        let reading = reader.app.events.feed.read(reader.after.clone(), max, left);
         let page = tokio::select! {
             page = reading => page,
             _ = stop.wait_for(|stop| *stop), if !left.is_zero() => break,
@@ -35,14 +39,20 @@ pub async fn answer(mut reader: Reader, limit: usize, wait: Duration) -> Result<
             Ok(page) => page,
             // What was read is given; the next page finds the error again.
             Err(_) if count > 0 => break,
-            Err(error) => return Err(problem(error, "after")),
+            Err(error) => return Err(problem(error, reader.named)),
         };
-        let nothing = page.events.is_empty();
-        for event in page.events.iter().filter(|event| *event.merchant == *reader.merchant.id) {
-            reader.app.lines.put_one(&mut body, event, false);
-            count += 1;
-        }
+        let (nothing, known) = (page.events.is_empty(), count);
+        let read = page.events.len();
         reader.after = page.next;
+        for event in page.events.into_iter().filter(|event| *event.merchant == *reader.merchant.id) {
+            reader.app.lines.put_one(&mut body, &event, false);
+            count += 1;
+            if count == limit || body.len() >= PAGE_BYTES {
+                reader.after = event.next;
+                break;
+            }
+        }
+        others = count - known < read;
         let in_time = started.elapsed() < LOOKING.max(wait);
         if (nothing && left.is_zero()) || count >= limit || body.len() >= PAGE_BYTES || !in_time {
             break;

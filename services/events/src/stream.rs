@@ -39,8 +39,7 @@ struct Stream {
 pub async fn answer(reader: Reader, messages: bool) -> Result<Response, Problem> {
     // A cursor that leads nowhere must be said before the stream begins.
     let first = reader.app.events.feed.read(reader.after.clone(), PAGE, Duration::ZERO).await;
-    let named = if messages { "Last-Event-ID or after" } else { "after" };
-    let first = first.map_err(|error| problem(error, named))?;
+    let first = first.map_err(|error| problem(error, reader.named))?;
     let stream = Stream { reader, messages, first: Some(first), sent: Instant::now() };
     let chunks = unfold(Some(stream), |stream| async {
         let mut stream = stream?;
