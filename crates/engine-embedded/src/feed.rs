@@ -124,7 +124,12 @@ impl JournalFeed {
         Ok(Some(group))
     }
 
-    async fn follow(self: Arc<Self>, mut after: Cursor, max: usize, wait: Duration) -> Result<FeedPage, FeedError> {
+    pub(crate) async fn follow(
+        self: Arc<Self>,
+        mut after: Cursor,
+        max: usize,
+        wait: Duration,
+    ) -> Result<FeedPage, FeedError> {
         let deadline = Instant::now() + wait;
         loop {
             let page = Arc::clone(&self).page_in_turn(after, max).await?;

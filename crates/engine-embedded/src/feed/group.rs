@@ -43,7 +43,8 @@ pub(super) struct Reader<'a> {
     max: usize,
     bytes: usize,
     events: Vec<FeedEvent>,
-    known: HashMap<u128, Known>,
+    /// By order; `None` for one that isn't there.
+    known: HashMap<u128, Option<Known>>,
     payload: Vec<u8>,
     deltas: Vec<u8>,
 }
@@ -62,7 +63,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(shared: &'a Shared, max: usize) -> Self {
         Self {
             shared,
-            max,
+            max: max.max(1),
             bytes: 0,
             events: Vec::new(),
             known: HashMap::new(),
@@ -162,9 +163,13 @@ impl<'a> Reader<'a> {
         let next = next_attempt(frame, decision).map_err(bad)?;
         decision.rest.iter().chain(&next).for_each(|delta| deltas.extend_from_slice(delta));
         self.deltas = deltas;
-        let known = match self.known.entry(decision.order) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(free) => free.insert(known(self.shared, id)?),
+        if !self.known.contains_key(&decision.order) {
+            let known = known(self.shared, id)?;
+            self.known.insert(decision.order, known);
+        }
+        let Some(Some(known)) = self.known.get(&decision.order) else {
+            tracing::error!(order_id = %id, "what was decided about an order that isn't there is not told");
+            return Ok(());
         };
         let carrier = carrier_of(&known.row, &decision.head.delta);
         self.payload.clear();
@@ -174,7 +179,7 @@ impl<'a> Reader<'a> {
         match (event, number) {
             (Ok(event), Some(number)) => self.tell(group, decision.at, &event, merchant, number),
             (Err(error), _) => tracing::error!(order_id = %id, %error, "an event could not be written"),
-            (Ok(_), None) => return Err(bad(CodecError { what: "the row, which lacks a decision of the log," })),
+            (Ok(_), None) => tracing::error!(order_id = %id, "a decision is not in its order's row, and is not told"),
         }
         Ok(())
     }
@@ -298,8 +303,8 @@ fn next_attempt<'a>(frame: &Frame<'a>, decision: &Decision<'_>) -> Result<Option
     Ok(None)
 }
 
-/// Reads the row and the record of an order that the log has.
-fn known(shared: &Shared, id: OrderId) -> Result<Known, LogError> {
+/// Reads the row and the record of an order.
+fn known(shared: &Shared, id: OrderId) -> Result<Option<Known>, LogError> {
     let bad = |e: CodecError| LogError::Store(format!("what belongs to order {id}: {e}"));
     let mut row = Vec::new();
     shared.read_row_in_order(id, &mut row)?;
@@ -309,10 +314,11 @@ fn known(shared: &Shared, id: OrderId) -> Result<Known, LogError> {
         Ok((_, Delta::Accepted { position })) => Some(position),
         _ => None,
     });
+    let Some(position) = position else { return Ok(None) };
     let mut record = Vec::new();
-    shared.journal.order_at(position.ok_or_else(|| bad(CodecError { what: "where its record is" }))?, &mut record)?;
+    shared.journal.order_at(position, &mut record)?;
     let merchant = OrderRef::decode(&record).map(|order| order.merchant.to_owned()).map_err(bad)?;
-    Ok(Known { row, merchant, numbers })
+    Ok(Some(Known { row, merchant, numbers }))
 }
 
 /// The carrier that was asked for the shipment which a decision is about.
