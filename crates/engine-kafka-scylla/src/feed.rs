@@ -28,8 +28,8 @@ use crate::{
 
 /// Consumers at a time; further readers take turns with them.
 const READERS: usize = 16;
-/// How long a reader without events keeps its consumer from others.
-const TURN: Duration = Duration::from_millis(500);
+/// How long a reader without events keeps its consumer; and how long where others wait for one.
+const TURN: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(50)];
 /// How long a reader waits for its turn, and for the brokers' first word.
 const BOUND: Duration = Duration::from_secs(5);
 /// A consumer that nobody has asked for so long is let go.
@@ -89,8 +89,12 @@ impl Feed for TopicFeed {
         Box::pin(async move {
             let (deadline, mut after) = (Instant::now() + wait, after);
             loop {
-                let turn = deadline.saturating_duration_since(Instant::now()).min(TURN);
-                let page = in_turn(&self.0, move |inner| inner.page(after, max, turn)).await?;
+                let page = in_turn(&self.0, move |inner| {
+                    let crowded = inner.turns.available_permits() == 0;
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    inner.page(after, max, left.min(TURN[usize::from(crowded)]))
+                });
+                let page = page.await?;
                 if !page.events.is_empty() || Instant::now() >= deadline {
                     return Ok(page);
                 }

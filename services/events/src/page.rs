@@ -41,8 +41,9 @@ pub async fn answer(mut reader: Reader, limit: usize, wait: Duration) -> Result<
             Err(_) if count > 0 => break,
             Err(error) => return Err(problem(error, reader.named)),
         };
-        let (nothing, known) = (page.events.is_empty(), count);
-        let read = page.events.len();
+        // A part of the log may have no events at all.
+        let nothing = page.events.is_empty() && page.next == reader.after;
+        let (read, known) = (page.events.len(), count);
         reader.after = page.next;
         for event in page.events.into_iter().filter(|event| *event.merchant == *reader.merchant.id) {
             reader.app.lines.put_one(&mut body, &event, false);
