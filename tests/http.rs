@@ -2,6 +2,7 @@
 
 mod batches;
 mod commands;
+mod events;
 mod fairness;
 mod idempotency;
 mod isolation;

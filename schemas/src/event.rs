@@ -7,6 +7,7 @@
 //! encoder doesn't read names, streets and titles at all.
 //!
 //! * [`encode`]: writes the Protobuf bytes of an event straight from an order record and the deltas of its decision.
+//! * [`decided`]: which event tells of a decision, and its number among those of its order.
 //! * [`read`]: the reading side, and the JSON form.
 //! * [`asyncapi`]: the description of the topic.
 
@@ -17,6 +18,7 @@ use ulid::{ULID_LEN, Ulid};
 pub mod asyncapi;
 #[cfg(test)]
 mod compat_tests;
+pub mod decided;
 pub mod encode;
 #[cfg(test)]
 mod golden_tests;
@@ -26,9 +28,10 @@ mod reader_tests;
 #[cfg(test)]
 mod samples;
 
+pub use decided::encode_added;
 pub use encode::{
     encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_return, encode_settled,
-    encode_tracked, encode_word,
+    encode_tracked,
 };
 pub use read::encode_json;
 
@@ -195,21 +198,37 @@ pub struct Headers<'a> {
     id: [u8; 32],
     time: [u8; 24],
     order_id: [u8; ULID_LEN],
+    sequence: [u8; SEQUENCE_LEN],
     source: &'a str,
     event_type: EventType,
     content_type: ContentType,
 }
 
 /// How many headers an event has.
-pub const HEADER_COUNT: usize = 7;
+pub const HEADER_COUNT: usize = 8;
+
+/// Digits of a sequence number as text.
+pub const SEQUENCE_LEN: usize = 10;
+
+/// An event's number among those of its order, as `ce_sequence` shows it: with leading zeros, so that texts sort as the
+/// numbers do. No order has so many that they don't fit.
+pub fn sequence_text(sequence: u64) -> [u8; SEQUENCE_LEN] {
+    let (mut text, mut left) = ([b'0'; SEQUENCE_LEN], sequence);
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    text
+}
 
 impl<'a> Headers<'a> {
-    /// Headers of `event`; `source` is the deployment's `ce_source`, a URI reference.
-    pub fn new(event: &Encoded, id: EventId, source: &'a str, content_type: ContentType) -> Self {
+    /// Headers of `event`, the `sequence`th of its order from 0; `source` is the deployment's `ce_source`, a URI reference.
+    pub fn new(event: &Encoded, id: EventId, sequence: u64, source: &'a str, content_type: ContentType) -> Self {
         Self {
             id: id.to_text(),
             time: rfc3339(event.occurred_at_ms),
             order_id: order_id_text(event.order_id),
+            sequence: sequence_text(sequence),
             source,
             event_type: event.event_type,
             content_type,
@@ -230,6 +249,7 @@ impl<'a> Headers<'a> {
             ("ce_type", self.event_type.name().as_bytes()),
             ("ce_time", &self.time),
             ("ce_subject", &self.order_id),
+            ("ce_sequence", &self.sequence),
             ("content-type", self.content_type.name().as_bytes()),
         ]
     }

@@ -38,6 +38,8 @@ const PROMISED: Kinds = &[
     ("sluice_checkout_orders_total", "counter"),
     ("sluice_checkout_inflight_bytes", "gauge"),
     ("sluice_checkout_refused_total", "counter"),
+    ("sluice_event_streams", "gauge"),
+    ("sluice_events_sent_total", "counter"),
     ("sluice_ready", "gauge"),
     ("process_resident_memory_bytes", "gauge"),
     ("sluice_build_info", "gauge"),
@@ -93,7 +95,13 @@ const LABELS: [(&str, &[&str]); 13] = [
     ("result", &["answered", "refused", "not_sent", "ambiguous"]),
     (
         "route",
-        &["POST /v1/orders", "POST /v1/orders:batch", "GET /v1/orders/{id}", "POST /v1/carriers/{carrier}/events"],
+        &[
+            "POST /v1/orders",
+            "POST /v1/orders:batch",
+            "GET /v1/orders/{id}",
+            "GET /v1/events",
+            "POST /v1/carriers/{carrier}/events",
+        ],
     ),
     ("stage", &["classify", "route"]),
     ("status", &["1xx", "2xx", "3xx", "4xx", "5xx"]),
@@ -202,6 +210,8 @@ fn metrics_are_readable_complete_and_bounded(engine: &Engine) {
     wait_for_status(&client, &poison, "dead_lettered");
     client.order_text("k-3", "{}").problem(422);
     client.get("/v1/orders/none").problem(404);
+    let told = client.get("/v1/events?wait=10").lines().len();
+    assert!(told > 0);
     // A checkpoint, so that its metrics are there.
     let mut batch = 0;
     while world.has_journal() && server.metric("sluice_checkpoints_total").is_none_or(|checkpoints| checkpoints < 1.0) {
@@ -234,6 +244,7 @@ fn metrics_are_readable_complete_and_bounded(engine: &Engine) {
     assert_eq!(dead_lettered, 1.0);
     assert_eq!(value("sluice_checkout_orders_total", &[("outcome", "invalid")]), 1.0);
     assert_eq!(value("sluice_http_requests_total", &[("route", "POST /v1/orders"), ("status", "2xx")]), 3.0);
+    assert_eq!((value("sluice_events_sent_total", &[]), value("sluice_event_streams", &[])), (told as f64, 0.0));
     assert_eq!(value("sluice_ready", &[]), 1.0);
     assert!(value("process_resident_memory_bytes", &[]) > 1e6);
 }

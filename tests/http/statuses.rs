@@ -24,6 +24,11 @@ use crate::support::{
 
 on_both_engines!(every_documented_status_is_seen);
 
+/// What is told of orders.
+const TOLD: &str = "/v1/events";
+/// Seen where events expire, which takes longer than any test here: `services/events/tests`, and the cluster engine's own.
+const ELSEWHERE: (&str, &str, u16) = ("get", TOLD, 410);
+
 /// Method, path as described, status.
 type Seen = BTreeSet<(String, String, u16)>;
 
@@ -66,7 +71,7 @@ fn documented(description: &Value) -> Seen {
 
 fn every_documented_status_is_seen(engine: &Engine) {
     // As little memory for requests as may be configured: one batch as large as it may be is a merchant's whole share.
-    let mut setup = Setup::new(&[GOOD]).with("max_inflight_mb = 32\ndrain_deadline_s = 60\n");
+    let mut setup = Setup::new(&[GOOD]).with("max_inflight_mb = 32\nmax_event_streams = 2\ndrain_deadline_s = 60\n");
     setup.merchants.push(("m-3".to_owned(), "key-3".to_owned()));
     let mut world = World::on(engine, setup);
     let store = store_of(engine, &mut world);
@@ -88,6 +93,7 @@ fn every_documented_status_is_seen(engine: &Engine) {
     operations(&mut seen, &client, &id);
     wishes(&mut seen, &client);
     events(&mut seen, &client, &id);
+    told(&mut seen, &world);
     for (path, answer) in [ORDERS, BATCH, EVENTS, RETURNS].into_iter().zip(slow) {
         note(&mut seen, "post", path, 408, &answer.join().unwrap());
     }
@@ -109,6 +115,7 @@ fn every_documented_status_is_seen(engine: &Engine) {
     server.receipt();
 
     unreadable(&mut seen, &world, store.as_ref(), &id);
+    seen.insert((ELSEWHERE.0.to_owned(), ELSEWHERE.1.to_owned(), ELSEWHERE.2));
     let description = description.json();
     let missing: Vec<_> = documented(&description).difference(&seen).cloned().collect();
     assert!(missing.is_empty(), "documented and never seen: {missing:?}");
@@ -195,6 +202,33 @@ fn events(seen: &mut Seen, client: &Client, id: &str) {
     plain[0] = "content-type: text/plain".to_owned();
     note(seen, "post", EVENTS, 415, &client.send(&format!("POST {GOODS_EVENTS}"), &lines(&plain), good.as_bytes()));
     note(seen, "post", EVENTS, 422, &tell(client, EVENTS_SECRET, "msg_6", "{\"events\":[]}"));
+}
+
+/// What can become of a request for events.
+fn told(seen: &mut Seen, world: &World) {
+    let client = world.client();
+    note(seen, "get", TOLD, 200, &client.get("/v1/events?wait=10"));
+    note(seen, "get", TOLD, 400, &client.get("/v1/events?after=yesterday"));
+    note(seen, "get", TOLD, 401, &Client::new(client.address, "key-none").get(TOLD));
+    note(seen, "get", TOLD, 405, &client.send("POST /v1/events", &[], b""));
+    let open = |client: &Client| -> Connection {
+        let mut connection = client.connect().unwrap();
+        connection.write(client.head("GET /v1/events?follow=true", &[], 0).as_bytes()).unwrap();
+        connection
+    };
+    // An answer that doesn't end is one that the client can't read: what is refused ends.
+    let mut open_until = |hog: &Client, client: &Client, status: u16, streams: &mut Vec<Connection>| {
+        let refused = wait_for(&format!("{TOLD} is answered {status}"), || {
+            streams.push(open(hog));
+            Some(client.get("/v1/events?wait=1")).filter(|answer| answer.status == status)
+        });
+        note(seen, "get", TOLD, status, &refused);
+    };
+    let mut streams = Vec::new();
+    open_until(&client, &client, 429, &mut streams);
+    open_until(&world.other_client(), &world.client_of("key-3"), 503, &mut streams);
+    drop(streams);
+    wait_for("room again", || (client.get("/v1/events?wait=1").status == 200).then_some(()));
 }
 
 fn operations(seen: &mut Seen, client: &Client, id: &str) {

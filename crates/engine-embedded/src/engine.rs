@@ -14,6 +14,7 @@ use sluice_pipeline::{
 
 use crate::{
     checkpoint::Checkpointer,
+    feed::{EngineFeed, JournalFeed},
     intake::{Receipts, Ticket},
     journal::{Journal, Standing},
     outbox::JournalOutbox,
@@ -65,6 +66,11 @@ impl Engine {
     /// The outbox of carrier number `carrier`; one reader at a time.
     pub fn outbox(&self, carrier: u16) -> Box<dyn Outbox> {
         Box::new(JournalOutbox::new(Arc::clone(&self.shared), usize::from(carrier)))
+    }
+
+    /// The public events, for any number of readers; made once, for those of one share what they read.
+    pub fn feed(&self) -> EngineFeed {
+        EngineFeed(Arc::new(JournalFeed::new(Arc::clone(&self.shared))))
     }
 
     /// A task that hands receipts out on the runtime it is spawned on: one wake-up a group instead of one a request.

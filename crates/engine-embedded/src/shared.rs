@@ -238,6 +238,28 @@ impl Shared {
         if out.get(start) == Some(&BORN) { Ok(()) } else { read_older(&young, &*self.store, id, out) }
     }
 
+    /// As [`Shared::read_row`], in the order in which it was decided, though some of it perhaps twice; and owners wait no
+    /// longer than it takes to copy what is young.
+    pub(crate) fn read_row_in_order(&self, id: OrderId, out: &mut Vec<u8>) -> Result<(), LogError> {
+        let (mut live, mut frozen) = (Vec::new(), Vec::new());
+        let on_its_way = {
+            let young = self.shard_of(id).young.read();
+            young.live.read(id, &mut live);
+            young.frozen.clone()
+        };
+        if live.first() != Some(&BORN) {
+            if let Some(rows) = on_its_way {
+                rows.read(id, &mut frozen);
+            }
+            if frozen.first() != Some(&BORN) {
+                self.store.scan(Table::Rows, &id.0.to_be_bytes(), &mut |_, deltas| out.extend_from_slice(deltas))?;
+            }
+        }
+        out.extend_from_slice(&frozen);
+        out.extend_from_slice(&live);
+        Ok(())
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         let mut sum = Counts { replayed: self.replayed.load(Relaxed), ..Counts::default() };
         for shard in &self.shards {

@@ -9,12 +9,14 @@
 //! * [`outbox`]: what a carrier is to be told.
 //! * [`presence`]: which checkout nodes there are.
 //! * [`fold`]: decisions into rows.
+//! * [`feed`]: the public events, for whoever doesn't read their topic.
 //! * [`progress`]: how far owners and folds are.
 //! * [`reader`]: orders by id.
 
 mod access;
 mod config;
 mod context;
+pub mod feed;
 pub mod fold;
 pub mod groups;
 pub mod ledger;
@@ -32,6 +34,7 @@ pub mod topics;
 pub mod writer;
 
 pub use config::{KafkaSecurity, LogConfig, Secret};
+pub use feed::TopicFeed;
 pub use fold::Fold;
 pub use owner::{Owners, OwnersConfig};
 pub use presence::Presence;

@@ -11,6 +11,7 @@ mod commands;
 mod failures;
 mod life;
 mod news;
+mod numbers;
 mod repeats;
 mod stages;
 
@@ -126,6 +127,8 @@ pub struct Told {
     pub kind: String,
     /// The order it is about.
     pub order: OrderId,
+    /// Its number among those of its order.
+    pub sequence: u64,
 }
 
 /// An engine under test, driven step by step on one thread. What has a default is a capability that not every engine
@@ -176,7 +179,7 @@ pub trait Harness {
     fn submit_at(&mut self, _node: usize, submission: Submission) -> usize {
         self.submit(submission)
     }
-    /// Whether several workers share it, with rows that may lag, commits that may be aborted, and public events.
+    /// Whether several workers share it, with rows that may lag and commits that may be aborted.
     fn distributed(&self) -> bool {
         false
     }
@@ -198,10 +201,7 @@ pub trait Harness {
         assert!(!self.distributed(), "workers that stall");
     }
     /// All public events about this engine's orders, as a consumer of committed ones gets them.
-    fn events(&mut self) -> Vec<Told> {
-        assert!(!self.distributed(), "public events");
-        Vec::new()
-    }
+    fn events(&mut self) -> Vec<Told>;
 }
 
 /// Makes an empty engine.
@@ -241,6 +241,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("only a carrier's yes cancels", commands::only_a_carriers_yes_cancels),
     ("a command in the batch of its order", commands::a_command_in_the_batch_of_its_order),
     ("delivered goods come back once", commands::delivered_goods_come_back_once),
+    ("events of an order are numbered without a gap", numbers::events_of_an_order_are_numbered_without_a_gap),
 ];
 
 /// Runs every case against fresh engines from `make`.

@@ -9,6 +9,7 @@ pub mod commands;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod effects;
+pub mod feed;
 pub mod filter;
 pub mod health;
 pub mod hot;
@@ -19,6 +20,7 @@ pub mod stage;
 
 pub use batch::{Batch, BatchView, Input, Rows, Verdict};
 pub use effects::Effects;
+pub use feed::{Cursor, Feed, FeedError, FeedEvent, FeedPage};
 pub use filter::Filter;
 pub use health::{CarrierHealth, HealthBoard};
 pub use index::Index;

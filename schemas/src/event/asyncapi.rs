@@ -30,6 +30,8 @@ A consumer may rely on:\n\
 \n\
 - all records of one order being in one partition, keyed by the order id, in the order in which the decisions were \
 made; between orders there is no order to rely on, and `ce_time` may go back from one record to the next;\n\
+- `ce_sequence` counting the events of each order from 0 without gaps, so that a number that is left out is an event that \
+was missed, or that the topic no longer retains;\n\
 - `com.sluice.order.accepted.v1` coming before any other event of its order, as long as the topic retains it.";
 
 /// Order ids, as keys and in `ce_subject`.
@@ -114,7 +116,7 @@ fn message(event_type: EventType) -> Value {
 fn headers(event_type: EventType) -> Value {
     json!({
         "type": "object",
-        "required": ["ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "content-type"],
+        "required": ["ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "ce_sequence", "content-type"],
         "properties": {
             "ce_specversion": {"type": "string", "const": "1.0"},
             "ce_id": {
@@ -135,6 +137,12 @@ fn headers(event_type: EventType) -> Value {
                 "description": "occurred_at_ms in RFC 3339, UTC.",
             },
             "ce_subject": {"type": "string", "pattern": ULID_PATTERN, "description": "The order id."},
+            "ce_sequence": {
+                "type": "string",
+                "pattern": "^[0-9]{10}$",
+                "description": "Number of the event among those of its order: from 0, without gaps, in the order in which \
+                                the decisions were made; the same whenever it is written again.",
+            },
             "content-type": {
                 "type": "string",
                 "enum": [ContentType::Protobuf.name(), ContentType::Json.name()],

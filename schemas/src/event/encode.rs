@@ -19,7 +19,7 @@ use crate::{
 
 mod commands;
 
-pub use commands::{encode_cancel, encode_return, encode_word};
+pub use commands::{encode_cancel, encode_return};
 
 /// Appends `order.accepted`: an order and the deltas of the one decision that followed from it; no deltas if no stage
 /// decided it.

@@ -93,7 +93,7 @@ fn the_asyncapi_description_says_what_is_emitted() {
     }
     for (name, event, _, _) in one_of_each() {
         let message = &document["components"]["messages"][event.event_type.name()];
-        let headers = Headers::new(&event, EVENT, DEFAULT_SOURCE, ContentType::Json);
+        let headers = Headers::new(&event, EVENT, 0, DEFAULT_SOURCE, ContentType::Json);
         let mut written: Vec<_> = headers.list().iter().map(|(name, _)| *name).collect();
         let mut required: Vec<_> =
             message["headers"]["required"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
@@ -122,7 +122,7 @@ const EVENT: EventId = EventId { epoch: 1, partition: 0x0203, position: 0x0405_0
 #[test]
 fn headers_are_those_of_cloudevents() {
     let (_, event, _, _) = &one_of_each()[1];
-    let headers = Headers::new(event, EVENT, "/sluice/eu", ContentType::Protobuf);
+    let headers = Headers::new(event, EVENT, 42, "/sluice/eu", ContentType::Protobuf);
     let list = headers.list().map(|(name, value)| (name, std::str::from_utf8(value).unwrap()));
     let id = text(ID);
     assert_eq!(
@@ -134,6 +134,7 @@ fn headers_are_those_of_cloudevents() {
             ("ce_type", "com.sluice.parcel.settled.v1"),
             ("ce_time", "2026-11-10T00:01:01.123Z"),
             ("ce_subject", id.as_str()),
+            ("ce_sequence", "0000000042"),
             ("content-type", "application/protobuf"),
         ]
     );

@@ -410,7 +410,7 @@ proptest! {
                 encode_dead_lettered(&mut out, ID, "m", deltas).is_ok(),
                 encode_tracked(&mut out, ID, "m", "c", deltas).is_ok(),
                 encode_cancel(&mut out, ID, "m", deltas).is_ok(),
-                encode_return(&mut out, ID, "m", "r", deltas).is_ok(),
+                encode_return(&mut out, ID, "m", deltas).is_ok(),
             ];
             prop_assert_eq!(out.is_empty(), all == [false; 6]);
             let _ = (read::decode(deltas), encode_json(deltas));

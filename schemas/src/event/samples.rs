@@ -110,7 +110,7 @@ pub(super) fn one_of_each() -> Vec<(&'static str, Encoded, Vec<u8>, OrderEvent)>
         read::ParcelSettled { attempt: 2, reason: Some("already sorted".to_owned()), next_attempt: None, ..settled() };
     add("parcel-void-settled", &void, event(71_000, Change::VoidSettled(refused)));
     let decision = return_deltas();
-    let back = |out: &mut Vec<u8>| encode_return(out, ID, "m-1", "does not fit ⌂", &decision).unwrap();
+    let back = |out: &mut Vec<u8>| encode_return(out, ID, "m-1", &decision).unwrap();
     add("return-requested", &back, event(172_800_000, Change::ReturnRequested(return_requested())));
     let (outcome, text) = (OutcomeKind::Accepted, "T-2");
     let decision = deltas(&[(172_801_000, Delta::Settled { parcel: FIRST_RETURN, attempt: 0, outcome, text })]);

@@ -56,6 +56,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     document.merge(sluice_checkout::openapi());
     document.merge(sluice_status::openapi());
+    document.merge(sluice_events::openapi());
     document.merge(sluice_carrier::events::openapi());
     document
 }

@@ -29,8 +29,10 @@ use sluice_domain::{Merchants, SlotCount};
 use sluice_engine_embedded::{
     Counts, DataLock, Engine, EngineConfig, FjallStore, Opened, RealDisk, Recovered, Threads,
 };
+use sluice_events::Events;
 use sluice_http::Problem;
-use sluice_pipeline::{Clock, HealthBoard, Intake, LogError, Runner, Stage, WordIntake};
+use sluice_pipeline::{Clock, Feed, HealthBoard, Intake, LogError, Runner, Stage, WordIntake};
+use sluice_schemas::event::DEFAULT_SOURCE;
 use sluice_status::Status;
 use tokio::{
     sync::watch,
@@ -198,7 +200,8 @@ impl Pipeline {
         let notifiers = notifiers(&config.carriers, &world, &stop, &fail)?;
 
         let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
-        let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
+        let feed = events(&config, Arc::new(engine.feed()), (&merchants, &clock), &stop);
+        let app = app(&config, &engine, &merchants, &clock, ops.clone())?.merge(sluice_events::router(feed));
         let server = match Server::start(reserved, app, serving(&config, &tls)) {
             Ok(server) => server,
             Err(source) => {
@@ -435,6 +438,24 @@ fn app(
         .merge(sluice_carrier::events::router(events))
         .merge(ops::router(ops))
         .fallback(|| async { Problem::not_found("There is nothing at this path; /openapi.json says what there is.") }))
+}
+
+/// What consumers are told, until `stop`.
+pub(crate) fn events(
+    config: &Config,
+    feed: Arc<dyn Feed>,
+    (merchants, clock): (&Arc<Merchants>, &Arc<dyn Clock>),
+    stop: &watch::Receiver<bool>,
+) -> Events {
+    let source = config.cluster.as_ref().map_or(DEFAULT_SOURCE, |cluster| &cluster.event_source);
+    Events {
+        feed,
+        merchants: Arc::clone(merchants),
+        clock: Arc::clone(clock),
+        source: source.to_owned(),
+        max_streams: config.max_event_streams as usize,
+        stop: stop.clone(),
+    }
 }
 
 /// What carriers tell, on its way to `words`.

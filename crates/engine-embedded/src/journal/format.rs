@@ -242,6 +242,11 @@ pub fn frames(payload: &[u8]) -> impl Iterator<Item = Result<Frame<'_>, CodecErr
 }
 
 impl<'a> Frame<'a> {
+    /// Where it ends, within the bytes it was read from.
+    pub fn end(&self) -> usize {
+        self.start + self.sections.len()
+    }
+
     /// Walks the sections.
     pub fn sections(&self) -> impl Iterator<Item = Result<Section<'a>, CodecError>> + use<'a> {
         let (sections, start) = (self.sections, self.start);

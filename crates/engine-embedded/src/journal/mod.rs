@@ -406,6 +406,17 @@ impl Journal {
         self.segments.read_group(position, expected, end, self.id, self.config.verify).map(Some)
     }
 
+    /// True if somebody waits for the next group.
+    #[cfg(test)]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.state.lock().wakers.is_empty()
+    }
+
+    /// True if what stands at `position` is in memory.
+    pub(crate) fn remembers(&self, position: u64) -> bool {
+        self.state.lock().tail.front().is_some_and(|first| first.position <= position)
+    }
+
     /// Appends the order record at `position` to `out`.
     ///
     /// # Errors

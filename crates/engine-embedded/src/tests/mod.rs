@@ -6,6 +6,7 @@ mod conformance;
 mod damage;
 mod duplicates;
 mod fakes;
+mod feed;
 mod fixtures;
 mod full_disk;
 mod journal;

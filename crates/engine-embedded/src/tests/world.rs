@@ -9,9 +9,9 @@ use std::{
 
 use sluice_domain::{OrderId, SlotCount};
 use sluice_pipeline::{
-    Disk, HealthBoard, LogError, Orders, Outbox, OutboxBatch, OutcomeReport, Outcomes, Receipt, Runner, Store,
-    StoredOrder, Submission, Words,
-    conformance::{CARRIERS, Harness, PLACED_AT_MS, Sent, stages},
+    Cursor, Disk, FeedEvent, HealthBoard, LogError, Orders, Outbox, OutboxBatch, OutcomeReport, Outcomes, Receipt,
+    Runner, Store, StoredOrder, Submission, Words,
+    conformance::{CARRIERS, Harness, PLACED_AT_MS, Sent, Told, stages},
 };
 
 use super::fakes::{FakeClock, MemDisk, MemStore};
@@ -309,5 +309,23 @@ impl Harness for World {
 
     fn spill(&mut self) {
         self.checkpoint();
+    }
+
+    /// A few at a time, so that pages end anywhere.
+    fn events(&mut self) -> Vec<Told> {
+        let feed = self.engine().feed();
+        let (mut told, mut after) = (Vec::new(), Cursor(vec![0, 0]));
+        loop {
+            let page = feed.0.page(&after, 3).unwrap();
+            assert!(page.events.len() <= 3);
+            if page.events.is_empty() && page.next == after {
+                return told;
+            }
+            told.extend(page.events.into_iter().map(|event| {
+                let FeedEvent { id, kind, order, sequence, .. } = event;
+                Told { id, kind: kind.to_owned(), order, sequence }
+            }));
+            after = page.next;
+        }
     }
 }

@@ -131,8 +131,8 @@ impl Emitter {
         }
     }
 
-    /// Writes a public event that follows from the input at `place`.
-    pub(crate) fn event(&mut self, partition: u16, place: Place, event: &Encoded, payload: &[u8]) {
+    /// Writes a public event that follows from the input at `place`, the `number`th of its order.
+    pub(crate) fn event(&mut self, partition: u16, place: Place, number: u64, event: &Encoded, payload: &[u8]) {
         let id = EventId {
             epoch: self.epoch,
             partition: place.partition(),
@@ -142,7 +142,7 @@ impl Emitter {
         // What can't be shown as JSON goes out as it is, and says so.
         let json = if self.json { encode_json(payload).ok() } else { None };
         let kind = if json.is_some() { ContentType::Json } else { ContentType::Protobuf };
-        let headers = Headers::new(event, id, &self.source, kind);
+        let headers = Headers::new(event, id, number, &self.source, kind);
         let list = headers.list();
         let mut owned = OwnedHeaders::new_with_capacity(list.len());
         for (key, value) in &list {

@@ -14,7 +14,7 @@ use sluice_pipeline::{
 };
 use sluice_schemas::{
     delta::{Delta, row_deltas},
-    event::encode,
+    event::{encode, encode_added},
     frame::{self, Decision, Input, Place, Shipment},
     order::{OrderRef, peek_id, placed_at_ms},
     wire,
@@ -25,6 +25,7 @@ use super::{
     Counts, OlderRows,
     emit::{Emitter, Requests},
     fetch::{Fetcher, copy_order},
+    number::{Numbering, merchant_of},
     older::Older,
     overlay::Overlay,
     runs::Runs,
@@ -91,6 +92,7 @@ pub(crate) struct KafkaLog {
     row_bytes: Vec<u8>,
     additions: Additions,
     requests: Requests,
+    numbering: Numbering,
     scratch: Vec<u8>,
     event: Vec<u8>,
 }
@@ -119,6 +121,7 @@ impl KafkaLog {
             row_bytes: Vec::new(),
             additions: Additions::default(),
             requests: Requests::default(),
+            numbering: Numbering::default(),
             scratch: Vec::new(),
             event: Vec::new(),
         }
@@ -307,6 +310,28 @@ impl KafkaLog {
         }
     }
 
+    /// Reads all that is known of `id`, what the transaction has added included, into the end of `out`, and gives where it
+    /// starts there; nothing if the order is unknown.
+    fn whole_row(&mut self, id: OrderId, batch: &BatchView<'_>, out: &mut Vec<u8>) -> Result<usize, LogError> {
+        let start = out.len();
+        if self.overlay.read(id, out) {
+            return Ok(start);
+        }
+        let young = start..out.len();
+        match self.older.row(id, batch, &self.overlay, &self.world)? {
+            Some(stored) => {
+                out.extend_from_slice(&stored.deltas);
+                out.extend_from_within(young.clone());
+                Ok(young.end)
+            }
+            None if young.is_empty() || self.world.store.has_expired(id, batch.now_ms()) => {
+                out.truncate(start);
+                Ok(start)
+            }
+            None => Err(LogError::Store(format!("the store doesn't have the beginning of order {id} yet"))),
+        }
+    }
+
     /// Writes decision, event and dead letter of one addition, and stages its row.
     fn add(&mut self, at: usize, additions: &Additions, view: &BatchView<'_>, rules: u32) -> Option<u64> {
         let addition = &additions.all()[at];
@@ -316,6 +341,7 @@ impl KafkaLog {
         let mut emitter = world.emitter.borrow_mut();
         let mut bytes = std::mem::take(&mut self.event);
         bytes.clear();
+        let mut number = Some(0);
         let event = match addition.born {
             Some((_, late)) => {
                 let record = view.record(input);
@@ -333,15 +359,26 @@ impl KafkaLog {
             None => {
                 let decision = Decision::Added { source: place, order: addition.id.0, deltas };
                 emitter.decision(self.partition, &decision);
+                let mut numbering = std::mem::take(&mut self.numbering);
+                let row = self.row(addition.input);
+                number = numbering.next(addition.id, row, &self.overlay, deltas);
+                self.numbering = numbering;
                 self.overlay.stage(addition.id, deltas);
+                let carrier = match Word::decode(view.record(input)) {
+                    Ok(Word::Outcome(o)) => o.carrier,
+                    Ok(Word::Tracked(t)) => t.carrier,
+                    // A command is about carriers that its deltas name.
+                    Ok(Word::Command(_)) | Err(_) => "",
+                };
                 let merchant = merchant_of(self.row(addition.input));
-                encode::encode_word(&mut bytes, addition.id.0, merchant, Word::decode(view.record(input)), deltas)
+                encode_added(&mut bytes, addition.id.0, merchant, carrier, deltas)
             }
         };
-        match event {
-            Ok(Some(event)) => emitter.event(self.partition, place, &event, &bytes),
-            Ok(None) => {}
-            Err(error) => tracing::error!(order_id = %addition.id, %error, "an event could not be written"),
+        match (event, number) {
+            (Ok(Some(event)), Some(number)) => emitter.event(self.partition, place, number, &event, &bytes),
+            (Ok(None), _) => {}
+            (Ok(_), None) => tracing::debug!(order_id = %addition.id, "what is decided again is not told again"),
+            (Err(error), _) => tracing::error!(order_id = %addition.id, %error, "an event could not be written"),
         }
         self.event = bytes;
         if addition.settles != Settles::No || addition.born.is_none() {
@@ -409,13 +446,18 @@ impl KafkaLog {
         let late = view.now_ms() as i64 - placed_at_ms(first.id) as i64;
         self.scratch.clear();
         Delta::Conflicted { order: meta.order.0 }.encode(late, &mut self.scratch);
+        let (id, mut row) = (OrderId(first.id), Vec::new());
+        let start = self.whole_row(id, view, &mut row)?;
+        let number = self.numbering.next(id, &row[start..], &self.overlay, &self.scratch);
         self.event.clear();
         let event = encode::encode_conflict(&mut self.event, first.id, first.merchant, meta.order.0, view.now_ms());
         let mut emitter = self.world.emitter.borrow_mut();
         let decision = Decision::Added { source: place, order: first.id, deltas: &self.scratch };
         emitter.decision(self.partition, &decision);
-        emitter.event(self.partition, place, &event, &self.event);
-        self.overlay.stage(OrderId(first.id), &self.scratch);
+        if let Some(number) = number {
+            emitter.event(self.partition, place, number, &event, &self.event);
+        }
+        self.overlay.stage(id, &self.scratch);
         self.counts.conflicts += 1;
         Ok(())
     }
@@ -459,14 +501,6 @@ impl KafkaLog {
         self.requests = requests;
         Ok(())
     }
-}
-
-fn merchant_of(row: &[u8]) -> &str {
-    let merchant = row_deltas(0, row).find_map(|delta| match delta {
-        Ok((_, Delta::Merchant { id })) => Some(id),
-        _ => None,
-    });
-    merchant.unwrap_or_default()
 }
 
 impl Log for KafkaLog {
@@ -516,26 +550,11 @@ impl Log for KafkaLog {
     fn rows(&mut self, batch: &BatchView<'_>, rows: &mut Rows) -> Result<(), LogError> {
         self.rows.clear();
         self.row_bytes.clear();
-        let now_ms = batch.now_ms();
         for input in batch.range().filter(|&i| batch.meta(i).kind == InputKind::Word) {
-            let (id, mut start) = (batch.meta(input).order, self.row_bytes.len());
-            if !self.overlay.read(id, &mut self.row_bytes) {
-                let young = start..self.row_bytes.len();
-                match self.older.row(id, batch, &self.overlay, &self.world)? {
-                    Some(stored) => {
-                        start = self.row_bytes.len();
-                        self.row_bytes.extend_from_slice(&stored.deltas);
-                        self.row_bytes.extend_from_within(young);
-                    }
-                    None if young.is_empty() || self.world.store.has_expired(id, now_ms) => {
-                        self.row_bytes.truncate(start);
-                    }
-                    None => {
-                        return Err(LogError::Store(format!("the store doesn't have the beginning of order {id} yet")));
-                    }
-                }
-            }
-            self.rows.push((input as u32, start..self.row_bytes.len()));
+            let mut bytes = std::mem::take(&mut self.row_bytes);
+            let start = self.whole_row(batch.meta(input).order, batch, &mut bytes);
+            self.row_bytes = bytes;
+            self.rows.push((input as u32, start?..self.row_bytes.len()));
         }
         for (input, range) in &self.rows {
             let row = &self.row_bytes[range.clone()];

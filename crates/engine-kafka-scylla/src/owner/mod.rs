@@ -42,6 +42,7 @@ pub(crate) mod driver;
 mod emit;
 mod fetch;
 mod log;
+mod number;
 mod older;
 mod overlay;
 mod rebuild;

@@ -21,8 +21,8 @@ impl Older {
         self.rows.clear();
     }
 
-    /// The store's row of `id`, or `None` if it has none. Reads those of all words from `batch` onwards that the overlay
-    /// doesn't have whole, unless that was done.
+    /// The store's row of `id`, which the overlay doesn't have whole, or `None` if it has none. Reads with it those of all
+    /// words from `batch` onwards of which that is true, unless that was done.
     ///
     /// # Errors
     /// [`LogError::Store`]
@@ -34,15 +34,16 @@ impl Older {
         world: &World,
     ) -> Result<Option<&StoredRow>, LogError> {
         if !self.rows.contains_key(&id) {
-            self.read(&batch.onwards(), overlay, world)?;
+            self.read(id, &batch.onwards(), overlay, world)?;
         }
         Ok(self.rows.get(&id).and_then(Option::as_ref))
     }
 
-    fn read(&mut self, batch: &BatchView<'_>, overlay: &Overlay, world: &World) -> Result<(), LogError> {
+    fn read(&mut self, id: OrderId, batch: &BatchView<'_>, overlay: &Overlay, world: &World) -> Result<(), LogError> {
         let mut young = Vec::new();
         let words = batch.range().map(|i| batch.meta(i)).filter(|meta| meta.kind == InputKind::Word);
-        let mut ids: Vec<OrderId> = words.map(|meta| meta.order).filter(|id| !self.rows.contains_key(id)).collect();
+        let ids = words.map(|meta| meta.order).chain([id]);
+        let mut ids: Vec<OrderId> = ids.filter(|id| !self.rows.contains_key(id)).collect();
         ids.sort_unstable();
         ids.dedup();
         ids.retain(|&id| {

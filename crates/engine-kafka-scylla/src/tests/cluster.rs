@@ -12,6 +12,8 @@ use std::{
 
 use rdkafka::{
     Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
     consumer::Consumer,
     producer::{BaseProducer, BaseRecord, Producer},
 };
@@ -31,7 +33,7 @@ use tokio::runtime::Runtime;
 
 use super::tail::Tail;
 use crate::{
-    ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, OwnersConfig, Progress, Writer,
+    ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, OwnersConfig, Progress, TopicFeed, Writer,
     context::{Quiet, Reader},
     outbox::{CarrierConsumer, KafkaOutbox, OutboxOptions},
     owner::{MakeStages, driver::Driver},
@@ -485,6 +487,23 @@ impl Cluster {
         Tail::new(&self.config, Names::new(&self.config.prefix).dead_letters(), PARTITIONS)
     }
 
+    /// The feed of its events.
+    pub fn feed(&self) -> TopicFeed {
+        TopicFeed::new(&self.config)
+    }
+
+    /// Has the brokers forget all events so far but the last of each partition; gives how many offsets that is.
+    pub fn expire_events(&mut self) -> Vec<u64> {
+        let (topic, ends) = (Names::new(&self.config.prefix).events(), self.events.ends());
+        let mut before = TopicPartitionList::new();
+        for (partition, &end) in (0..).zip(&ends) {
+            before.add_partition_offset(&topic, partition, Offset::Offset(end as i64 - 1)).unwrap();
+        }
+        let admin: AdminClient<DefaultClientContext> = self.config.client().create().unwrap();
+        self.runtime.block_on(admin.delete_records(&before, &AdminOptions::new())).unwrap();
+        ends.iter().map(|end| end - 1).collect()
+    }
+
     /// Every public event so far, each taken apart as its consumer would.
     pub fn events(&mut self) -> &[Told] {
         for read in self.events.new_records() {
@@ -502,7 +521,8 @@ impl Cluster {
             assert_eq!((&read.key, &of), (&subject, &subject), "keyed by its order");
             assert_eq!(is_accepted, kind.contains("accepted"), "{kind}");
             self.formats.insert(format);
-            self.told.push(Told { id: header("ce_id"), kind, order: subject.parse().unwrap() });
+            let sequence = header("ce_sequence").parse().unwrap();
+            self.told.push(Told { id: header("ce_id"), kind, order: subject.parse().unwrap(), sequence });
         }
         &self.told
     }

@@ -1,6 +1,7 @@
 //! The whole engine against the suite that every engine must pass, over real brokers and a real store.
 
 mod cluster;
+mod feed;
 mod tail;
 mod world;
 

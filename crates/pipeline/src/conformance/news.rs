@@ -97,11 +97,9 @@ pub(super) fn news_is_kept_once_and_moves_nothing_back(make: Make<'_>) {
     hear(&mut *harness, &told);
     assert_eq!(known(&mut *harness, &first), finished, "all of it again, from rows out of memory");
     offered(&mut *harness, 1, &[], &[], "nobody else is asked");
-    if harness.distributed() {
-        let events = harness.events();
-        let tracked = events.iter().filter(|e| e.kind.contains("tracked")).count();
-        assert_eq!(tracked, wanted(None).news.len(), "{events:?}");
-    }
+    let events = harness.events();
+    let tracked = events.iter().filter(|e| e.kind.contains("tracked")).count();
+    assert_eq!(tracked, wanted(None).news.len(), "{events:?}");
 }
 
 pub(super) fn news_shows_that_a_parcel_was_taken(make: Make<'_>) {

@@ -1,5 +1,4 @@
-//! Events that follow from what a merchant wants done with an order, and the one place that knows which event follows from
-//! which word.
+//! Events that follow from what a merchant wants done with an order.
 
 use super::{
     Deltas, EventType, encode_dead_lettered, encode_settled, encode_tracked, handling_number, whole_or_nothing,
@@ -11,36 +10,6 @@ use crate::{
     event::Encoded,
     word::Word,
 };
-
-/// Appends the event of a decision that followed from `word`; `None` if the decision is nobody's business: a command that
-/// was refused.
-///
-/// # Errors
-/// [`CodecError`] if the deltas can't be read, or are not those of one decision about this word.
-pub fn encode_word(
-    out: &mut Vec<u8>,
-    order_id: u128,
-    merchant: &str,
-    word: Result<Word<'_>, CodecError>,
-    deltas: &[u8],
-) -> Result<Option<Encoded>, CodecError> {
-    let first = row_deltas(0, deltas).next().and_then(Result::ok).map(|(_, delta)| delta);
-    match (word, first) {
-        (Ok(Word::Outcome(o)), Some(Delta::Settled { .. })) => {
-            encode_settled(out, order_id, merchant, o.carrier, deltas).map(Some)
-        }
-        (Ok(Word::Tracked(t)), Some(Delta::Tracked { .. })) => {
-            encode_tracked(out, order_id, merchant, t.carrier, deltas).map(Some)
-        }
-        (Ok(Word::Command(_)), Some(Delta::Commanded { verdict, .. })) if verdict != Verdict::Done => Ok(None),
-        (Ok(Word::Command(command)), Some(Delta::Commanded { .. })) => match command.wish {
-            Wish::Cancel => encode_cancel(out, order_id, merchant, deltas).map(Some),
-            Wish::Return { reason, .. } => encode_return(out, order_id, merchant, reason, deltas).map(Some),
-        },
-        // A word that no stage could take.
-        _ => encode_dead_lettered(out, order_id, merchant, deltas).map(Some),
-    }
-}
 
 /// Appends `order.cancel_requested`: the deltas of the decision that followed from it.
 ///
@@ -67,23 +36,21 @@ pub fn encode_cancel(out: &mut Vec<u8>, order_id: u128, merchant: &str, deltas: 
     })
 }
 
-/// Appends `return.requested`: the deltas of the decision that followed from it. `reason` is the customer's.
+/// Appends `return.requested`: the deltas of the decision that followed from it.
 ///
 /// # Errors
 /// [`CodecError`] if the deltas can't be read, or are not those of a return.
-pub fn encode_return(
-    out: &mut Vec<u8>,
-    order_id: u128,
-    merchant: &str,
-    reason: &str,
-    deltas: &[u8],
-) -> Result<Encoded, CodecError> {
+pub fn encode_return(out: &mut Vec<u8>, order_id: u128, merchant: &str, deltas: &[u8]) -> Result<Encoded, CodecError> {
     const WHAT: CodecError = CodecError { what: "deltas of a return" };
     let mut all = Deltas::new(order_id, deltas);
     let (at_ms, Delta::Commanded { .. }) = all.next().ok_or(WHAT)?? else { return Err(WHAT) };
     let event = Encoded { event_type: EventType::ReturnRequested, order_id, occurred_at_ms: at_ms };
     whole_or_nothing(out, event, merchant, |w| {
-        w.text_if(1, reason);
+        let reason = all.clone().find_map(|delta| match delta {
+            Ok((_, Delta::Return { reason, .. })) => Some(reason),
+            _ => None,
+        });
+        w.text_if(1, reason.ok_or(WHAT)?);
         // Each parcel is what it brings back, then who carries it or what is in it, then why nobody does.
         while let Some(delta) = all.next() {
             let (_, Delta::Return { parcel, source, .. }) = delta? else { return Err(WHAT) };

@@ -273,7 +273,7 @@ fn what_cannot_be_read_is_dead_lettered_unless_a_carrier_may_have_it() {
     let ctx = Ctx { now_ms: 0, carriers: &[] };
     Route::new(two).apply(&ctx, &Rows::default(), &batch.view(0..1), &mut effects);
     let reason = said(&effects).remove(0).2.unwrap();
-    assert!(reason.starts_with("what a carrier said can't be read: "), "{reason}");
+    assert!(reason.starts_with("what was said can't be read: "), "{reason}");
 }
 
 #[test]

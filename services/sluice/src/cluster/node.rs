@@ -24,8 +24,8 @@ use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify};
 use sluice_domain::Merchants;
 use sluice_engine_kafka_scylla::{
-    ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress, Writer,
-    groups,
+    ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress, TopicFeed,
+    Writer, groups,
     outbox::{CarrierConsumer, OutboxOptions},
     owner::MakeStages,
     store::Store,
@@ -204,7 +204,13 @@ impl Base {
     }
 
     /// The routes of `roles`.
-    fn app(&self, roles: &[Role], writer: Option<&Writer>, ops: Ops) -> Result<Router, ConfigError> {
+    fn app(
+        &self,
+        roles: &[Role],
+        writer: Option<&Writer>,
+        ops: Ops,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Router, ConfigError> {
         let orders = Arc::new(ClusterOrders::new(
             Arc::clone(&self.store),
             Arc::clone(&self.progress),
@@ -226,6 +232,9 @@ impl Base {
         }
         if let Some(writer) = writer.filter(|_| roles.contains(&Role::Status)) {
             let (merchants, clock) = (Arc::clone(&self.merchants), Arc::clone(&self.clock));
+            let feed = Arc::new(TopicFeed::new(&self.log));
+            let events = topology::events(&self.config, feed, (&merchants, &clock), stop);
+            app = app.merge(sluice_events::router(events));
             let words = Arc::new(writer.clone());
             app = app.merge(sluice_status::router(Status { orders, words, merchants, clock }));
         }
@@ -277,7 +286,7 @@ impl Node {
         let watched =
             Health { writer: writer.clone().filter(|_| writer_matters), progress: Arc::clone(&base.progress) };
         let ops = Ops { engine: Arc::new(watched), metrics };
-        let app = base.app(roles, writer.as_ref(), ops.clone())?;
+        let app = base.app(roles, writer.as_ref(), ops.clone(), &stop)?;
         base.learn().await;
         let server = Server::start(reserved, app, topology::serving(&config, &tls)).map_err(listen)?;
         let mut background = vec![tokio::spawn(publish(ops))];

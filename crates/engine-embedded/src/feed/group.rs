@@ -1,0 +1,361 @@
+//! From the frames of a group to the events that they stand for.
+//!
+//! A frame has the orders that are new in it, and deltas. Those of a new order, wherever they are in the frame, are one
+//! event; those of an older order fall into decisions, one event each. The rest of what an event says comes from the order's
+//! row.
+
+use std::collections::HashMap;
+
+use sluice_domain::OrderId;
+use sluice_pipeline::{Cursor, FeedEvent, LogError};
+use sluice_schemas::{
+    CodecError,
+    delta::{Delta, Requested, row_deltas},
+    event::{
+        Encoded, EventId,
+        decided::{Numbers, attempt_of, begins, encode_added},
+        encode_accepted, encode_json,
+    },
+    order::{OrderRef, peek_id},
+    wire::Reader as Bytes,
+};
+
+use crate::{
+    journal::{
+        Group,
+        format::{self, Entry, Frame, Section, Target, kind},
+    },
+    shared::Shared,
+};
+
+/// Bytes of events in a page, beyond which nothing is added to it.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// What is known of an order besides the decision that is told.
+struct Known {
+    row: Vec<u8>,
+    merchant: String,
+    numbers: Numbers,
+}
+
+/// Gathers one page.
+pub(super) struct Reader<'a> {
+    shared: &'a Shared,
+    max: usize,
+    bytes: usize,
+    events: Vec<FeedEvent>,
+    /// By order; `None` for one that isn't there.
+    known: HashMap<u128, Option<Known>>,
+    payload: Vec<u8>,
+    deltas: Vec<u8>,
+}
+
+/// One decision about an order of an earlier frame.
+struct Decision<'a> {
+    /// Where its first delta stands in the payload.
+    at: usize,
+    order: u128,
+    head: Entry<'a>,
+    /// Its other deltas, encoded.
+    rest: Vec<&'a [u8]>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(shared: &'a Shared, max: usize) -> Self {
+        Self {
+            shared,
+            max: max.max(1),
+            bytes: 0,
+            events: Vec::new(),
+            known: HashMap::new(),
+            payload: Vec::new(),
+            deltas: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.events.len() >= self.max || self.bytes >= PAGE_BYTES
+    }
+
+    pub(super) fn into_events(self) -> Vec<FeedEvent> {
+        self.events
+    }
+
+    /// Adds the events of `group` from `offset` of its payload on. Gives the offset to go on from, or `None` if that was all
+    /// of it.
+    ///
+    /// # Errors
+    /// [`LogError`] if the group or what belongs to it can't be read.
+    pub(super) fn take(&mut self, group: &Group, offset: u64) -> Result<Option<u64>, LogError> {
+        let damaged = |e: CodecError| LogError::Damaged {
+            file: "the journal".into(),
+            offset: group.position,
+            what: format!("a group's checksum fits, but {e}"),
+        };
+        for frame in format::frames(group.payload()) {
+            let frame = frame.map_err(damaged)?;
+            if (frame.end() as u64) <= offset {
+                continue;
+            }
+            let from = usize::try_from(offset).unwrap_or(usize::MAX);
+            if let Some(next) = self.new_orders(group, &frame, from).map_err(damaged)? {
+                return Ok(Some(next as u64));
+            }
+            for decision in decisions(&frame, from).map_err(damaged)? {
+                if self.is_full() {
+                    return Ok(Some(decision.at as u64));
+                }
+                self.decision(group, &frame, &decision)?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds the orders of `frame` that stand at `from` or behind it. Gives where the first one is for which there is no room.
+    fn new_orders(&mut self, group: &Group, frame: &Frame<'_>, from: usize) -> Result<Option<usize>, CodecError> {
+        let Some(section) = frame.orders() else { return Ok(None) };
+        let mut records = Vec::new();
+        let mut left = None;
+        for item in format::orders(section.body) {
+            let (offset, record) = item?;
+            if section.start + offset < from {
+                continue;
+            }
+            if self.events.len() + records.len() >= self.max {
+                left = Some(section.start + offset);
+                break;
+            }
+            records.push((offset, record));
+        }
+        let (Some(&(first, _)), Some(&(last, _))) = (records.first(), records.last()) else { return Ok(left) };
+        let mut all = about_new(frame, first..=last)?;
+        // As they were decided: what is about the whole order, then each parcel.
+        all.sort_by_key(|(offset, parcel, _)| (*offset, *parcel));
+        let mut rest = all.as_slice();
+        for (offset, record) in records {
+            if self.is_full() {
+                return Ok(Some(section.start + offset));
+            }
+            let count = rest.iter().take_while(|one| one.0 == offset).count();
+            let (mine, others) = rest.split_at(count);
+            rest = others;
+            self.deltas.clear();
+            mine.iter().for_each(|(_, _, delta)| self.deltas.extend_from_slice(delta));
+            self.payload.clear();
+            let place = section.start + offset;
+            match OrderRef::decode(record).and_then(|o| Ok((encode_accepted(&mut self.payload, &o, &self.deltas)?, o)))
+            {
+                Ok((event, order)) => self.tell(group, place, &event, order.merchant.to_owned(), 0),
+                Err(error) => {
+                    let order = peek_id(record).map_or_else(|_| String::new(), |id| OrderId(id).to_string());
+                    tracing::error!(order_id = order, %error, "an event could not be written");
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    fn decision(&mut self, group: &Group, frame: &Frame<'_>, decision: &Decision<'_>) -> Result<(), LogError> {
+        let id = OrderId(decision.order);
+        let bad = |e: CodecError| LogError::Store(format!("what belongs to order {id}: {e}"));
+        let mut deltas = std::mem::take(&mut self.deltas);
+        deltas.clear();
+        deltas.extend_from_slice(decision.head.bytes);
+        let rest = follow(frame, decision).map_err(bad)?;
+        rest.iter().for_each(|delta| deltas.extend_from_slice(delta));
+        self.deltas = deltas;
+        if !self.known.contains_key(&decision.order) {
+            let known = known(self.shared, id)?;
+            self.known.insert(decision.order, known);
+        }
+        let Some(Some(known)) = self.known.get(&decision.order) else {
+            tracing::error!(order_id = %id, "what was decided about an order that isn't there is not told");
+            return Ok(());
+        };
+        let carrier = carrier_of(&known.row, &decision.head.delta);
+        self.payload.clear();
+        let event = encode_added(&mut self.payload, decision.order, &known.merchant, carrier, &self.deltas);
+        let number = known.numbers.number(&known.row, decision.head.bytes);
+        let merchant = known.merchant.clone();
+        match (event, number) {
+            (Ok(None), _) => {}
+            (Ok(Some(event)), Some(number)) => self.tell(group, decision.at, &event, merchant, number),
+            (Err(error), _) => tracing::error!(order_id = %id, %error, "an event could not be written"),
+            (Ok(_), None) => tracing::error!(order_id = %id, "a decision is not in its order's row, and is not told"),
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, group: &Group, at: usize, event: &Encoded, merchant: String, sequence: u64) {
+        let data = match encode_json(&self.payload) {
+            Ok(data) => data.into_bytes(),
+            Err(error) => {
+                let order = OrderId(event.order_id);
+                tracing::error!(order_id = %order, %error, "an event could not be written");
+                return;
+            }
+        };
+        let position = group.payload_position() + at as u64;
+        self.bytes += data.len();
+        self.events.push(FeedEvent {
+            order: OrderId(event.order_id),
+            merchant,
+            id: EventId { epoch: 0, partition: 0, position, index: 0 }.to_string(),
+            kind: event.event_type.name(),
+            sequence,
+            at_ms: event.occurred_at_ms,
+            data,
+            next: Cursor(vec![group.position, at as u64 + 1]),
+        });
+    }
+}
+
+/// Sections with entries: each with where those start in its body.
+fn sections<'a>(frame: &Frame<'a>) -> impl Iterator<Item = Result<(Section<'a>, usize), CodecError>> + use<'a> {
+    frame.sections().filter_map(|section| {
+        let section = match section {
+            Ok(section) => section,
+            Err(error) => return Some(Err(error)),
+        };
+        match section.kind {
+            kind::DELTAS => Some(Ok((section, 0))),
+            kind::REQUESTS => Some(format::carrier_of(section.body).map(|(_, from)| (section, from))),
+            _ => None,
+        }
+    })
+}
+
+/// One delta of a new order: the order's offset, its parcel's number + 1 or 0, and the delta.
+type AboutNew<'a> = (usize, u16, &'a [u8]);
+
+/// The deltas about the new orders at these offsets.
+fn about_new<'a>(frame: &Frame<'a>, offsets: std::ops::RangeInclusive<usize>) -> Result<Vec<AboutNew<'a>>, CodecError> {
+    let mut all = Vec::new();
+    for section in sections(frame) {
+        let (section, from) = section?;
+        for entry in format::entries(section.body, from) {
+            let entry = entry?;
+            match entry.target {
+                Target::Here(offset) if offsets.contains(&offset) => {
+                    all.push((offset, parcel_of(&entry.delta), entry.bytes));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn parcel_of(delta: &Delta<'_>) -> u16 {
+    match delta {
+        Delta::Requested(requested) => u16::from(requested.parcel) + 1,
+        Delta::Packed { parcel, .. } | Delta::DeadLettered { parcel: Some(parcel), .. } => u16::from(*parcel) + 1,
+        _ => 0,
+    }
+}
+
+/// The decisions about older orders whose first delta stands at `from` or behind it.
+fn decisions<'a>(frame: &Frame<'a>, from: usize) -> Result<Vec<Decision<'a>>, CodecError> {
+    let mut all: Vec<Decision<'a>> = Vec::new();
+    for section in frame.sections() {
+        let section = section?;
+        if section.kind != kind::DELTAS {
+            continue;
+        }
+        // The order, and the delta, that come before.
+        let mut before: Option<(u128, Delta<'a>)> = None;
+        for entry in format::entries(section.body, 0) {
+            let entry = entry?;
+            let Target::Id(order) = entry.target else {
+                before = None;
+                continue;
+            };
+            let at = section.start + entry.offset;
+            let same = before.as_ref().filter(|before| before.0 == order).map(|before| &before.1);
+            let first = same.is_none() || begins(same, &entry.delta);
+            before = Some((order, entry.delta));
+            if first && at >= from {
+                all.push(Decision { at, order, head: entry, rest: Vec::new() });
+            } else if !first && let Some(last) = all.last_mut() {
+                last.rest.push(entry.bytes);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The deltas of a decision after its first. What carriers are asked stands apart, with what else each is asked.
+fn follow<'a>(frame: &Frame<'a>, decision: &Decision<'a>) -> Result<Vec<&'a [u8]>, CodecError> {
+    let mut rest = decision.rest.clone();
+    match decision.head.delta {
+        Delta::Settled { parcel, attempt, .. } => {
+            rest.extend(requests(frame, decision.order, |r| {
+                (r.parcel, r.attempt) == (parcel, attempt.wrapping_add(1))
+            })?);
+        }
+        // Nothing else is decided about its order in the same commit.
+        Delta::Commanded { .. } => {
+            rest.extend(requests(frame, decision.order, |_| true)?);
+            // As they were decided: parcel by parcel, first what it is, then who carries it or why nobody does.
+            rest.sort_by_key(|delta| match Delta::read(&mut Bytes::new(delta)) {
+                Ok((_, Delta::Return { parcel, .. })) => (parcel, 0),
+                Ok((_, Delta::Requested(Requested { parcel, .. }) | Delta::Packed { parcel, .. })) => (parcel, 1),
+                Ok((_, Delta::DeadLettered { parcel, .. })) => (parcel.unwrap_or(u8::MAX), 2),
+                _ => (u8::MAX, 3),
+            });
+        }
+        _ => {}
+    }
+    Ok(rest)
+}
+
+/// The requests about an older order that fit.
+fn requests<'a>(
+    frame: &Frame<'a>,
+    order: u128,
+    fits: impl Fn(&Requested<'_>) -> bool,
+) -> Result<Vec<&'a [u8]>, CodecError> {
+    let mut all = Vec::new();
+    for section in sections(frame) {
+        let (section, from) = section?;
+        if section.kind != kind::REQUESTS {
+            continue;
+        }
+        for entry in format::entries(section.body, from) {
+            let entry = entry?;
+            let Delta::Requested(next) = entry.delta else { continue };
+            if entry.target == Target::Id(order) && fits(&next) {
+                all.push(entry.bytes);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Reads the row and the record of an order.
+fn known(shared: &Shared, id: OrderId) -> Result<Option<Known>, LogError> {
+    let bad = |e: CodecError| LogError::Store(format!("what belongs to order {id}: {e}"));
+    let mut row = Vec::new();
+    shared.read_row_in_order(id, &mut row)?;
+    let mut numbers = Numbers::default();
+    numbers.read(&row).map_err(bad)?;
+    let position = row_deltas(id.placed_at_ms(), &row).find_map(|delta| match delta {
+        Ok((_, Delta::Accepted { position })) => Some(position),
+        _ => None,
+    });
+    let Some(position) = position else { return Ok(None) };
+    let mut record = Vec::new();
+    shared.journal.order_at(position, &mut record)?;
+    let merchant = OrderRef::decode(&record).map(|order| order.merchant.to_owned()).map_err(bad)?;
+    Ok(Some(Known { row, merchant, numbers }))
+}
+
+/// The carrier that was asked for the shipment which a decision is about.
+fn carrier_of<'a>(row: &'a [u8], head: &Delta<'_>) -> &'a str {
+    let about = attempt_of(head);
+    let carrier = row_deltas(0, row).find_map(|delta| match delta {
+        Ok((_, Delta::Requested(asked))) if Some((asked.parcel, asked.attempt)) == about => Some(asked.carrier),
+        _ => None,
+    });
+    carrier.unwrap_or_default()
+}

@@ -1,0 +1,171 @@
+//! Tells consumers what was decided: `GET /v1/events`, pages and streams of CloudEvents, from any point that is retained.
+//!
+//! A reader is a cursor and nothing else: the server keeps none of it between two pages, so readers are independent, and
+//! one that is slow holds a page of memory. Delivery is at least once.
+//!
+//! * [`query`]: what is asked for.
+//! * [`page`]: some events, and where to go on.
+//! * [`stream`]: events as they come.
+//! * [`line`]: one event as a line or a message.
+//! * [`room`]: how many readers there are.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{RawQuery, State},
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use metrics::{Counter, counter, describe_counter};
+use sluice_domain::{Merchant, Merchants};
+use sluice_http::{Problem, RouteMeter, authenticate};
+use sluice_pipeline::{Clock, Cursor, Feed, FeedError};
+use tokio::sync::watch;
+
+mod line;
+mod openapi;
+mod page;
+mod query;
+mod room;
+mod stream;
+
+pub use query::{MAX_LIMIT, MAX_WAIT_S};
+pub use room::DEFAULT_MAX_STREAMS;
+
+use crate::{
+    line::Lines,
+    query::{After, Mode, Query},
+    room::Room,
+};
+
+/// What the route needs from the world.
+#[derive(Clone)]
+pub struct Events {
+    /// Where events are read.
+    pub feed: Arc<dyn Feed>,
+    /// Who may ask.
+    pub merchants: Arc<Merchants>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// CloudEvents `source`, a URI reference.
+    pub source: String,
+    /// Streams, and pages that wait, at once.
+    pub max_streams: usize,
+    /// Streams end once it says `true`, so that nobody waits for them.
+    pub stop: watch::Receiver<bool>,
+}
+
+struct App {
+    events: Events,
+    room: Room,
+    lines: Lines,
+    meter: RouteMeter,
+    sent: Counter,
+}
+
+/// The route. Called after the metrics recorder is installed, or nothing is counted.
+pub fn router(state: Events) -> Router {
+    let app = App {
+        room: Room::new(state.max_streams, state.merchants.len()),
+        lines: Lines::new(&state.source),
+        meter: RouteMeter::new("GET /v1/events"),
+        sent: sent(),
+        events: state,
+    };
+    Router::new()
+        .route("/v1/events", get(events))
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .with_state(Arc::new(app))
+}
+
+fn sent() -> Counter {
+    describe_counter!("sluice_events_sent_total", "Events given to consumers over HTTP");
+    let sent = counter!("sluice_events_sent_total");
+    // So that it is shown before the first.
+    sent.increment(0);
+    sent
+}
+
+/// The part of the API description that is this service's.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    openapi::document()
+}
+
+/// Follow what is decided about orders
+///
+/// CloudEvents 1.0 in JSON, those of this merchant's orders. Without `follow`: up to `limit` events, one a line, and then
+/// the end; the header `Link` says where to go on. With `follow=true`, or `Accept: text/event-stream`, the answer stays
+/// open and further events come as they are committed; an empty line or a comment comes every 15 s when nothing else does.
+/// Any number of consumers read independently, each with a cursor of its own, from any point that is retained. Delivery is
+/// at least once: drop an event whose `id` is known. `sequence` counts the events of each order from 0 without gaps.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "get_events",
+    tag = "events",
+    security(("api_key" = [])),
+    params(openapi::Parameters, openapi::LastEventId),
+    responses(
+        (status = 200, description = "Events, oldest first. Those of one order are in their order.",
+            content((openapi::CloudEvent = "application/x-ndjson"), (String = "text/event-stream")),
+            headers(("Link" = String, description = "`</v1/events?after=CURSOR>; rel=\"next\"`, where to go on; without \
+                `follow`"))),
+        openapi::EventsProblems,
+    )
+)]
+async fn events(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    let started = app.events.clock.monotonic_us();
+    let response = match answer(&app, query.as_deref().unwrap_or_default(), &headers).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    };
+    app.meter.record(response.status(), app.events.clock.monotonic_us().saturating_sub(started));
+    response
+}
+
+async fn answer(app: &Arc<App>, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    let merchant = authenticate(headers, &app.events.merchants)?;
+    let query = query::read(query, headers)?;
+    let place = app.room.take(&merchant, query.waits())?;
+    let after = start(app, &query).await?;
+    let reader = Reader { app: Arc::clone(app), merchant, after, named: query.named, _place: place };
+    match query.mode {
+        Mode::Page { limit, wait } => page::answer(reader, limit, wait).await,
+        Mode::Lines => stream::answer(reader, false).await,
+        Mode::Messages => stream::answer(reader, true).await,
+    }
+}
+
+/// One request at work.
+struct Reader {
+    app: Arc<App>,
+    merchant: Merchant,
+    after: Cursor,
+    /// The parameter or header that said so.
+    named: &'static str,
+    /// Given back when the answer ends.
+    _place: room::Place,
+}
+
+/// Where the reader begins.
+async fn start(app: &App, query: &Query) -> Result<Cursor, Problem> {
+    if let After::Cursor(cursor) = &query.after {
+        return Ok(cursor.clone());
+    }
+    let (oldest, newest) = app.events.feed.bounds().await.map_err(|error| problem(error, query.named))?;
+    Ok(if query.after == After::Latest { newest } else { oldest })
+}
+
+/// What a reader is told of an error of the feed; `named` is where its cursor was given.
+fn problem(error: FeedError, named: &'static str) -> Problem {
+    match error {
+        FeedError::Expired { oldest } => query::expired(&oldest),
+        FeedError::Unknown(why) => query::unknown(named, &why),
+        FeedError::Unavailable(why) => {
+            tracing::warn!(why, "events can't be read");
+            Problem::unavailable("Events can't be read now.", 1)
+        }
+    }
+}
