@@ -125,6 +125,7 @@ fn a_wrong_configuration_is_refused_by_name(engine: &Engine) {
         (top("queue_mb = 0"), "queue_mb"),
         (top("max_inflight_mb = 15"), "max_inflight_mb"),
         (top("max_connections = 0"), "max_connections"),
+        (top("max_event_streams = 0"), "max_event_streams"),
         (top("log_format = \"xml\""), "log_format"),
         (segment("15"), "segment_mb"),
         (segment("4097"), "segment_mb"),
