@@ -128,6 +128,7 @@ fn a_wrong_configuration_is_refused_by_name(engine: &Engine) {
         (top("rate_limit = 10000001"), "rate_limit"),
         (top("burst = 10000001"), "burst"),
         (top("slow_ack_ms = 0"), "slow_ack_ms"),
+        (top("max_event_streams = 0"), "max_event_streams"),
         (top("log_format = \"xml\""), "log_format"),
         (segment("15"), "segment_mb"),
         (segment("4097"), "segment_mb"),

@@ -294,3 +294,18 @@ async fn streams_are_bounded() {
     drop((first, third));
     assert_eq!(open("key-3").await.status(), 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_events_says_that_it_lives() {
+    let world = World::new();
+    let mut messages = world.ask("key-1", "", &[("accept", "text/event-stream")]).await.into_body().into_data_stream();
+    assert_eq!(next(&mut messages).await.unwrap(), "retry: 2000\nid: 1.0\n\n");
+    let started = tokio::time::Instant::now();
+    // Where it is by now moves with what is told to others.
+    world.feed.tell("m-2", 40);
+    assert_eq!(next(&mut messages).await.unwrap(), ": nothing new\nid: 1.14\n\n");
+    assert_eq!(started.elapsed().as_secs(), 15);
+    let mut lines = world.ask("key-1", "?follow=true", &[]).await.into_body().into_data_stream();
+    assert_eq!(next(&mut lines).await.unwrap(), "\n");
+    assert_eq!(started.elapsed().as_secs(), 30);
+}

@@ -1,14 +1,10 @@
 //! Events that follow from what a merchant wants done with an order.
 
-use super::{
-    Deltas, EventType, encode_dead_lettered, encode_settled, encode_tracked, handling_number, whole_or_nothing,
-};
+use super::{Deltas, EventType, handling_number, whole_or_nothing};
 use crate::{
     CodecError,
-    command::{Verdict, Wish},
-    delta::{Delta, Requested, VOID, row_deltas},
+    delta::{Delta, Requested, VOID},
     event::Encoded,
-    word::Word,
 };
 
 /// Appends `order.cancel_requested`: the deltas of the decision that followed from it.
