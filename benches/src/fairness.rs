@@ -50,6 +50,9 @@ pub struct FairnessArgs {
     pub dry: bool,
 }
 
+/// Seconds of quiet load before anything is measured.
+const WARM_UP_S: u32 = 2;
+
 /// How the loud merchant comes, and what it is held by.
 struct Scenario {
     name: &'static str,
@@ -171,30 +174,36 @@ fn one(
     quiet.extend(names.iter().map(|name| format!("{name}:key-of-{name}")));
     let town = Town::start(binary, folder.path(), &merchants)?;
     let rate = (args.quiet * args.share * 4 / 5).to_string();
-    let duration = format!("{}s", args.seconds);
-    let given = ["--verify", "1000", "--rate", &rate, "--duration", &duration, "--merchant"];
-    let arguments: Vec<String> = given.map(str::to_owned).into_iter().chain(quiet).collect();
+    let load = |verify: &str, seconds: u32| {
+        let duration = format!("{seconds}s");
+        let given = ["--verify", verify, "--rate", &rate, "--duration", &duration, "--merchant"];
+        let arguments: Vec<String> = given.map(str::to_owned).into_iter().chain(quiet.iter().cloned()).collect();
+        town.load(binary, &arguments)
+    };
+    // The first seconds of a server are nobody's fault, and must not count for one side alone.
+    load("0", WARM_UP_S)?;
     if !with_loud {
-        return Ok((Quiet::read(&town.load(binary, &arguments)?), Loud::default()));
+        return Ok((Quiet::read(&load("1000", args.seconds)?), Loud::default()));
     }
     let address: SocketAddr = town.url.trim_start_matches("http://").parse()?;
     let noise = Noise {
         address,
+        connections: args.connections.max(1),
         batch: scenario.batch,
         stop: AtomicBool::new(false),
         sent: AtomicU64::new(0),
         taken: AtomicU64::new(0),
     };
-    let each = f64::from(args.share) * 10.0 / f64::from(args.connections.max(1) * scenario.batch);
+    let each = f64::from(args.share) * 10.0 / f64::from(noise.connections * noise.batch);
     let started = Instant::now();
     let report = thread::scope(|scope| {
-        (0..args.connections.max(1)).for_each(|number| {
+        (0..noise.connections).for_each(|number| {
             drop(scope.spawn({
                 let noise = &noise;
                 move || noise.make(number, each)
             }))
         });
-        let report = town.load(binary, &arguments).map_err(|error| error.to_string());
+        let report = load("1000", args.seconds).map_err(|error| error.to_string());
         noise.stop.store(true, Relaxed);
         report
     })?;
@@ -216,6 +225,7 @@ impl Quiet {
 /// The loud merchant's connections, one thread each.
 struct Noise {
     address: SocketAddr,
+    connections: u32,
     batch: u32,
     stop: AtomicBool,
     sent: AtomicU64,
@@ -227,7 +237,9 @@ impl Noise {
     /// closes it. Whoever falls behind by more than a second forgets what it is behind.
     fn make(&self, number: u32, per_second: f64) {
         let pause = Duration::from_secs_f64(1.0 / per_second.max(1e-3));
-        let (mut due, mut count, mut link) = (Instant::now(), 0, None);
+        // Connections take turns.
+        let first = Instant::now() + pause.mul_f64(f64::from(number) / f64::from(self.connections));
+        let (mut due, mut count, mut link) = (first, 0, None);
         while !self.stop.load(Relaxed) {
             if let Some(wait) = due.checked_duration_since(Instant::now()) {
                 thread::sleep(wait.min(Duration::from_millis(100)));
