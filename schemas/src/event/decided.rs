@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        delta::{Items, Requested},
+        delta::{FIRST_RETURN, Items, Requested, VOID},
         milestone::{Milestone, Remark},
     };
 
@@ -206,6 +206,13 @@ mod tests {
             &[tracked(Progress::Reached(Milestone::Delivered))],
             &[settled(1, OutcomeKind::Rejected, "no"), requested(2)],
             &[settled(2, OutcomeKind::GivenUp, ""), Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "r" }],
+            &[Delta::Commanded { id: 1, verdict: Verdict::Done }, requested(VOID)],
+            &[
+                Delta::Commanded { id: 2, verdict: Verdict::Done },
+                Delta::Return { parcel: FIRST_RETURN, source: 0, units: 1, command: 2, reason: "r" },
+                Delta::Packed { parcel: FIRST_RETURN, handling: 1, weight_g: 5, items: Items::default() },
+                Delta::DeadLettered { parcel: Some(FIRST_RETURN), rules: 1, reason: "nobody" },
+            ],
             &[Delta::DeadLettered { parcel: None, rules: 1, reason: "unreadable" }],
         ]
         .map(encoded)
@@ -215,11 +222,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_number_is_how_many_decisions_came_before(
-            cut in 0..9_usize,
-            again in proptest::collection::vec(0..9_usize, 0..6),
+            cut in 0..11_usize,
+            again in proptest::collection::vec(0..11_usize, 0..6),
         ) {
             let life = life();
             let mut row = life[..cut].concat();
+            // What was refused is told nobody.
+            row.extend_from_slice(&encoded(&[Delta::Commanded { id: 3, verdict: Verdict::NothingToCancel }]));
             let repeated: Vec<u8> = again.iter().filter(|&&at| at < cut).flat_map(|&at| life[at].clone()).collect();
             row.extend_from_slice(&repeated);
             let mut numbers = Numbers::default();
@@ -264,6 +273,8 @@ mod tests {
         for decision in &life()[1..] {
             encode_added(&mut out, 77, "m", "swift", decision).unwrap();
         }
+        let refused = encoded(&[Delta::Commanded { id: 3, verdict: Verdict::NotReturnable }]);
+        assert_eq!(encode_added(&mut out, 77, "m", "swift", &refused), Ok(None));
         assert!(encode_added(&mut out, 77, "m", "swift", &life()[0]).is_err());
         assert!(encode_added(&mut out, 77, "m", "swift", &[]).is_err());
     }

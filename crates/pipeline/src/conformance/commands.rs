@@ -99,11 +99,9 @@ pub(super) fn what_no_carrier_has_moved_can_be_cancelled(make: Make<'_>) {
     let wanted = vec![Cancelled, Cancelled, OnItsWay, DeadLettered];
     assert_eq!(standing(&mut *harness, &order), (Class::DeadLettered, verdicts, wanted));
     offered(&mut *harness, 0, &[void(&order, 1)], &[void(&order, 0), first, second, third], "the other one, once");
-    if harness.distributed() {
-        let events = harness.events();
-        let count = |part: &str| events.iter().filter(|e| e.kind.contains(part)).count();
-        assert_eq!((count("cancel_requested"), count("void_settled")), (2, 2), "{events:?}");
-    }
+    let events = harness.events();
+    let count = |part: &str| events.iter().filter(|e| e.kind.contains(part)).count();
+    assert_eq!((count("cancel_requested"), count("void_settled")), (2, 2), "{events:?}");
 }
 
 pub(super) fn only_a_carriers_yes_cancels(make: Make<'_>) {
@@ -213,10 +211,8 @@ pub(super) fn delivered_goods_come_back_once(make: Make<'_>) {
     assert_eq!(first, Milestone::Returned, "all of it is back");
     bring_back(&mut *harness, &order, 8, &[1, 0, 1]);
     assert_eq!(standing(&mut *harness, &order).1.last(), Some(&(8, Verdict::NotReturnable)), "it came back already");
-    if harness.distributed() {
-        let events = harness.events();
-        let count = |part: &str| events.iter().filter(|e| e.kind.contains(part)).count();
-        let counts = ["return.requested", "return.settled", "return.tracked"].map(count);
-        assert_eq!((counts, count("parcel.settled")), ([2, 1, 1], 2), "{events:?}");
-    }
+    let events = harness.events();
+    let count = |part: &str| events.iter().filter(|e| e.kind.contains(part)).count();
+    let counts = ["return.requested", "return.settled", "return.tracked"].map(count);
+    assert_eq!((counts, count("parcel.settled")), ([2, 1, 1], 2), "{events:?}");
 }
