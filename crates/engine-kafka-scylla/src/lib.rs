@@ -11,6 +11,7 @@
 //! * [`fold`]: decisions into rows.
 //! * [`progress`]: how far owners and folds are.
 //! * [`reader`]: orders by id.
+//! * [`watch`]: which of the followed orders have changed.
 
 mod access;
 mod config;
@@ -29,6 +30,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 pub mod topics;
+pub mod watch;
 pub mod writer;
 
 pub use config::{KafkaSecurity, LogConfig, Secret};

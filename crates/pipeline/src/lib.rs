@@ -15,6 +15,7 @@ pub mod index;
 pub mod ports;
 pub mod runner;
 pub mod stage;
+pub mod watch;
 
 pub use batch::{Batch, BatchView, Input, Rows, Verdict};
 pub use effects::Effects;
@@ -24,3 +25,4 @@ pub use index::Index;
 pub use ports::*;
 pub use runner::Runner;
 pub use stage::{Ctx, Stage};
+pub use watch::{Closed, Subscription, Watchers};

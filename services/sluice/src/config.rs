@@ -234,6 +234,8 @@ pub struct Config {
     pub max_inflight_mb: u32,
     /// Connections served at once; more wait.
     pub max_connections: u32,
+    /// Streams of orders' events at once; never more than half of the connections.
+    pub max_streams: u32,
     /// Seconds that a drain waits for what is in flight.
     pub drain_deadline_s: u32,
     /// How log lines look.
@@ -265,6 +267,7 @@ impl Default for Config {
             queue_mb: 32,
             max_inflight_mb: 256,
             max_connections: 10_000,
+            max_streams: 5_000,
             drain_deadline_s: 30,
             log_format: LogFormat::Pretty,
             log_level: "info".to_owned(),
@@ -299,7 +302,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 type Setter = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every key that an environment variable overrides: `SLUICE_` and the key in upper case.
-const OVERRIDES: [(&str, Setter); 14] = [
+const OVERRIDES: [(&str, Setter); 15] = [
     ("SLUICE_LISTEN", |c, v| set(&mut c.listen, v, "an address and port such as 127.0.0.1:8080")),
     ("SLUICE_DATA_DIR", |c, v| set(&mut c.data_dir, v, "a folder")),
     ("SLUICE_PLACED_AT_WINDOW_S", |c, v| set(&mut c.placed_at_window_s, v, "a number of seconds")),
@@ -310,6 +313,7 @@ const OVERRIDES: [(&str, Setter); 14] = [
     ("SLUICE_QUEUE_MB", |c, v| set(&mut c.queue_mb, v, "a number of MiB")),
     ("SLUICE_MAX_INFLIGHT_MB", |c, v| set(&mut c.max_inflight_mb, v, "a number of MiB")),
     ("SLUICE_MAX_CONNECTIONS", |c, v| set(&mut c.max_connections, v, "a number")),
+    ("SLUICE_MAX_STREAMS", |c, v| set(&mut c.max_streams, v, "a number")),
     ("SLUICE_DRAIN_DEADLINE_S", |c, v| set(&mut c.drain_deadline_s, v, "a number of seconds")),
     ("SLUICE_LOG_FORMAT", |c, v| {
         let format = <LogFormat as clap::ValueEnum>::from_str(v, true);
@@ -392,7 +396,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming the key.
     pub fn check(&self) -> Result<Vec<String>, ConfigError> {
-        let bounds: [(&str, u32, u32, u32); 8] = [
+        let bounds: [(&str, u32, u32, u32); 9] = [
             ("placed_at_window_s", self.placed_at_window_s, 1, 7 * 86_400),
             ("partitions", u32::from(self.partitions), 1, 64),
             ("segment_mb", self.segment_mb, 40, 4_096),
@@ -401,6 +405,7 @@ impl Config {
             ("queue_mb", self.queue_mb, 1, 4_096),
             ("max_inflight_mb", self.max_inflight_mb, 16, 1 << 20),
             ("max_connections", self.max_connections, 1, 1_000_000),
+            ("max_streams", self.max_streams, 1, 1_000_000),
         ];
         for (key, value, least, most) in bounds {
             if !(least..=most).contains(&value) {
@@ -421,6 +426,12 @@ impl Config {
             cluster.check()?;
         }
         Ok(self.warnings())
+    }
+
+    /// Streams that may be open at once: whoever follows orders leaves half of the connections to whoever posts them.
+    #[must_use]
+    pub fn stream_limit(&self) -> usize {
+        self.max_streams.min(self.max_connections.div_ceil(2)) as usize
     }
 
     fn warnings(&self) -> Vec<String> {

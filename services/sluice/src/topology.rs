@@ -31,7 +31,7 @@ use sluice_engine_embedded::{
 };
 use sluice_http::Problem;
 use sluice_pipeline::{Clock, HealthBoard, Intake, LogError, Runner, Stage, WordIntake};
-use sluice_status::Status;
+use sluice_status::{Status, stream::Streams};
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -267,6 +267,7 @@ impl Pipeline {
         }
         self.stop_notifiers.send_replace(true);
         while self.notifiers.join_next().await.is_some() {}
+        self.engine.watchers().close();
         self.server.stop(HTTP_GRACE).await;
         self.publisher.abort();
         self.receipts.abort();
@@ -409,9 +410,12 @@ fn app(
     checkout.window_ms = u64::from(config.placed_at_window_s) * 1_000;
     checkout.max_inflight_bytes = (config.max_inflight_mb as usize) << 20;
     let events = carrier_events(config, engine.clone(), clock)?;
+    let watchers = Arc::clone(engine.watchers());
     let status = Status { orders: engine, merchants: Arc::clone(merchants), clock: Arc::clone(clock) };
+    let streams = Streams { status: status.clone(), watchers, limit: config.stream_limit() };
     Ok(sluice_checkout::router(checkout)
         .merge(sluice_status::router(status))
+        .merge(sluice_status::stream::router(streams))
         .merge(sluice_carrier::events::router(events))
         .merge(ops::router(ops))
         .fallback(|| async { Problem::not_found("There is nothing at this path; /openapi.json says what there is.") }))

@@ -1,6 +1,7 @@
 //! Tells where an order stands: the row that the stages wrote, folded into the view that its merchant reads.
 //!
 //! * [`router`]: `GET /v1/orders/{id}`.
+//! * [`stream`]: `GET /v1/orders/{id}/events`, the same view whenever it changes.
 //! * [`view()`]: the view itself, a pure function of what is stored.
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use sluice_pipeline::{Clock, Orders};
 use sluice_schemas::order::OrderRef;
 use utoipa::{IntoResponses, OpenApi};
 
+pub mod stream;
 mod view;
 
 pub use view::{LineView, OrderView, ParcelView, TimelineEntry, view};
@@ -53,7 +55,9 @@ pub fn router(state: Status) -> Router {
 
 /// The part of the API description that is status's.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+    let mut document = Document::openapi();
+    document.merge(stream::openapi());
+    document
 }
 
 #[derive(OpenApi)]
@@ -102,6 +106,18 @@ async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejecti
 async fn read(status: &Status, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
     let merchant = authenticate(headers, &status.merchants)?;
     let id: OrderId = id.parse().map_err(|_| Problem::not_found(UNKNOWN))?;
+    Ok(show(status, &merchant.id, id).await?.json)
+}
+
+/// An order that its merchant may see.
+struct Shown {
+    /// Its row, as stored.
+    row: Vec<u8>,
+    /// Its view.
+    json: Vec<u8>,
+}
+
+async fn show(status: &Status, merchant: &str, id: OrderId) -> Result<Shown, Problem> {
     let stored = status.orders.read(id).await.map_err(|error| {
         tracing::warn!(order_id = %id, %error, "an order could not be read");
         Problem::unavailable("The order can't be read now.", 1)
@@ -112,7 +128,7 @@ async fn read(status: &Status, id: &str, headers: &HeaderMap) -> Result<Vec<u8>,
         Problem::unavailable("The order can't be read now.", 1)
     };
     let record = OrderRef::decode(&stored.record).map_err(damaged)?;
-    if record.merchant != &*merchant.id {
+    if record.merchant != merchant {
         return Err(unknown(status, id));
     }
     let view = view(&stored).map_err(damaged)?;
@@ -121,7 +137,7 @@ async fn read(status: &Status, id: &str, headers: &HeaderMap) -> Result<Vec<u8>,
         tracing::error!(order_id = %id, %error, "a view could not be written");
         Problem::unavailable("The order can't be read now.", 1)
     })?;
-    Ok(json)
+    Ok(Shown { row: stored.row, json })
 }
 
 const UNKNOWN: &str = "There is no order with this id.";
