@@ -8,4 +8,5 @@ mod metrics;
 pub mod operation;
 mod parcels;
 mod statuses;
+mod streams;
 mod tracking;

@@ -2,7 +2,7 @@
 //!
 //! * [`config`]: what an operator can set; [`cli`]: what can be run; [`exit`]: how it ends.
 //! * [`topology`]: the pipeline, wired in one function.
-//! * [`serve`], [`demo`], [`load`], [`carrier_sim`], [`check`]: the subcommands.
+//! * [`serve`], [`demo`], [`load`], [`carrier_sim`], [`check`], [`top`]: the subcommands.
 
 pub mod carrier_sim;
 pub mod check;
@@ -20,4 +20,5 @@ mod server;
 mod signals;
 pub mod simulate;
 pub mod telemetry;
+pub mod top;
 pub mod topology;

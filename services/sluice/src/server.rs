@@ -1,8 +1,8 @@
 //! The HTTP server: a listener, and hyper's HTTP/1 connections straight on top of it.
 //!
 //! Connections are bounded: beyond the bound they wait in the listener's backlog. A client that takes too long over the
-//! head of a request, or keeps a connection idle for as long, is disconnected. Bodies have a timeout of their own, in
-//! checkout.
+//! head of a request, or keeps a connection idle for as long, is disconnected; so is one that takes nothing of an answer or
+//! of a stream of events, or has gone without a word. Bodies have a timeout of their own, in checkout.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,6 +21,8 @@ use tokio::{
 
 /// Longest time for the head of a request, and longest time that a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long what was sent may stay unacknowledged by the client's kernel, or unsent because the client takes nothing, ms.
+const TAKE_TIMEOUT_MS: u32 = 75_000;
 /// Pause after a failed `accept`, such as for want of file descriptors, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of a request's head, at most; also the size of a read, and so of a connection's buffer.
@@ -133,6 +135,10 @@ impl Drop for Open {
 async fn connection(stream: TcpStream, app: Router, _open: Open, mut closing: watch::Receiver<bool>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was refused");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, TAKE_TIMEOUT_MS) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT was refused");
     }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -130,7 +130,8 @@ fn print(result: &Result<LoadReport, LoadError>, json: bool) {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// Reads 500ms, 30s, 5m or 1h.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale = match unit {

@@ -39,6 +39,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 pub use acks::{Ack, AckLog, BYTES_PER_ACK, MAX_ACKS, format_id, parse_id};
+pub(crate) use cli::parse_duration;
 pub use cli::{EXIT_NO_RUN, EXIT_NOT_CONSERVED, EXIT_OK, EXIT_USAGE, LoadArgs, command};
 pub use config::{
     BATCH_CONNECTIONS, DEFAULT_SAMPLE, LoadConfig, LoadError, MAX_CONNECTIONS, SINGLE_CONNECTIONS, Verify,
