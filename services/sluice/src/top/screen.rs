@@ -67,7 +67,7 @@ pub(super) fn draw(screen: &mut Screen<'_>, history: &History, every: &str) {
     curve(screen, halves[1], "finished", &history.finished, Color::Green);
     let mut left = body;
     for section in tables::sections(frame) {
-        let lines = section.rows.len() as u16 + 2;
+        let lines = (section.rows.len() + section.notes.len()) as u16 + 2;
         if left.height < 3 {
             return;
         }
@@ -111,7 +111,10 @@ fn table(screen: &mut Screen<'_>, area: Rect, section: &Section) {
         .column_spacing(2)
         .header(header.style(Style::new().add_modifier(Modifier::DIM)))
         .block(Block::new().borders(Borders::TOP).title(title));
-    screen.render_widget(table, area);
+    let [rows, notes] =
+        Layout::vertical([Constraint::Min(0), Constraint::Length(section.notes.len() as u16)]).areas(area);
+    screen.render_widget(table, rows);
+    screen.render_widget(Paragraph::new(section.notes.join("\n")).style(bad()), notes);
 }
 
 #[cfg(test)]
@@ -143,7 +146,7 @@ mod tests {
             "sluice top · 1 of 2 nodes up · every 2 s · q quits",
             "accepted/s 200 (most 200)",
             "finished/s 100 (most 100)",
-            "away: can't connect: refused",
+            "b:2: can't connect: refused",
             "1 of 2 up",
             "POST /v1/orders",
             "2.50 ms",

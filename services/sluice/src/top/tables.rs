@@ -13,6 +13,8 @@ pub(super) struct Section {
     pub rows: Vec<Vec<String>>,
     /// Rows that somebody should look at.
     pub bad: Vec<usize>,
+    /// Lines below the table, for somebody to look at, too.
+    pub notes: Vec<String>,
 }
 
 /// Every table, the most important first.
@@ -45,15 +47,20 @@ fn nodes(frame: &Frame) -> Section {
         ],
         rows,
         bad,
+        notes: frame.nodes.iter().filter_map(why_away).collect(),
     }
 }
 
 fn node(node: &Node) -> Vec<String> {
     let name = node.url.trim_start_matches("http://");
-    match (&node.figures, &node.problem) {
-        (Some(figures), _) => row(name, if node.ready { "ready".to_owned() } else { "not ready".to_owned() }, figures),
-        (None, problem) => vec![name.to_owned(), format!("away: {}", problem.as_deref().unwrap_or("no answer"))],
+    match &node.figures {
+        Some(figures) => row(name, if node.ready { "ready".to_owned() } else { "not ready".to_owned() }, figures),
+        None => vec![name.to_owned(), "away".to_owned()],
     }
+}
+
+fn why_away(node: &Node) -> Option<String> {
+    Some(format!("{}: {}", node.url.trim_start_matches("http://"), node.problem.as_ref()?))
 }
 
 fn row(name: &str, state: String, figures: &Figures) -> Vec<String> {
@@ -84,6 +91,7 @@ fn latencies(frame: &Frame) -> Section {
         columns: vec!["what", "per s", "p50", "p99"],
         rows: frame.latencies.iter().map(row).collect(),
         bad: Vec::new(),
+        notes: Vec::new(),
     }
 }
 
@@ -117,6 +125,7 @@ fn carriers(frame: &Frame) -> Section {
         ],
         rows: frame.carriers.iter().map(row).collect(),
         bad: frame.carriers.values().enumerate().filter(|(_, c)| c.breaker > 0.0).map(|(n, _)| n).collect(),
+        notes: Vec::new(),
     }
 }
 
@@ -130,6 +139,7 @@ fn lags(frame: &Frame) -> Section {
         columns: vec!["what", "now"],
         rows: frame.lags.iter().map(row).collect(),
         bad: Vec::new(),
+        notes: Vec::new(),
     }
 }
 
@@ -182,6 +192,7 @@ pub(super) fn plain(frame: &Frame) -> String {
             text.push_str("\n\n");
         }
         text.push_str(&table.trim_fmt());
+        section.notes.iter().for_each(|note| text.extend(["\n", note]));
     }
     text
 }
@@ -212,7 +223,7 @@ mod tests {
             "a:1",
             "ready",
             "200",
-            "away: can't connect",
+            "b:2: can't connect",
             "1 of 2 up",
             "100 MiB",
             "POST /v1/orders",
