@@ -2,11 +2,11 @@
 
 mod batches;
 mod idempotency;
-mod life;
+pub mod life;
 mod limits;
 mod metrics;
 pub mod operation;
 mod parcels;
 mod statuses;
 mod streams;
-mod tracking;
+pub mod tracking;

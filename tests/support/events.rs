@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc::{Receiver, channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use eventsource_client::{Client as _, ClientBuilder, ReconnectOptions, SSE};
@@ -123,7 +123,9 @@ impl Events {
     /// The next message, past comments.
     #[track_caller]
     pub fn next(&mut self) -> Message {
+        let until = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < until, "waited {PATIENCE:?} in vain for a message");
             let chunk = self.chunk().unwrap().expect("a message");
             let field = |name: &str| chunk.lines().find_map(|line| line.strip_prefix(name));
             if let Some(data) = field("data: ") {

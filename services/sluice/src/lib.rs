@@ -13,6 +13,7 @@ pub mod config;
 pub mod demo;
 pub mod exit;
 pub mod load;
+pub mod machine;
 pub mod ops;
 pub mod output;
 pub mod serve;

@@ -18,13 +18,16 @@ mod cli;
 mod client;
 mod config;
 mod effects;
+mod html;
 mod http;
 mod judge;
 mod orders;
+mod plot;
 mod progress;
 mod report;
 mod schedule;
 mod sender;
+mod series;
 mod tally;
 mod view;
 
@@ -45,6 +48,7 @@ pub use config::{
     BATCH_CONNECTIONS, DEFAULT_SAMPLE, LoadConfig, LoadError, MAX_CONNECTIONS, SINGLE_CONNECTIONS, Verify,
 };
 pub use effects::duplicate_effects;
+pub use html::{Curves, Origin, page};
 pub use http::{Failure, Link, Reply, Target};
 pub use judge::{JudgeConfig, Judgement, Judging};
 pub use orders::{MAX_BATCH_BYTES, MAX_BATCH_LINES, Merchant};
@@ -52,6 +56,7 @@ pub use progress::{Bar, Phase, Progress, Silent, Snapshot};
 pub use report::{LatencyReport, LoadReport};
 pub use schedule::{Schedule, Shape};
 pub use sender::{Sending, Sent};
+pub use series::{Series, Step};
 pub use tally::{Latencies, LatencySummary, Tally};
 pub use view::{Class, OrderView, ParcelView, TimelineEntry, classify, unix_micros};
 
