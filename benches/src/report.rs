@@ -37,8 +37,16 @@ fn commit() -> String {
 }
 
 fn machine(folder: &Path) -> String {
+    let line = |file: &str, key: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let found = text.lines().find(|l| l.starts_with(key)).and_then(|l| l.split_once(':'));
+        found.map_or_else(|| "?".into(), |(_, v)| v.trim().to_owned())
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kib: u64 = line("/proc/meminfo", "MemTotal").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let (cpu, gib, kernel) = (line("/proc/cpuinfo", "model name"), kib >> 20, said("uname", &["-r"]));
     let disk = said("stat", &["-f", "-c", "%T", &folder.display().to_string()]);
-    format!("{}, {disk}", sluice::machine::describe())
+    format!("{cpu}, {cores} cores, {gib} GiB, Linux {kernel}, {disk}")
 }
 
 /// `engine*.json`.

@@ -108,8 +108,11 @@ impl CarrierFigures {
     }
 }
 
+/// Labels that a series must have.
+type Labels = &'static [(&'static str, &'static str)];
+
 /// What is shown of how long things take: a name, and the histogram with its labels.
-const LATENCIES: [(&str, &str, &[(&str, &str)]); 9] = [
+const LATENCIES: [(&str, &str, Labels); 9] = [
     ("POST /v1/orders", REQUEST, &[("route", "POST /v1/orders")]),
     ("POST /v1/orders:batch", REQUEST, &[("route", "POST /v1/orders:batch")]),
     ("GET /v1/orders/{id}", REQUEST, &[("route", "GET /v1/orders/{id}")]),
