@@ -6,4 +6,5 @@ mod rebuild;
 mod repartition;
 mod run;
 mod secured;
+mod streams;
 mod town;

@@ -15,7 +15,7 @@ use sluice_engine_kafka_scylla::{
     store::{Store, StoreConfig, StoreError, StoredRow},
     topics,
 };
-use sluice_pipeline::{BoxFuture, Clock, HealthBoard};
+use sluice_pipeline::{BoxFuture, Clock, HealthBoard, Watchers};
 
 use crate::{
     engine::{self, SystemClock},
@@ -128,7 +128,7 @@ pub fn run(args: &AppArgs) -> Result<AppReport, Box<dyn std::error::Error>> {
         config.batches_in_flight = args.batches_in_flight.unwrap_or(config.batches_in_flight);
         runtime.block_on(Store::migrate(&config))?;
         let store = Arc::new(runtime.block_on(Store::connect(&config))?);
-        folds = Some(Fold::start(&log, Arc::clone(&store), runtime.handle().clone())?);
+        folds = Some(Fold::start(&log, Arc::clone(&store), runtime.handle().clone(), Watchers::new())?);
         rows = store;
     }
     let progress = Progress::start(&log, deployment)?;

@@ -14,6 +14,7 @@ use crate::support::{
     PATIENCE,
     client::{Answer, Client, Connection},
     engine::{Engine, on_both_engines},
+    events::Events,
     journal::{groups, overwrite},
     orders::order,
     proxy::Proxy,
@@ -37,6 +38,7 @@ const BATCH: &str = "/v1/orders:batch";
 const ORDER: &str = "/v1/orders/{id}";
 const CANCEL: &str = "/v1/orders/{id}/cancel";
 const RETURNS: &str = "/v1/orders/{id}/returns";
+const STREAM: &str = "/v1/orders/{id}/events";
 const EVENTS: &str = "/v1/carriers/{carrier}/events";
 /// Where the test's carrier tells.
 const GOODS_EVENTS: &str = "/v1/carriers/good/events";
@@ -71,7 +73,8 @@ fn documented(description: &Value) -> Seen {
 
 fn every_documented_status_is_seen(engine: &Engine) {
     // As little memory for requests as may be configured: one batch as large as it may be is a merchant's whole share.
-    let mut setup = Setup::new(&[GOOD]).with("max_inflight_mb = 32\nmax_event_streams = 2\ndrain_deadline_s = 60\n");
+    let limits = "max_inflight_mb = 32\nmax_event_streams = 2\nmax_streams = 2\ndrain_deadline_s = 60\n";
+    let mut setup = Setup::new(&[GOOD]).with(limits);
     setup.merchants.push(("m-3".to_owned(), "key-3".to_owned()));
     let mut world = World::on(engine, setup);
     let store = store_of(engine, &mut world);
@@ -94,6 +97,7 @@ fn every_documented_status_is_seen(engine: &Engine) {
     wishes(&mut seen, &client);
     events(&mut seen, &client, &id);
     told(&mut seen, &world);
+    streams(&mut seen, &world, &id);
     for (path, answer) in [ORDERS, BATCH, EVENTS, RETURNS].into_iter().zip(slow) {
         note(&mut seen, "post", path, 408, &answer.join().unwrap());
     }
@@ -246,6 +250,21 @@ fn operations(seen: &mut Seen, client: &Client, id: &str) {
     young.0 ^= 1;
     let answer = client.get(&format!("/v1/orders/{young}"));
     assert!(answer.problem(404).is_empty() && answer.header("retry-after").is_some(), "{answer:?}");
+}
+
+/// What can become of somebody who wants to follow an order.
+fn streams(seen: &mut Seen, world: &World, id: &str) {
+    let (client, path) = (world.client(), format!("/v1/orders/{id}/events"));
+    note(seen, "get", STREAM, 401, &Client::new(client.address, "key-none").get(&path));
+    note(seen, "get", STREAM, 404, &world.other_client().get(&path));
+    note(seen, "get", STREAM, 405, &client.send(&format!("POST {path}"), &[], b""));
+    let open = Events::open(&client, id, None);
+    note(seen, "get", STREAM, 200, &open.answer);
+    note(seen, "get", STREAM, 429, &client.get(&path));
+    let others = world.other_client().order("k-follow", &order()).id();
+    world.other_client().view(&others);
+    let _other = Events::open(&world.other_client(), &others, None);
+    note(seen, "get", STREAM, 503, &world.client_of("key-3").get(&path));
 }
 
 /// Fills the memory for requests with bodies that are announced and don't come.

@@ -31,6 +31,7 @@ pub fn event(id: &str, parcel: u8, milestone: &str, late_ms: i64) -> Value {
     json!({"shipment_id": format!("{id}-{parcel}-0"), "milestone": milestone, "occurred_at": at})
 }
 
+/// Posts events as a carrier does.
 pub fn tell(client: &Client, carrier: &str, secret: &str, id: &str, events: &[Value]) -> Answer {
     let body = json!({ "events": events }).to_string();
     client.send(&format!("POST /v1/carriers/{carrier}/events"), &lines(&headers(secret, id, &body)), body.as_bytes())

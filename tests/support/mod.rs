@@ -5,6 +5,7 @@ pub mod carriers;
 pub mod client;
 pub mod cluster;
 pub mod engine;
+pub mod events;
 pub mod fake;
 pub mod journal;
 pub mod judge;

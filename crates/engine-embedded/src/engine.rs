@@ -9,7 +9,7 @@ use std::{
 use sluice_domain::{OrderId, OrderState};
 use sluice_pipeline::{
     BoxFuture, Clock, Disk, Intake, LogError, Orders, Outbox, OutcomeReport, Outcomes, Receipt, Store, StoredOrder,
-    Submission, WordIntake, Words,
+    Submission, Watchers, WordIntake, Words,
 };
 
 use crate::{
@@ -77,6 +77,11 @@ impl Engine {
     /// Receipts go out where they arise before it is made and after it is dropped.
     pub fn hand_out_receipts(&self) -> HandOut {
         HandOut::attach(Arc::clone(&self.shared.pump))
+    }
+
+    /// Who follows which order. They are woken when a change can be read, which then waits until it is durable.
+    pub fn watchers(&self) -> &Arc<Watchers> {
+        &self.shared.watchers
     }
 
     /// Orders by class, now.

@@ -186,6 +186,14 @@ impl Partition {
         Ok(())
     }
 
+    /// Wakes whoever follows an order that was just changed. A reader waits until what it read is durable, so this need not.
+    fn wake_watchers(&self) {
+        let watchers = &self.shared.watchers;
+        if watchers.open() > 0 {
+            self.encoder.additions().all().iter().for_each(|addition| watchers.wake(addition.id));
+        }
+    }
+
     /// The receipts that `view` owes, to be sent when everything appended so far is durable.
     fn receipts(&mut self, view: &BatchView<'_>, refused: Option<Receipt>) -> Acks {
         let mut acks = Acks::default();
@@ -323,7 +331,11 @@ impl Log for Partition {
             // Readers wait on this lock until the rows are in, so nobody can be answered before they can be read.
             let mut young = shared.shards[usize::from(self.number)].young.write();
             match shared.journal.append(frame, reserve) {
-                Ok(base) => self.extend_rows(base, &mut young, positions)?,
+                Ok(base) => {
+                    self.extend_rows(base, &mut young, positions)?;
+                    drop(young);
+                    self.wake_watchers();
+                }
                 Err(AppendError::Full(why)) => {
                     drop(young);
                     self.refuse(batch);

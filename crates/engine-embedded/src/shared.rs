@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use sluice_domain::{Class, OrderId, SlotCount, order_state::class_of_row};
-use sluice_pipeline::{Clock, Filter, LogError, Store, Table, hot::Hot, index::Generation};
+use sluice_pipeline::{Clock, Filter, LogError, Store, Table, Watchers, hot::Hot, index::Generation};
 use sluice_schemas::delta::{Delta, FIRST_RETURN, VOID};
 
 use crate::{
@@ -168,6 +168,8 @@ pub(crate) struct Shared {
     pub(crate) shards: Vec<Shard>,
     pub(crate) replayed: AtomicU64,
     pub(crate) pump: Arc<Pump>,
+    /// Who follows which order.
+    pub(crate) watchers: Arc<Watchers>,
     /// Log position up to which the last checkpoint holds everything.
     pub(crate) checkpointed: AtomicU64,
     /// Checkpoints finished since the start.
@@ -196,6 +198,7 @@ impl Shared {
             shards,
             replayed: AtomicU64::new(0),
             pump: Arc::default(),
+            watchers: Watchers::new(),
             checkpointed: AtomicU64::new(checkpointed),
             checkpoints: AtomicU64::new(0),
             checkpoint_wanted: AtomicBool::new(false),

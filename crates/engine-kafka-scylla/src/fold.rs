@@ -26,6 +26,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
 };
+use sluice_pipeline::Watchers;
 use tokio::runtime::Handle;
 
 pub use self::rebuild::{RebuildError, RebuildProgress, Rebuilt, rebuild};
@@ -65,14 +66,20 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// Joins the status group and starts the thread. Rows are written by tasks on `runtime`, which must outlive it.
+    /// Joins the status group and starts the thread. Rows are written by tasks on `runtime`, which must outlive it;
+    /// `watchers` are told of orders once their new rows are durable.
     ///
     /// # Errors
     /// [`KafkaError`] if the client can't be made; brokers that don't answer are waited for.
-    pub fn start(config: &LogConfig, store: Arc<Store>, runtime: Handle) -> Result<Self, KafkaError> {
+    pub fn start(
+        config: &LogConfig,
+        store: Arc<Store>,
+        runtime: Handle,
+        watchers: Arc<Watchers>,
+    ) -> Result<Self, KafkaError> {
         describe();
         let stop = Arc::new(AtomicBool::new(false));
-        let state = Arc::new(Mutex::new(State::new(Pen::new(store, runtime))));
+        let state = Arc::new(Mutex::new(State::new(Pen::new(store, runtime), watchers)));
         let consumer = join(config, &state)?;
         let worker = Worker { config: config.clone(), state, stop: Arc::clone(&stop), paused: false };
         let thread = std::thread::Builder::new()

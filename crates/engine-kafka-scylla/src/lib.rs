@@ -12,6 +12,7 @@
 //! * [`feed`]: the public events, for whoever doesn't read their topic.
 //! * [`progress`]: how far owners and folds are.
 //! * [`reader`]: orders by id.
+//! * [`watch`]: which of the followed orders have changed.
 
 mod access;
 mod config;
@@ -31,6 +32,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 pub mod topics;
+pub mod watch;
 pub mod writer;
 
 pub use config::{KafkaSecurity, LogConfig, Secret};

@@ -17,6 +17,7 @@ pub mod index;
 pub mod ports;
 pub mod runner;
 pub mod stage;
+pub mod watch;
 
 pub use batch::{Batch, BatchView, Input, Rows, Verdict};
 pub use effects::Effects;
@@ -27,3 +28,4 @@ pub use index::Index;
 pub use ports::*;
 pub use runner::Runner;
 pub use stage::{Ctx, Stage};
+pub use watch::{Closed, Subscription, Watchers};

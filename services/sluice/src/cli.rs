@@ -16,6 +16,7 @@ use crate::{
     serve::{self, ServeArgs},
     simulate::cli::{self as simulate, SimulateArgs},
     telemetry,
+    top::{self, TopArgs},
 };
 
 /// Threads that serve connections. The engine has threads of its own.
@@ -27,6 +28,7 @@ Examples:
   sluice demo --orders 200000 --json
   sluice serve --example > sluice.toml && sluice serve --config sluice.toml
   sluice check sluice-data
+  sluice top
 
 Environment:
   RUST_LOG, SLUICE_LOG   log directives such as info or info,sluice_carrier=debug; they go to standard error
@@ -62,6 +64,8 @@ pub enum Command {
     CarrierSim(CarrierSimArgs),
     /// Send orders at a fixed schedule, measure, and judge what became of them
     Load(LoadArgs),
+    /// Show what running nodes do, live
+    Top(TopArgs),
     /// Verify a stopped data folder, and name any damage by file and offset
     Check(CheckArgs),
     /// Run the pipeline in a simulated world that crashes and misbehaves, and check every invariant
@@ -104,6 +108,10 @@ pub fn run(cli: Cli) -> u8 {
         Command::Load(args) => {
             logs("warn");
             on_one_thread(async move { load::command(&args).await })
+        }
+        Command::Top(args) => {
+            logs("error");
+            on_one_thread(top::command(args))
         }
         Command::Check(args) => {
             logs("warn");

@@ -227,6 +227,8 @@ pub struct Config {
     pub burst: u32,
     /// Streams of events at once; more are refused.
     pub max_event_streams: u32,
+    /// Streams of orders' events at once; never more than half of the connections.
+    pub max_streams: u32,
     /// Seconds that a drain waits for what is in flight.
     pub drain_deadline_s: u32,
     /// How log lines look.
@@ -264,6 +266,7 @@ impl Default for Config {
             rate_limit: 0,
             burst: 0,
             max_event_streams: sluice_events::DEFAULT_MAX_STREAMS as u32,
+            max_streams: 5_000,
             drain_deadline_s: 30,
             log_format: LogFormat::Pretty,
             log_level: "info".to_owned(),
@@ -299,7 +302,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 type Setter = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every key that an environment variable overrides: `SLUICE_` and the key in upper case.
-const OVERRIDES: [(&str, Setter); 18] = [
+const OVERRIDES: [(&str, Setter); 19] = [
     ("SLUICE_LISTEN", |c, v| set(&mut c.listen, v, "an address and port such as 127.0.0.1:8080")),
     ("SLUICE_DATA_DIR", |c, v| set(&mut c.data_dir, v, "a folder")),
     ("SLUICE_PLACED_AT_WINDOW_S", |c, v| set(&mut c.placed_at_window_s, v, "a number of seconds")),
@@ -314,6 +317,7 @@ const OVERRIDES: [(&str, Setter); 18] = [
     ("SLUICE_RATE_LIMIT", |c, v| set(&mut c.rate_limit, v, "a number of orders a second")),
     ("SLUICE_BURST", |c, v| set(&mut c.burst, v, "a number of orders")),
     ("SLUICE_MAX_EVENT_STREAMS", |c, v| set(&mut c.max_event_streams, v, "a number")),
+    ("SLUICE_MAX_STREAMS", |c, v| set(&mut c.max_streams, v, "a number")),
     ("SLUICE_DRAIN_DEADLINE_S", |c, v| set(&mut c.drain_deadline_s, v, "a number of seconds")),
     ("SLUICE_LOG_FORMAT", |c, v| {
         let format = <LogFormat as clap::ValueEnum>::from_str(v, true);
@@ -393,7 +397,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming the key.
     pub fn check(&self) -> Result<Vec<String>, ConfigError> {
-        let bounds: [(&str, u32, u32, u32); 12] = [
+        let bounds: [(&str, u32, u32, u32); 13] = [
             ("placed_at_window_s", self.placed_at_window_s, 1, 7 * 86_400),
             ("partitions", u32::from(self.partitions), 1, 64),
             ("segment_mb", self.segment_mb, 40, 4_096),
@@ -406,6 +410,7 @@ impl Config {
             ("rate_limit", self.rate_limit, 0, merchant::MAX_RATE),
             ("burst", self.burst, 0, merchant::MAX_RATE),
             ("max_event_streams", self.max_event_streams, 1, 10_000),
+            ("max_streams", self.max_streams, 1, 1_000_000),
         ];
         for (key, value, least, most) in bounds {
             if !(least..=most).contains(&value) {
@@ -427,6 +432,12 @@ impl Config {
             cluster.check()?;
         }
         Ok(self.warnings())
+    }
+
+    /// Streams that may be open at once: whoever follows orders leaves half of the connections to whoever posts them.
+    #[must_use]
+    pub fn stream_limit(&self) -> usize {
+        self.max_streams.min(self.max_connections.div_ceil(2)) as usize
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -2,7 +2,7 @@
 //!
 //! * [`config`]: what an operator can set; [`cli`]: what can be run; [`exit`]: how it ends.
 //! * [`topology`]: the pipeline, wired in one function.
-//! * [`serve`], [`demo`], [`load`], [`carrier_sim`], [`check`]: the subcommands.
+//! * [`serve`], [`demo`], [`load`], [`carrier_sim`], [`check`], [`top`]: the subcommands.
 
 pub mod carrier_sim;
 pub mod check;
@@ -13,6 +13,7 @@ pub mod config;
 pub mod demo;
 pub mod exit;
 pub mod load;
+pub mod machine;
 pub mod ops;
 pub mod output;
 mod patient;
@@ -23,4 +24,5 @@ pub mod signals;
 pub mod simulate;
 pub mod telemetry;
 pub mod tls;
+pub mod top;
 pub mod topology;

@@ -132,6 +132,7 @@ mod tests {
             ("/v1/orders", "post"),
             ("/v1/orders:batch", "post"),
             ("/v1/orders/{id}", "get"),
+            ("/v1/orders/{id}/events", "get"),
             ("/healthz", "get"),
             ("/readyz", "get"),
             ("/metrics", "get"),

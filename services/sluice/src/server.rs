@@ -39,6 +39,8 @@ impl Default for Patience {
     }
 }
 
+/// How long what was sent may stay unacknowledged by the client's kernel, ms: then whoever followed has gone without a word.
+const GONE_MS: u32 = 75_000;
 /// Pause after a failed `accept`, such as for want of file descriptors, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of a request's head, at most; also the size of a read, and so of a connection's buffer.
@@ -183,6 +185,10 @@ impl Host {
     async fn welcome(mut self, stream: TcpStream, open: Open) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
+        }
+        #[cfg(target_os = "linux")]
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, GONE_MS) {
+            tracing::debug!(%error, "TCP_USER_TIMEOUT was refused");
         }
         let Some(tls) = &self.tls else { return self.serve(stream, open).await };
         let handshake = tokio::time::timeout(self.patience.handshake, tls.acceptor().accept(stream));

@@ -33,7 +33,7 @@ use sluice_events::Events;
 use sluice_http::Problem;
 use sluice_pipeline::{Clock, Feed, HealthBoard, Intake, LogError, Runner, Stage, WordIntake};
 use sluice_schemas::event::DEFAULT_SOURCE;
-use sluice_status::Status;
+use sluice_status::{Status, stream::Streams};
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -287,6 +287,7 @@ impl Pipeline {
         }
         self.stop_notifiers.send_replace(true);
         while self.notifiers.join_next().await.is_some() {}
+        self.engine.watchers().close();
         self.server.stop(HTTP_GRACE).await;
         self.publisher.abort();
         self.receipts.abort();
@@ -431,10 +432,13 @@ fn app(
     checkout.slow_ack = Duration::from_millis(config.slow_ack_ms.into());
     checkout.limits = config.merchant_limits();
     let events = carrier_events(config, engine.clone(), clock)?;
+    let watchers = Arc::clone(engine.watchers());
     let (merchants, clock) = (Arc::clone(merchants), Arc::clone(clock));
     let status = Status { orders: engine.clone(), words: engine, merchants, clock };
+    let streams = Streams { status: status.clone(), watchers, limit: config.stream_limit() };
     Ok(sluice_checkout::router(checkout)
         .merge(sluice_status::router(status))
+        .merge(sluice_status::stream::router(streams))
         .merge(sluice_carrier::events::router(events))
         .merge(ops::router(ops))
         .fallback(|| async { Problem::not_found("There is nothing at this path; /openapi.json says what there is.") }))

@@ -2,6 +2,7 @@
 //! the merchant wants done with it from then on.
 //!
 //! * [`router`]: `GET /v1/orders/{id}`, `POST …/cancel`, `POST …/returns`.
+//! * [`stream`]: `GET …/events`, the same view whenever it changes.
 //! * [`view()`]: the view itself, a pure function of what is stored.
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use utoipa::{IntoResponses, OpenApi};
 mod commands;
 mod commands_openapi;
 mod returns_body;
+pub mod stream;
 mod view;
 
 pub use view::{LineView, OrderView, ParcelView, ReturnView, TimelineEntry, view};
@@ -77,7 +79,9 @@ pub fn router(state: Status) -> Router {
 
 /// The part of the API description that is status's.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+    let mut document = Document::openapi();
+    document.merge(stream::openapi());
+    document
 }
 
 #[derive(OpenApi)]
@@ -126,14 +130,26 @@ async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejecti
 async fn read(status: &Status, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
     let merchant = authenticate(headers, &status.merchants)?;
     let id: OrderId = id.parse().map_err(|_| Problem::not_found(UNKNOWN))?;
-    let stored = load(status, &merchant, id).await?;
+    Ok(show(status, &merchant, id).await?.json)
+}
+
+/// An order that its merchant may see.
+struct Shown {
+    /// Its row, as stored.
+    row: Vec<u8>,
+    /// Its view.
+    json: Vec<u8>,
+}
+
+async fn show(status: &Status, merchant: &Merchant, id: OrderId) -> Result<Shown, Problem> {
+    let stored = load(status, merchant, id).await?;
     let view = view(&stored).map_err(|error| damaged(id, error))?;
     let mut json = Vec::with_capacity(1_024);
     serde_json::to_writer(&mut json, &view).map_err(|error| {
         tracing::error!(order_id = %id, %error, "a view could not be written");
         Problem::unavailable(UNREADABLE, 1)
     })?;
-    Ok(json)
+    Ok(Shown { row: stored.row, json })
 }
 
 /// The order with this id, if it is the merchant's.

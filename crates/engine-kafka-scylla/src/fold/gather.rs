@@ -11,6 +11,7 @@ use std::{
 };
 
 use sluice_domain::OrderId;
+use sluice_pipeline::Watchers;
 use sluice_schemas::{
     CodecError,
     frame::{self, Decision, Place},
@@ -115,6 +116,13 @@ impl Gather {
             }
         };
         self.rows.iter().map(row).collect()
+    }
+
+    /// Tells whoever follows its orders.
+    pub fn tell(&self, watchers: &Watchers) {
+        if watchers.open() > 0 {
+            self.rows.iter().for_each(|row| watchers.wake(row.order));
+        }
     }
 
     /// Rows in it.

@@ -14,6 +14,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::KafkaError,
 };
+use sluice_pipeline::Watchers;
 
 use super::{FoldSummary, Gather, Pen, Written};
 use crate::context::Quiet;
@@ -70,6 +71,7 @@ pub(super) struct State {
     topic: String,
     parts: BTreeMap<i32, Part>,
     term: u64,
+    watchers: Arc<Watchers>,
     /// The rows that are being written.
     pub pen: Pen,
     /// The rows that come next.
@@ -84,11 +86,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn new(pen: Pen) -> Self {
+    pub fn new(pen: Pen, watchers: Arc<Watchers>) -> Self {
         Self {
             topic: String::new(),
             parts: BTreeMap::new(),
             term: 0,
+            watchers,
             pen,
             gather: Gather::default(),
             moved: false,
@@ -145,6 +148,7 @@ impl State {
                 }
             }
         }
+        gather.tell(&self.watchers);
         self.summary.records += gather.records;
         self.summary.rows += gather.len();
         metrics::counter!("sluice_fold_records_total").increment(gather.records);

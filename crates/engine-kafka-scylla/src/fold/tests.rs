@@ -17,7 +17,7 @@ use rdkafka::{
 };
 use sluice_brokers::Brokers;
 use sluice_domain::OrderId;
-use sluice_pipeline::{Clock, LogError, Orders, StoredOrder};
+use sluice_pipeline::{Clock, LogError, Orders, StoredOrder, Watchers};
 use sluice_schemas::frame::{self, Decision, Place};
 use tokio::runtime::Handle;
 
@@ -131,7 +131,7 @@ impl Cluster {
     }
 
     fn fold(&self) -> Fold {
-        Fold::start(&self.config, Arc::clone(&self.store), Handle::current()).unwrap()
+        Fold::start(&self.config, Arc::clone(&self.store), Handle::current(), Watchers::new()).unwrap()
     }
 
     fn producer(&self, transactional: bool) -> BaseProducer {

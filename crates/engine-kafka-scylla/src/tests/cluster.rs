@@ -20,7 +20,7 @@ use rdkafka::{
 use sluice_brokers::Brokers;
 use sluice_domain::ShipmentId;
 use sluice_pipeline::{
-    Clock, HealthBoard, Outbox, OutboxBatch,
+    Clock, HealthBoard, Outbox, OutboxBatch, Watchers,
     conformance::{CARRIERS, Order, PLACED_AT_MS, Sent, Told, stages},
 };
 use sluice_schemas::{
@@ -186,7 +186,7 @@ impl Cluster {
     }
 
     fn fold(&self) -> Fold {
-        Fold::start(&self.config, Arc::clone(&self.store), self.runtime.handle().clone()).unwrap()
+        Fold::start(&self.config, Arc::clone(&self.store), self.runtime.handle().clone(), Watchers::new()).unwrap()
     }
 
     fn start(&mut self) {

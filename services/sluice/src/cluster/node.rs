@@ -30,10 +30,11 @@ use sluice_engine_kafka_scylla::{
     owner::MakeStages,
     store::Store,
     topics::{self, read_deployment},
+    watch as changes,
 };
 use sluice_http::Problem;
-use sluice_pipeline::{Clock, HealthBoard, Intake, Stage};
-use sluice_status::Status;
+use sluice_pipeline::{Clock, HealthBoard, Intake, Stage, Watchers};
+use sluice_status::{Status, stream::Streams};
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -128,6 +129,7 @@ pub struct Node {
     notifiers: JoinSet<()>,
     stop_notifiers: watch::Sender<bool>,
     background: Vec<JoinHandle<()>>,
+    watchers: Arc<Watchers>,
     takes_orders: bool,
     deployment: Deployment,
     live: Live,
@@ -144,6 +146,8 @@ struct Base {
     merchants: Arc<Merchants>,
     table: Arc<Table>,
     health: Arc<HealthBoard>,
+    /// Who follows which order.
+    watchers: Arc<Watchers>,
 }
 
 impl Base {
@@ -166,7 +170,8 @@ impl Base {
         let health = Arc::new(HealthBoard::new(table.carriers().len()));
         let progress = Progress::start(&log, deployment).map_err(ClusterError::from)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Ok(Self { config, log, deployment, store, progress, clock, merchants, table, health })
+        let watchers = Watchers::new();
+        Ok(Self { config, log, deployment, store, progress, clock, merchants, table, health, watchers })
     }
 
     fn owners(&self, chain: Chain) -> Result<Owners, StartError> {
@@ -193,6 +198,12 @@ impl Base {
             clock: Arc::clone(&self.clock),
         };
         Ok(Owners::start(&owners, &stages).map_err(ClusterError::from)?)
+    }
+
+    fn fold(&self) -> Result<Fold, StartError> {
+        let (store, watchers) = (Arc::clone(&self.store), Arc::clone(&self.watchers));
+        let fold = Fold::start(&self.log, store, tokio::runtime::Handle::current(), watchers);
+        Ok(fold.map_err(ClusterError::from)?)
     }
 
     /// Waits a while for the brokers' first word on how far everybody is: before it a node calls itself not ready.
@@ -236,7 +247,10 @@ impl Base {
             let events = topology::events(&self.config, feed, (&merchants, &clock), stop);
             app = app.merge(sluice_events::router(events));
             let words = Arc::new(writer.clone());
-            app = app.merge(sluice_status::router(Status { orders, words, merchants, clock }));
+            let status = Status { orders, words, merchants, clock };
+            let (watchers, limit) = (Arc::clone(&self.watchers), self.config.stream_limit());
+            let streams = Streams { status: status.clone(), watchers, limit };
+            app = app.merge(sluice_status::router(status)).merge(sluice_status::stream::router(streams));
         }
         if let Some(writer) = writer.filter(|_| roles.contains(&Role::Carrier)) {
             let mut events = topology::carrier_events(&self.config, Arc::new(writer.clone()), &self.clock)?;
@@ -272,10 +286,7 @@ impl Node {
         let presence = Presence::start(&base.log, base.deployment, has(Role::Checkout)).map_err(ClusterError::from)?;
         let presence = Arc::new(presence);
         let owners = chain.map(|chain| base.owners(chain)).transpose()?;
-        let folds = has(Role::Status)
-            .then(|| Fold::start(&base.log, Arc::clone(&base.store), tokio::runtime::Handle::current()))
-            .transpose()
-            .map_err(ClusterError::from)?;
+        let folds = has(Role::Status).then(|| base.fold()).transpose()?;
         let (stop_notifiers, stop) = watch::channel(false);
         let (mut notifiers, mut carriers) = (JoinSet::new(), Vec::new());
         if let Some(writer) = writer.as_ref().filter(|_| has(Role::Carrier)) {
@@ -294,6 +305,10 @@ impl Node {
             let (presence, progress) = (Arc::clone(&presence), Arc::clone(&base.progress));
             background.push(tokio::spawn(hold_back(writer.clone(), presence, progress, base.log.max_lag)));
         }
+        if has(Role::Status) {
+            let (store, watchers) = (Arc::clone(&base.store), Arc::clone(&base.watchers));
+            background.push(tokio::spawn(changes::look(store, watchers, Arc::clone(&base.clock))));
+        }
         Ok(Self {
             server,
             progress: base.progress,
@@ -306,6 +321,7 @@ impl Node {
             notifiers,
             stop_notifiers,
             background,
+            watchers: base.watchers,
             takes_orders: has(Role::Checkout),
             deployment: base.deployment,
             live: Live { merchants: base.merchants, tls },
@@ -358,6 +374,7 @@ impl Node {
         }
         self.stop_notifiers.send_replace(true);
         while self.notifiers.join_next().await.is_some() {}
+        self.watchers.close();
         self.server.stop(HTTP_GRACE).await;
         let (writer, carriers, owners) = (self.writer, self.carriers, self.owners);
         let (folds, presence, progress, takes_orders) = (self.folds, self.presence, self.progress, self.takes_orders);

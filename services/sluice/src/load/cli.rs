@@ -1,19 +1,22 @@
 //! The command line of `sluice load`.
 
+use std::fs::{self, OpenOptions};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use sluice_http::Timestamp;
 
 use super::config::{DEFAULT_SAMPLE, LoadConfig, LoadError, Verify};
+use super::html::{Origin, page};
 use super::http::Target;
 use super::orders::Merchant;
 use super::progress::Bar;
 use super::report::LoadReport;
 use super::run;
 use super::schedule::Shape;
-use crate::tls;
+use crate::{machine, output, tls};
 
 /// Exit code: everything judged is conserved.
 pub const EXIT_OK: u8 = 0;
@@ -29,9 +32,10 @@ Examples:
   sluice load --url http://127.0.0.1:8080 --rate 20000 --duration 30s --merchant m-1:secret
   sluice load --url http://127.0.0.1:8080 --rate 150000 --duration 1m --batch 1000 --two-line --merchant m-1:secret
   sluice load --url http://127.0.0.1:8080 --rate 50000 --duration 5m --shape midnight --json --merchant m-1:secret
+  sluice load --url http://127.0.0.1:8080 --rate 2000 --duration 1m --merchant m-1:secret --report run.html
 
 Exit codes: 0 all judged orders conserved; 1 an order is lost, doubled, unreadable or left in flight, or none was
-acknowledged; 2 wrong usage; 3 no connection.";
+acknowledged; 2 wrong usage, or the report can't be written; 3 no connection.";
 
 /// Sends real baskets at a fixed schedule, whatever the server does, then reads the acknowledged orders back and judges
 /// that none is lost, doubled or left in flight.
@@ -74,6 +78,9 @@ pub struct LoadArgs {
     /// Ledger of a simulated carrier, to judge doubled effects by; repeat it for every carrier
     #[arg(long = "ledger", value_name = "FILE")]
     pub ledgers: Vec<PathBuf>,
+    /// Write a page with plots of the run to this file: one HTML file that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// Print one JSON object instead of the table
     #[arg(long)]
     pub json: bool,
@@ -112,8 +119,47 @@ impl LoadArgs {
     }
 }
 
+impl LoadArgs {
+    /// Where a report of this run comes from, now.
+    fn origin(&self) -> Origin {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Origin {
+            command: self.line(),
+            machine: machine::describe(),
+            at: Timestamp(since.as_millis() as u64).to_string(),
+        }
+    }
+
+    /// The command line that asks for this run, without the merchants' keys.
+    fn line(&self) -> String {
+        let mut line = format!("sluice load --url http://{} --rate {}", self.url.authority(), self.rate);
+        let mut add =
+            |name: &str, value: String| line.extend([" --", name, if value.is_empty() { "" } else { " " }, &value]);
+        add("duration", format!("{}s", self.duration.as_secs_f64()));
+        for (name, value) in [("batch", self.batch), ("connections", self.connections)] {
+            value.into_iter().for_each(|value| add(name, value.to_string()));
+        }
+        add("shape", self.shape.to_string());
+        add("seed", self.seed.to_string());
+        add("verify", self.verify.clone());
+        if self.two_line {
+            add("two-line", String::new());
+        }
+        self.ledgers.iter().for_each(|ledger| add("ledger", ledger.display().to_string()));
+        self.merchants.iter().for_each(|merchant| add("merchant", format!("{}:KEY", merchant.id)));
+        line
+    }
+}
+
 /// Runs `sluice load`, prints its result on standard output and problems on standard error, and gives the exit code.
 pub async fn command(args: &LoadArgs) -> u8 {
+    // Before the run, not after it.
+    if let Some(path) = &args.report
+        && let Err(error) = OpenOptions::new().create(true).append(true).open(path)
+    {
+        output::fault(format_args!("--report {}: {error}", path.display()));
+        return EXIT_USAGE;
+    }
     let bar = Bar::new();
     let result = match args.config() {
         Ok(config) => Box::pin(run(config, &bar)).await,
@@ -121,6 +167,12 @@ pub async fn command(args: &LoadArgs) -> u8 {
     };
     drop(bar);
     print(&result, args.json);
+    if let (Some(path), Ok(report)) = (&args.report, &result)
+        && let Err(error) = fs::write(path, page(report, &args.origin()))
+    {
+        output::fault(format_args!("--report {}: {error}", path.display()));
+        return EXIT_USAGE;
+    }
     match result {
         Ok(report) if report.passed() => EXIT_OK,
         Ok(_) => EXIT_NOT_CONSERVED,
@@ -141,7 +193,8 @@ fn print(result: &Result<LoadReport, LoadError>, json: bool) {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// Reads 500ms, 30s, 5m or 1h.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale = match unit {
@@ -186,6 +239,25 @@ mod tests {
         assert_eq!((config.verify, config.shape), (Verify::All, Shape::Ramp));
         assert_eq!(config.connection_count(), 16);
         assert_eq!(parse("--merchant a:b").unwrap().config().unwrap().verify, Verify::Sample(DEFAULT_SAMPLE));
+    }
+
+    #[test]
+    fn the_command_of_a_report_has_no_keys() {
+        let args =
+            parse("--merchant m-1:hunter2 m-2:hunter3 --batch 5 --two-line --ledger a.log --report r.html").unwrap();
+        assert_eq!(
+            args.line(),
+            "sluice load --url http://h:1 --rate 10 --duration 2s --batch 5 --shape steady --seed 1 --verify 200000 \
+             --two-line --ledger a.log --merchant m-1:KEY --merchant m-2:KEY"
+        );
+        let machine = args.origin().machine;
+        assert!(!machine.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_report_that_cannot_be_written_is_told_before_the_run() {
+        let args = parse("--merchant a:b --report /nowhere/r.html").unwrap();
+        assert_eq!(command(&args).await, EXIT_USAGE);
     }
 
     #[test]

@@ -215,7 +215,9 @@ impl Desk {
     fn sent(&self, orders: u64, due: Duration) {
         let mut tally = self.tally.borrow_mut();
         tally.sent += orders;
-        tally.lag.record(self.elapsed().saturating_sub(due), orders);
+        let now = self.elapsed();
+        tally.series.at(now).sent += orders;
+        tally.lag.record(now.saturating_sub(due), orders);
     }
 
     fn acknowledged(&self, acks: &[Ack], due: Duration, tried: u32, replayed: bool) {
@@ -226,6 +228,7 @@ impl Desk {
         tally.retried += if tried > 0 { orders } else { 0 };
         tally.replayed += u64::from(replayed);
         tally.ack.record(now.saturating_sub(due), orders);
+        tally.series.acknowledged(now, orders, now.saturating_sub(due));
         self.last_ack.set(now);
         let mut log = self.acks.borrow_mut();
         acks.iter().for_each(|&ack| log.push(ack));
@@ -237,6 +240,7 @@ impl Desk {
         let status = match verdict {
             Verdict::Refused(after) => {
                 tally.refused += orders;
+                tally.series.at(self.elapsed()).refused += orders;
                 let status = if reply.status < 300 { 429 } else { reply.status };
                 tally.status(status, orders, reply.body);
                 add(&self.counters.refused, orders);
@@ -258,6 +262,7 @@ impl Desk {
     fn disconnected(&self, failure: &Failure) -> Next {
         let mut tally = self.tally.borrow_mut();
         tally.disconnects += 1;
+        tally.series.at(self.elapsed()).disconnects += 1;
         tally.problem(failure.to_string());
         add(&self.counters.disconnects, 1);
         let sent = !matches!(failure, Failure::Connect(_));

@@ -18,13 +18,16 @@ mod cli;
 mod client;
 mod config;
 mod effects;
+mod html;
 mod http;
 mod judge;
 mod orders;
+mod plot;
 mod progress;
 mod report;
 mod schedule;
 mod sender;
+mod series;
 mod tally;
 mod view;
 
@@ -39,11 +42,13 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 pub use acks::{Ack, AckLog, BYTES_PER_ACK, MAX_ACKS, format_id, parse_id};
+pub(crate) use cli::parse_duration;
 pub use cli::{EXIT_NO_RUN, EXIT_NOT_CONSERVED, EXIT_OK, EXIT_USAGE, LoadArgs, command};
 pub use config::{
     BATCH_CONNECTIONS, DEFAULT_SAMPLE, LoadConfig, LoadError, MAX_CONNECTIONS, SINGLE_CONNECTIONS, Verify,
 };
 pub use effects::duplicate_effects;
+pub use html::{Curves, Origin, page};
 pub use http::{Failure, Link, Reply, Target};
 pub use judge::{JudgeConfig, Judgement, Judging};
 pub use orders::{MAX_BATCH_BYTES, MAX_BATCH_LINES, Merchant};
@@ -51,6 +56,7 @@ pub use progress::{Bar, Phase, Progress, Silent, Snapshot};
 pub use report::{LatencyReport, LoadReport};
 pub use schedule::{Schedule, Shape};
 pub use sender::{Sending, Sent};
+pub use series::{Series, Step};
 pub use tally::{Latencies, LatencySummary, Tally};
 pub use view::{Class, OrderView, ParcelView, TimelineEntry, classify, unix_micros};
 

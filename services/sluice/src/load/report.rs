@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use sluice_carrier::simulated::LedgerError;
 
+use super::html::Curves;
 use super::judge::Judgement;
 use super::sender::Sent;
 use super::tally::LatencySummary;
@@ -84,6 +85,9 @@ pub struct LoadReport {
     pub examples: Vec<String>,
     /// The first thing that went wrong, as the server or the system put it.
     pub first_problem: Option<String>,
+    /// What plots are drawn from.
+    #[serde(skip)]
+    pub curves: Curves,
 }
 
 /// Latencies of a run.
@@ -140,6 +144,12 @@ impl LoadReport {
             ledger_problem: None,
             examples: judgement.examples.clone(),
             first_problem: tally.first_problem.clone().or_else(|| judgement.first_problem.clone()),
+            curves: Curves {
+                series: tally.series.clone(),
+                ack: tally.ack.clone(),
+                carrier: judgement.carrier.clone(),
+                read: judgement.read.clone(),
+            },
         }
     }
 

@@ -26,6 +26,7 @@ use super::http::{Failure, Link};
 use super::orders::{Orders, Source};
 use super::progress::{Counters, Phase, Snapshot};
 use super::schedule::Schedule;
+use super::series::Series;
 use super::tally::Tally;
 
 /// How often idle connections are given what became due; the runtime's timers aren't finer.
@@ -62,7 +63,7 @@ impl Desk {
         let schedule = config.schedule();
         let desk = Self {
             orders: RefCell::new(orders),
-            tally: RefCell::default(),
+            tally: RefCell::new(Tally { series: Series::new(config.duration), ..Tally::default() }),
             acks: RefCell::default(),
             last_ack: Cell::new(Duration::ZERO),
             counters,

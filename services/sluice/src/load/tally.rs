@@ -6,6 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::series::Series;
+
 /// Latencies beyond an hour count as an hour.
 const MAX_MICROS: u64 = 3_600_000_000;
 /// The first problem is quoted to this many characters.
@@ -29,6 +31,11 @@ impl Latencies {
         self.0.saturating_record_n(micros.clamp(1, MAX_MICROS), count);
     }
 
+    /// Forgets them all.
+    pub(crate) fn clear(&mut self) {
+        self.0.reset();
+    }
+
     /// How many were recorded.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -39,6 +46,22 @@ impl Latencies {
     #[must_use]
     pub fn quantile(&self, share: f64) -> Duration {
         if self.0.is_empty() { Duration::ZERO } else { Duration::from_micros(self.0.value_at_quantile(share)) }
+    }
+
+    /// The share of orders (0 to 1) that was at most so late, and how late, in milliseconds: ten points for each nine that
+    /// there are enough orders for, and the slowest.
+    #[must_use]
+    pub fn percentiles(&self) -> Vec<(f64, f64)> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let last = 1.0 - 1.0 / self.count() as f64;
+        let shares = (0..).map(|n| 1.0 - 10_f64.powf(-f64::from(n) / 10.0)).take_while(|share| *share < last);
+        shares
+            .chain([last])
+            .map(|share| (share, if share < last { share } else { 1.0 }))
+            .map(|(at, share)| (at, self.quantile(share).as_micros() as f64 / 1e3))
+            .collect()
     }
 
     /// The usual four, in milliseconds.
@@ -94,6 +117,8 @@ pub struct Tally {
     pub ack: Latencies,
     /// From the intended to the real send time.
     pub lag: Latencies,
+    /// The run over time.
+    pub series: Series,
 }
 
 impl Tally {
@@ -131,6 +156,21 @@ mod tests {
         latencies.record(Duration::MAX, 1);
         latencies.record(Duration::ZERO, 1);
         assert_eq!(latencies.count(), 1_002);
+    }
+
+    #[test]
+    fn percentiles_reach_as_far_as_there_are_orders() {
+        let mut latencies = Latencies::default();
+        assert_eq!(latencies.percentiles(), []);
+        latencies.record(Duration::from_millis(2), 1);
+        assert_eq!(latencies.percentiles(), [(0.0, 2.0)]);
+        latencies.record(Duration::from_millis(2), 989);
+        latencies.record(Duration::from_secs(1), 10);
+        let points = latencies.percentiles();
+        assert!(points.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{points:?}");
+        let (share, slowest) = points[points.len() - 1];
+        assert!((share - 0.999).abs() < 1e-9 && (slowest - 1_000.0).abs() < 1.0 && points.len() == 31, "{points:?}");
+        assert!(points[10].1 < 2.1, "nine of ten: {points:?}");
     }
 
     #[test]
