@@ -17,6 +17,7 @@ mod engine;
 mod intake;
 pub mod journal;
 mod lock;
+mod lookup;
 mod outbox;
 mod partition;
 mod pump;

@@ -1,6 +1,6 @@
 //! Tells where an order stands: the row that the stages wrote, folded into the view that its merchant reads.
 //!
-//! * [`router`]: `GET /v1/orders/{id}`.
+//! * [`router`]: `GET /v1/orders/{id}` and `GET /v1/orders?customer=…`.
 //! * [`view()`]: the view itself, a pure function of what is stored.
 
 use std::sync::Arc;
@@ -15,12 +15,15 @@ use axum::{
 };
 use sluice_domain::{Merchants, OrderId};
 use sluice_http::{ApiKeySecurity, FieldError, Problem, ProblemBody, RouteMeter, authenticate};
-use sluice_pipeline::{Clock, Orders};
+use sluice_pipeline::{Clock, Lookup, Orders};
 use sluice_schemas::order::OrderRef;
+use tokio::sync::Semaphore;
 use utoipa::{IntoResponses, OpenApi};
 
+mod list;
 mod view;
 
+pub use list::{OrderList, OrderSummary};
 pub use view::{LineView, OrderView, ParcelView, TimelineEntry, view};
 
 /// Below this age (ms of `placed_at`) an id that isn't known may still be on its way here.
@@ -31,6 +34,8 @@ const YOUNG_MS: u64 = 10_000;
 pub struct Status {
     /// Where orders are read.
     pub orders: Arc<dyn Orders>,
+    /// Where they are found by customer.
+    pub lookup: Arc<dyn Lookup>,
     /// Who may ask.
     pub merchants: Arc<Merchants>,
     /// What time it is.
@@ -40,14 +45,23 @@ pub struct Status {
 struct App {
     status: Status,
     meter: RouteMeter,
+    list_meter: RouteMeter,
+    lists: Semaphore,
 }
 
-/// The routes of status. Called after the metrics recorder is installed, or nothing is counted.
+/// The routes of status. Called after the metrics recorder is installed, or nothing is counted. `/v1/orders` is checkout's,
+/// too: what other methods are told there is said where the two come together.
 pub fn router(state: Status) -> Router {
-    let app = App { status: state, meter: RouteMeter::new("GET /v1/orders/{id}") };
+    let app = App {
+        status: state,
+        meter: RouteMeter::new("GET /v1/orders/{id}"),
+        list_meter: RouteMeter::new("GET /v1/orders"),
+        lists: Semaphore::new(list::LISTS_AT_ONCE),
+    };
     Router::new()
         .route("/v1/orders/{id}", get(order))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .route("/v1/orders", get(list::orders))
         .with_state(Arc::new(app))
 }
 
@@ -59,7 +73,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Sluice", description = "Orders in, parcels out."),
-    paths(order),
+    paths(order, list::orders),
     components(schemas(ProblemBody<'_>, FieldError)),
     tags((name = "orders", description = "Placing orders and following them.")),
     modifiers(&ApiKeySecurity)
@@ -87,16 +101,20 @@ async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejecti
     let started = app.status.clock.monotonic_us();
     // What isn't text is nobody's id.
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    let response = match read(&app.status, &id, &headers).await {
+    let response = answer(read(&app.status, &id, &headers).await);
+    app.meter.record(response.status(), app.status.clock.monotonic_us().saturating_sub(started));
+    response
+}
+
+fn answer(json: Result<Vec<u8>, Problem>) -> Response {
+    match json {
         Ok(json) => {
             let mut response = Response::new(Body::from(json));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
         Err(problem) => problem.into_response(),
-    };
-    app.meter.record(response.status(), app.status.clock.monotonic_us().saturating_sub(started));
-    response
+    }
 }
 
 async fn read(status: &Status, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
@@ -162,9 +180,14 @@ mod tests {
     #[test]
     fn the_description_covers_every_answer() {
         let document = serde_json::to_value(openapi()).unwrap();
-        let responses = &document["paths"]["/v1/orders/{id}"]["get"]["responses"];
-        for status in ["200", "401", "404", "405", "503"] {
-            assert!(responses[status]["content"].is_object(), "{status}");
+        for (path, statuses) in [
+            ("/v1/orders/{id}", ["200", "401", "404", "405", "503"]),
+            ("/v1/orders", ["200", "400", "401", "405", "503"]),
+        ] {
+            let responses = &document["paths"][path]["get"]["responses"];
+            for status in statuses {
+                assert!(responses[status]["content"].is_object(), "{path}: {status}");
+            }
         }
         let text = document.to_string();
         for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {

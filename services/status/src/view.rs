@@ -117,11 +117,11 @@ impl Serialize for ParcelId {
     }
 }
 
-fn as_text<S: Serializer>(id: &OrderId, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_text<S: Serializer>(id: &OrderId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(id)
 }
 
-fn as_name<S: Serializer>(milestone: &Milestone, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_name<S: Serializer>(milestone: &Milestone, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(milestone.name())
 }
 

@@ -108,6 +108,7 @@ fn a_sound_folder_is_sound_again_and_again() {
         let report = run(folder.path());
         assert!(report.sound && report.torn.is_empty() && report.skipped.is_empty(), "{report:#?}");
         assert_eq!((report.orders, report.rows, report.index_entries, report.checkpoint), (800, 600, 600, 3));
+        assert!(report.lookup_entries > 600, "an order has one entry, and one for each tracking number: {report:#?}");
         assert!(report.groups > 20 && report.deltas > 1_500 && report.bytes > 500_000, "{report:#?}");
         if round == 0 {
             // The engine still opens what was checked.
