@@ -4,6 +4,7 @@ mod batches;
 mod idempotency;
 mod life;
 mod limits;
+mod lists;
 mod metrics;
 pub mod operation;
 mod parcels;

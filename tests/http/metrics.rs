@@ -90,7 +90,13 @@ const LABELS: [(&str, &[&str]); 12] = [
     ("result", &["answered", "refused", "not_sent", "ambiguous"]),
     (
         "route",
-        &["POST /v1/orders", "POST /v1/orders:batch", "GET /v1/orders/{id}", "POST /v1/carriers/{carrier}/events"],
+        &[
+            "POST /v1/orders",
+            "POST /v1/orders:batch",
+            "GET /v1/orders",
+            "GET /v1/orders/{id}",
+            "POST /v1/carriers/{carrier}/events",
+        ],
     ),
     ("stage", &["classify", "route"]),
     ("status", &["1xx", "2xx", "3xx", "4xx", "5xx"]),

@@ -192,8 +192,11 @@ impl Engine {
         found.truncate(max);
         let mut listed = Listed { orders: Vec::with_capacity(found.len()), next: None };
         for (n, &id) in found.iter().enumerate() {
-            let order = self.try_read(id)?.filter(|order| is_of(&order.record, merchant, customer));
-            listed.orders.extend(order.map(|order| (id, order)));
+            if let Some(order) = self.try_read(id)?
+                && is_of(id, &order, merchant, customer)?
+            {
+                listed.orders.push((id, order));
+            }
             if n % TURN == TURN - 1 {
                 turn().await;
             }

@@ -18,6 +18,7 @@ mod context;
 pub mod fold;
 pub mod groups;
 pub mod ledger;
+pub mod lookup;
 pub mod outbox;
 pub mod owner;
 pub mod presence;
@@ -33,6 +34,7 @@ pub mod writer;
 
 pub use config::{KafkaSecurity, LogConfig, Secret};
 pub use fold::Fold;
+pub use lookup::ClusterLookup;
 pub use owner::{Owners, OwnersConfig};
 pub use presence::Presence;
 pub use progress::Progress;

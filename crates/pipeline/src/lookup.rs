@@ -72,10 +72,14 @@ pub fn first_number_day(now_ms: u64) -> u32 {
     ((now_ms / DAY_MS) as u32).saturating_sub(NUMBER_DAYS)
 }
 
-/// True if `record` is an order of `customer` at `merchant`.
-#[must_use]
-pub fn is_of(record: &[u8], merchant: &str, customer: &str) -> bool {
-    OrderRef::decode(record).is_ok_and(|order| order.merchant == merchant && order.customer == customer)
+/// True if `order` is one of `customer` at `merchant`.
+///
+/// # Errors
+/// [`LogError::Store`] if its record can't be read: nobody must take a list for whole that isn't.
+pub fn is_of(id: OrderId, order: &StoredOrder, merchant: &str, customer: &str) -> Result<bool, LogError> {
+    let unreadable = |error| LogError::Store(format!("record of order {id}: {error}"));
+    let record = OrderRef::decode(&order.record).map_err(unreadable)?;
+    Ok(record.merchant == merchant && record.customer == customer)
 }
 
 /// The shipments of an order that `carrier` took under `number`, as its row has them; at most [`NUMBER_PARCELS`].

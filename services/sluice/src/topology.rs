@@ -30,7 +30,7 @@ use sluice_engine_embedded::{
     Counts, DataLock, Engine, EngineConfig, FjallStore, Opened, RealDisk, Recovered, Threads,
 };
 use sluice_http::Problem;
-use sluice_pipeline::{Clock, HealthBoard, Intake, LogError, Runner, Stage, WordIntake};
+use sluice_pipeline::{Clock, HealthBoard, Intake, LogError, Lookup, Runner, Stage, WordIntake};
 use sluice_status::Status;
 use tokio::{
     sync::watch,
@@ -408,23 +408,27 @@ fn app(
     let mut checkout = Checkout::new(engine.clone(), engine.clone(), Arc::clone(merchants), Arc::clone(clock));
     checkout.window_ms = u64::from(config.placed_at_window_s) * 1_000;
     checkout.max_inflight_bytes = (config.max_inflight_mb as usize) << 20;
-    let events = carrier_events(config, engine.clone(), clock)?;
-    let status = Status { orders: engine, merchants: Arc::clone(merchants), clock: Arc::clone(clock) };
+    let events = carrier_events(config, engine.clone(), engine.clone(), clock)?;
+    let status =
+        Status { orders: engine.clone(), lookup: engine, merchants: Arc::clone(merchants), clock: Arc::clone(clock) };
     Ok(sluice_checkout::router(checkout)
         .merge(sluice_status::router(status))
         .merge(sluice_carrier::events::router(events))
         .merge(ops::router(ops))
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::not_found("There is nothing at this path; /openapi.json says what there is.") }))
 }
 
-/// What carriers tell, on its way to `words`.
+/// What carriers tell, on its way to `words`; of a tracking number, by way of `lookup`.
 pub(crate) fn carrier_events(
     config: &Config,
     words: Arc<dyn WordIntake>,
+    lookup: Arc<dyn Lookup>,
     clock: &Arc<dyn Clock>,
 ) -> Result<CarrierEvents, ConfigError> {
     Ok(CarrierEvents {
         words,
+        lookup,
         tellers: config.carriers.iter().map(CarrierConfig::teller).collect::<Result<_, _>>()?,
         clock: Arc::clone(clock),
         slots: SlotCount::DEFAULT,

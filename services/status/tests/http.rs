@@ -68,7 +68,8 @@ impl Lookup for Store {
                 .orders
                 .iter()
                 .filter(|(id, order)| {
-                    before.is_none_or(|before| **id < before.0) && is_of(&order.record, merchant, customer)
+                    before.is_none_or(|before| **id < before.0)
+                        && is_of(OrderId(**id), order, merchant, customer).unwrap()
                 })
                 .map(|(id, order)| (OrderId(*id), order.clone()))
                 .collect();
