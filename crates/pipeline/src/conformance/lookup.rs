@@ -197,10 +197,17 @@ pub(super) fn a_look_up_finds_what_a_look_at_every_order_finds(make: Make<'_>) {
         match draw(&mut state, 6) {
             0 | 1 => harness.spill(),
             2 => harness.restart(),
-            3 => harness.crash(),
+            3 => {
+                let cut_off = of(&*harness, format!("{round}-cut-off"), "p1", 0, &["c0"]);
+                harness.submit(submission(std::slice::from_ref(&cut_off)));
+                harness.crash();
+                harness.settle_down();
+                receipts(&mut *harness, std::slice::from_ref(&cut_off));
+                open.push(cut_off.shipment(0, 0));
+                orders.push(cut_off);
+            }
             _ => {}
         }
-        harness.settle_down();
     }
     for customer in ["p0", "p1", "p2", "p3", "p4"] {
         let its: Vec<Order> = orders.iter().filter(|o| o.customer.ends_with(customer)).cloned().collect();
