@@ -8,6 +8,7 @@ mod idempotency;
 mod isolation;
 pub mod life;
 mod limits;
+mod lists;
 mod metrics;
 pub mod operation;
 mod parcels;

@@ -57,9 +57,10 @@ enum Whose {
 }
 
 /// Every route there is. Who adds one says here what strangers get.
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
     // First, as long as nobody but the owner has any.
     Row { method: "get", path: "/v1/events", ask: |_, c, _, _| c.get("/v1/events"), gets: [401, 401, 401, 200, 401] },
+    Row { method: "get", path: "/v1/orders", ask: list, gets: [401, 401, 401, 200, 401] },
     Row { method: "post", path: "/v1/orders", ask: place, gets: [401, 401, 401, 201, 401] },
     Row { method: "post", path: "/v1/orders:batch", ask: place_many, gets: [401, 401, 401, 200, 401] },
     Row { method: "get", path: "/v1/orders/{id}", ask: read, gets: [401, 401, 401, 404, 401] },
@@ -116,6 +117,11 @@ fn place(scene: &Scene, client: &Client, caller: &Caller, whose: Whose) -> Answe
 fn place_many(scene: &Scene, client: &Client, caller: &Caller, whose: Whose) -> Answer {
     let key = if whose == Whose::Owners { BATCH.to_owned() } else { format!("new-batch {}", caller.name) };
     client.batch(line(&key.replace(' ', "-"), scene.order.clone()).to_string())
+}
+
+fn list(_: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
+    let customer = if whose == Whose::Owners { "owners-customer" } else { "nobody" };
+    client.insist(|client| client.get(&format!("/v1/orders?customer={customer}")))
 }
 
 /// The id of the owner's order, or one that nobody has.

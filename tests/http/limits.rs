@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sluice_domain::limits::*;
 
-use super::{commands, operation, parcels, tracking};
+use super::{commands, lists, operation, parcels, tracking};
 use crate::support::{
     client::{Client, fields_of},
     engine::{Engine, on_both_engines},
@@ -29,7 +29,7 @@ enum Covered {
 use Covered::{Elsewhere, Request};
 
 /// Every constant of `limits.rs`, and what tests it.
-const BOUNDS: [(&str, Covered); 25] = [
+const BOUNDS: [(&str, Covered); 26] = [
     ("MAX_LINES", Request(lines_of_an_order)),
     ("MAX_QUANTITY", Request(|c| number(c, "/lines/0/quantity", 1, u64::from(MAX_QUANTITY)))),
     ("MAX_UNIT_PRICE", Request(|c| number(c, "/lines/0/unit_price", 0, MAX_UNIT_PRICE))),
@@ -45,6 +45,7 @@ const BOUNDS: [(&str, Covered); 25] = [
     ("MAX_ORDER_BYTES", Request(bytes_of_an_order)),
     ("MAX_BATCH_LINES", Request(lines_of_a_batch)),
     ("MAX_BATCH_BYTES", Request(bytes_of_a_batch)),
+    ("MAX_LISTED", Elsewhere(lists::lists_have_their_bounds)),
     ("DEFAULT_WINDOW_MS", Request(window)),
     ("MAX_PARCELS", Elsewhere(parcels::an_order_becomes_so_many_parcels)),
     ("MAX_ATTEMPTS", Elsewhere(parcels::a_parcel_is_offered_to_so_many_carriers)),

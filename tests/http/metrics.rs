@@ -101,6 +101,7 @@ const LABELS: [(&str, &[&str]); 13] = [
         &[
             "POST /v1/orders",
             "POST /v1/orders:batch",
+            "GET /v1/orders",
             "GET /v1/orders/{id}",
             "GET /v1/events",
             "GET /v1/orders/{id}/events",

@@ -153,6 +153,11 @@ fn refusals(seen: &mut Seen, client: &Client) {
     note(seen, "post", BATCH, 413, &post(client, BATCH, &[NDJSON], &vec![b'\n'; MAX_BATCH_BYTES + 1]));
     note(seen, "post", BATCH, 415, &post(client, BATCH, &[JSON], order_text));
     note(seen, "post", BATCH, 200, &post(client, BATCH, &[NDJSON], order_text));
+    let list = "/v1/orders?customer=c-77";
+    note(seen, "get", ORDERS, 200, &client.get(list));
+    note(seen, "get", ORDERS, 400, &client.get(ORDERS));
+    note(seen, "get", ORDERS, 401, &nobody.get(list));
+    note(seen, "get", ORDERS, 405, &client.send(&format!("DELETE {list}"), &[], b""));
     client.get("/nothing/here").problem(404);
 }
 
@@ -337,6 +342,8 @@ fn unreadable(seen: &mut Seen, world: &World, store: Option<&Proxy>, id: &str) {
         None => damage(world, id),
     }
     note(seen, "get", ORDER, 503, &client.get(&format!("/v1/orders/{id}")));
+    let customer = order()["customer"].as_str().unwrap().to_owned();
+    note(seen, "get", ORDERS, 503, &client.get(&format!("/v1/orders?limit=100&customer={customer}")));
     assert_eq!(client.order("k-after", &order()).status, 201, "nobody else is held up");
     server.kill();
 }

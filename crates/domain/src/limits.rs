@@ -48,5 +48,7 @@ pub const MAX_MESSAGE_ID: usize = 255;
 pub const MAX_EVENTS: usize = 1_000;
 /// Bytes of one message of a carrier.
 pub const MAX_EVENTS_BYTES: usize = 1024 * 1024;
+/// Orders on one page of a list.
+pub const MAX_LISTED: usize = 100;
 /// How far `placed_at` may lie from now, ms (the default of `placed_at_window_s`).
 pub const DEFAULT_WINDOW_MS: u64 = 10 * 60 * 1_000;

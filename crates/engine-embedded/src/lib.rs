@@ -18,6 +18,7 @@ mod feed;
 mod intake;
 pub mod journal;
 mod lock;
+mod lookup;
 mod outbox;
 mod partition;
 mod pump;

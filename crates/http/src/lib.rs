@@ -11,5 +11,5 @@ pub mod rfc3339;
 pub use auth::{ApiKeySecurity, authenticate};
 pub use key::idempotency_key;
 pub use meter::RouteMeter;
-pub use problem::{FieldError, Problem, ProblemBody};
+pub use problem::{FieldError, Problem, ProblemBody, clip};
 pub use rfc3339::Timestamp;

@@ -31,7 +31,7 @@ use sluice_engine_embedded::{
 };
 use sluice_events::Events;
 use sluice_http::Problem;
-use sluice_pipeline::{Clock, Feed, HealthBoard, Intake, LogError, Runner, Stage, WordIntake};
+use sluice_pipeline::{Clock, Feed, HealthBoard, Intake, LogError, Lookup, Runner, Stage, WordIntake};
 use sluice_schemas::event::DEFAULT_SOURCE;
 use sluice_status::{Status, stream::Streams};
 use tokio::{
@@ -431,16 +431,17 @@ fn app(
     checkout.max_inflight_bytes = (config.max_inflight_mb as usize) << 20;
     checkout.slow_ack = Duration::from_millis(config.slow_ack_ms.into());
     checkout.limits = config.merchant_limits();
-    let events = carrier_events(config, engine.clone(), clock)?;
+    let events = carrier_events(config, engine.clone(), engine.clone(), clock)?;
     let watchers = Arc::clone(engine.watchers());
     let (merchants, clock) = (Arc::clone(merchants), Arc::clone(clock));
-    let status = Status { orders: engine.clone(), words: engine, merchants, clock };
+    let status = Status { orders: engine.clone(), words: engine.clone(), lookup: engine, merchants, clock };
     let streams = Streams { status: status.clone(), watchers, limit: config.stream_limit() };
     Ok(sluice_checkout::router(checkout)
         .merge(sluice_status::router(status))
         .merge(sluice_status::stream::router(streams))
         .merge(sluice_carrier::events::router(events))
         .merge(ops::router(ops))
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::not_found("There is nothing at this path; /openapi.json says what there is.") }))
 }
 
@@ -462,14 +463,16 @@ pub(crate) fn events(
     }
 }
 
-/// What carriers tell, on its way to `words`.
+/// What carriers tell, on its way to `words`; of a tracking number, by way of `lookup`.
 pub(crate) fn carrier_events(
     config: &Config,
     words: Arc<dyn WordIntake>,
+    lookup: Arc<dyn Lookup>,
     clock: &Arc<dyn Clock>,
 ) -> Result<CarrierEvents, ConfigError> {
     Ok(CarrierEvents {
         words,
+        lookup,
         tellers: config.carriers.iter().map(CarrierConfig::teller).collect::<Result<_, _>>()?,
         clock: Arc::clone(clock),
         slots: SlotCount::DEFAULT,

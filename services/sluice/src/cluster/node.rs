@@ -24,8 +24,8 @@ use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify};
 use sluice_domain::Merchants;
 use sluice_engine_kafka_scylla::{
-    ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress, TopicFeed,
-    Writer, groups,
+    ClusterLookup, ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress,
+    TopicFeed, Writer, groups,
     outbox::{CarrierConsumer, OutboxOptions},
     owner::MakeStages,
     store::Store,
@@ -228,6 +228,7 @@ impl Base {
             self.deployment,
             Arc::clone(&self.clock),
         ));
+        let lookup = Arc::new(ClusterLookup::new(Arc::clone(&self.store), Arc::clone(&self.clock)));
         let mut app = ops::router(ops);
         if let Some(writer) = writer.filter(|_| roles.contains(&Role::Checkout)) {
             let (merchants, clock) = (Arc::clone(&self.merchants), Arc::clone(&self.clock));
@@ -247,18 +248,19 @@ impl Base {
             let events = topology::events(&self.config, feed, (&merchants, &clock), stop);
             app = app.merge(sluice_events::router(events));
             let words = Arc::new(writer.clone());
-            let status = Status { orders, words, merchants, clock };
+            let status = Status { orders, words, lookup: lookup.clone(), merchants, clock };
             let (watchers, limit) = (Arc::clone(&self.watchers), self.config.stream_limit());
             let streams = Streams { status: status.clone(), watchers, limit };
             app = app.merge(sluice_status::router(status)).merge(sluice_status::stream::router(streams));
         }
         if let Some(writer) = writer.filter(|_| roles.contains(&Role::Carrier)) {
-            let mut events = topology::carrier_events(&self.config, Arc::new(writer.clone()), &self.clock)?;
+            let mut events = topology::carrier_events(&self.config, Arc::new(writer.clone()), lookup, &self.clock)?;
             if let Ok(slots) = self.deployment.slot_count() {
                 events.slots = slots;
             }
             app = app.merge(sluice_carrier::events::router(events));
         }
+        let app = app.method_not_allowed_fallback(|| async { Problem::method_not_allowed() });
         Ok(app.fallback(|| async {
             Problem::not_found("There is nothing at this path on this node; /openapi.json says what the whole API has.")
         }))
