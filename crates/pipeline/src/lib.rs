@@ -4,9 +4,11 @@
 //! same stage code runs fused in one process, spread over many, or under the simulator.
 
 pub mod additions;
+pub mod backoff;
 pub mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod documents;
 pub mod effects;
 pub mod feed;
 pub mod filter;
@@ -18,6 +20,7 @@ pub mod runner;
 pub mod stage;
 
 pub use batch::{Batch, BatchView, Input, Rows, Verdict};
+pub use documents::{Change, Documents};
 pub use effects::Effects;
 pub use feed::{Cursor, Feed, FeedError, FeedEvent, FeedPage};
 pub use filter::Filter;

@@ -1,0 +1,3 @@
+//! Tells merchants what becomes of their orders.
+
+pub mod guard;
