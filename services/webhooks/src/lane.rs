@@ -92,7 +92,6 @@ impl Lane {
         }
         if self.slots.is_empty() {
             self.cursor = self.read_to.clone();
-            self.ahead.clear();
         }
     }
 

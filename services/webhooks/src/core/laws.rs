@@ -304,6 +304,7 @@ proptest! {
         // An endpoint that takes nothing for so long, be it that too much is put aside, gives up what it was never asked, too.
         prop_assert!(failed.is_superset(&expected), "all that was never taken");
         prop_assert!(failed.is_disjoint(&delivered));
+        prop_assert_eq!(world.taken.len(), delivered.len(), "nothing twice where nothing crashed");
         // A replay of all of it, now that they are taken, delivers those too.
         world.core.begin_replay("again", 0, u64::MAX, Cursor(vec![0]), world.now);
         let before = world.taken.len();
