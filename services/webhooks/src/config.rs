@@ -39,6 +39,8 @@ pub struct WebhookConfig {
     pub log_age: Duration,
     /// How long a replaced secret signs, too, unless the request says otherwise. Default 24 h.
     pub rotation: Duration,
+    /// CloudEvents `source` of what is posted. Default `/sluice`.
+    pub source: String,
     /// Bytes of events that the shared end of the feed holds in memory. Default 16 MiB.
     pub tail_bytes: usize,
 }
@@ -61,6 +63,7 @@ impl Default for WebhookConfig {
             log_entries: 10_000,
             log_age: Duration::from_secs(30 * 86_400),
             rotation: Duration::from_secs(86_400),
+            source: sluice_schemas::event::DEFAULT_SOURCE.to_owned(),
             tail_bytes: 16 << 20,
         }
     }

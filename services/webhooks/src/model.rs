@@ -71,7 +71,7 @@ pub struct OldSecret {
 }
 
 /// Why nothing is posted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Disabled {
     /// It answered 410.

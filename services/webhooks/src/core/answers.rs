@@ -240,6 +240,11 @@ impl Core {
         }
     }
 
+    /// What is to be stored and wasn't taken yet.
+    pub(crate) fn unwritten(&self) -> &[Change] {
+        &self.changes
+    }
+
     /// True if there is anything to be stored soon.
     pub fn has_changes(&self) -> bool {
         self.dirty || !self.changes.is_empty()

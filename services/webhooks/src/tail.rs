@@ -1,0 +1,206 @@
+//! The feed, read once for all endpoints that keep up: its newest events are held in memory, up to a bound, with an index by
+//! merchant. Who is further behind reads for itself.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use sluice_pipeline::{Cursor, Feed, FeedError, FeedEvent};
+use tokio::sync::watch;
+
+use crate::model::{Item, Message};
+
+/// Events read at once.
+const PAGE: usize = 512;
+/// How long a read at the end of the feed waits for the next event.
+const WAIT: Duration = Duration::from_secs(5);
+/// Pause after the feed could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Bytes that an event counts for, besides its data.
+const EVENT_BYTES: usize = 512;
+
+/// A page of the feed.
+struct Page {
+    items: Vec<(Item, Arc<str>)>,
+    after: Cursor,
+    end: Cursor,
+    by_merchant: HashMap<Arc<str>, Vec<usize>>,
+    /// Where in the page each cursor is from which it can be read on.
+    starts: HashMap<Vec<u64>, usize>,
+    bytes: usize,
+}
+
+impl Page {
+    fn new(after: Cursor, events: Vec<FeedEvent>, end: Cursor) -> Self {
+        let mut page =
+            Self { items: Vec::new(), end, by_merchant: HashMap::new(), starts: HashMap::new(), bytes: 0, after: after.clone() };
+        let mut before = after;
+        for event in events {
+            let at = page.items.len();
+            page.starts.insert(before.0.clone(), at);
+            page.bytes += event.data.len() + EVENT_BYTES + event.next.0.len() * 16;
+            let merchant: Arc<str> = event.merchant.as_str().into();
+            page.by_merchant.entry(Arc::clone(&merchant)).or_default().push(at);
+            let stream = the_one_that_moved(&before, &event.next);
+            before = event.next.clone();
+            let message = Message {
+                id: event.id,
+                kind: event.kind.to_owned(),
+                order: event.order,
+                sequence: event.sequence,
+                at_ms: event.at_ms,
+                // JSON is UTF-8; what isn't would be refused by every receiver.
+                data: String::from_utf8(event.data).unwrap_or_else(|_| "null".to_owned()),
+            };
+            page.items.push((Item { message: Arc::new(message), next: event.next, stream }, merchant));
+        }
+        page
+    }
+
+    /// Up to `max` of the merchant's events behind the first `skip`, and where to go on.
+    fn of(&self, merchant: &str, skip: usize, max: usize) -> (Vec<Item>, Cursor) {
+        let own = self.by_merchant.get(merchant).map_or(&[][..], Vec::as_slice);
+        let own = &own[own.partition_point(|at| *at < skip)..];
+        let items: Vec<Item> = own.iter().take(max).map(|at| self.items[*at].0.clone()).collect();
+        let end = match items.last() {
+            Some(last) if items.len() < own.len() => last.next.clone(),
+            _ => self.end.clone(),
+        };
+        (items, end)
+    }
+}
+
+/// The stream that an event is from, if exactly one position moved.
+fn the_one_that_moved(before: &Cursor, after: &Cursor) -> Option<usize> {
+    let mut moved = after.0.iter().enumerate().filter(|(at, position)| before.0.get(*at) != Some(position));
+    match (moved.next(), moved.next()) {
+        (Some((at, _)), None) => Some(at),
+        _ => None,
+    }
+}
+
+#[derive(Default)]
+struct Ring {
+    pages: VecDeque<Arc<Page>>,
+    bytes: usize,
+}
+
+impl Ring {
+    fn push(&mut self, page: Page, most: usize) {
+        self.bytes += page.bytes;
+        self.pages.push_back(Arc::new(page));
+        while self.bytes > most
+            && self.pages.len() > 1
+            && let Some(old) = self.pages.pop_front()
+        {
+            self.bytes -= old.bytes;
+        }
+    }
+
+    /// The page that `after` lies in, and how many of its events lie before.
+    fn find(&self, after: &Cursor) -> Option<(Arc<Page>, usize)> {
+        self.pages.iter().rev().find_map(|page| {
+            let skip = if page.after == *after { 0 } else { *page.starts.get(&after.0)? };
+            Some((Arc::clone(page), skip))
+        })
+    }
+}
+
+/// See the module.
+pub struct Tail {
+    feed: Arc<dyn Feed>,
+    ring: Mutex<Ring>,
+    /// The newest cursor that was read to.
+    end: watch::Sender<Option<Cursor>>,
+    most_bytes: usize,
+}
+
+impl Tail {
+    /// The tail of `feed`, in at most `most_bytes` and one page.
+    pub fn new(feed: Arc<dyn Feed>, most_bytes: usize) -> Self {
+        Self { feed, ring: Mutex::default(), end: watch::Sender::new(None), most_bytes }
+    }
+
+    /// The oldest position that is kept, and the newest.
+    ///
+    /// # Errors
+    /// As [`Feed::bounds`].
+    pub async fn bounds(&self) -> Result<(Cursor, Cursor), FeedError> {
+        self.feed.bounds().await
+    }
+
+    /// Follows the feed's end, for good.
+    pub async fn follow(&self) {
+        let mut at = None;
+        loop {
+            let after = match at.take() {
+                Some(after) => after,
+                None => match self.feed.bounds().await {
+                    Ok((_, newest)) => newest,
+                    Err(error) => {
+                        tracing::warn!(%error, "the feed of events can't be read; webhooks wait");
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            self.end.send_replace(Some(after.clone()));
+            match self.feed.read(after.clone(), PAGE, WAIT).await {
+                Ok(page) => {
+                    at = Some(page.next.clone());
+                    if page.next != after {
+                        self.ring.lock().push(Page::new(after, page.events, page.next), self.most_bytes);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the feed of events can't be read; webhooks wait");
+                    tokio::time::sleep(PAUSE).await;
+                    // An expired cursor begins anew; so does, to be simple, any other.
+                }
+            }
+        }
+    }
+
+    /// Up to `max` of the merchant's events behind `after`, and where to go on. Waits a while at the end of the feed.
+    ///
+    /// # Errors
+    /// As [`Feed::read`].
+    pub async fn read(&self, mut after: Cursor, merchant: &str, max: usize) -> Result<(Vec<Item>, Cursor), FeedError> {
+        let until = tokio::time::Instant::now() + WAIT;
+        let mut end = self.end.subscribe();
+        loop {
+            let is_end = end.borrow_and_update().as_ref() == Some(&after);
+            let found = self.ring.lock().find(&after);
+            match found {
+                Some((page, skip)) => {
+                    let (items, next) = page.of(merchant, skip, max);
+                    if !items.is_empty() {
+                        return Ok((items, next));
+                    }
+                    after = next;
+                }
+                None if is_end => {
+                    // Whoever waits here is woken by the next page, or asks again after a while.
+                    let woken = tokio::time::timeout_at(until, end.changed()).await;
+                    if !matches!(woken, Ok(Ok(()))) {
+                        return Ok((Vec::new(), after));
+                    }
+                }
+                None => {
+                    let page = self.feed.read(after.clone(), PAGE, Duration::ZERO).await?;
+                    let behind = page.next == after;
+                    let page = Page::new(after, page.events, page.next);
+                    let (items, next) = page.of(merchant, 0, max);
+                    if behind {
+                        // The end, but not the one that is followed: it isn't far.
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    return Ok((items, next));
+                }
+            }
+        }
+    }
+}
