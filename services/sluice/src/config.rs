@@ -15,7 +15,10 @@ use sluice_carrier::{
 };
 use sluice_domain::{Group, Merchants};
 
-use crate::cluster::ClusterConfig;
+use crate::{
+    cluster::ClusterConfig,
+    webhooks::{MerchantWebhook, WebhooksConfig},
+};
 
 /// The example, with every key and its default.
 pub const EXAMPLE: &str = include_str!("../sluice.example.toml");
@@ -74,12 +77,15 @@ pub struct MerchantConfig {
     pub api_key: Option<Hidden>,
     /// … or the environment variable that holds it.
     pub api_key_env: Option<String>,
+    /// Where it is told what happens, besides what it sets over the API.
+    #[serde(default, rename = "webhook")]
+    pub webhooks: Vec<MerchantWebhook>,
 }
 
 impl MerchantConfig {
     /// A merchant with its key.
     pub fn new(id: impl Into<String>, api_key: impl Into<String>) -> Self {
-        Self { id: id.into(), api_key: Some(Hidden::new(api_key)), api_key_env: None }
+        Self { id: id.into(), api_key: Some(Hidden::new(api_key)), api_key_env: None, webhooks: Vec::new() }
     }
 }
 
@@ -248,6 +254,8 @@ pub struct Config {
     /// Who takes parcels.
     #[serde(rename = "carrier")]
     pub carriers: Vec<CarrierConfig>,
+    /// How merchants are told what happens.
+    pub webhooks: WebhooksConfig,
     /// Where Kafka and ScyllaDB are; only workers of a cluster need it.
     pub cluster: Option<ClusterConfig>,
 }
@@ -271,6 +279,7 @@ impl Default for Config {
             rules: None,
             merchants: Vec::new(),
             carriers: Vec::new(),
+            webhooks: WebhooksConfig::default(),
             cluster: None,
         }
     }
@@ -377,6 +386,7 @@ impl Config {
         for merchant in &mut self.merchants {
             let who = format!("merchant {:?}", merchant.id);
             resolve(&who, "api_key", &mut merchant.api_key, merchant.api_key_env.as_deref(), environment)?;
+            merchant.webhooks.iter_mut().try_for_each(|webhook| webhook.apply(&merchant.id, environment))?;
         }
         for carrier in &mut self.carriers {
             let who = format!("carrier {:?}", carrier.id);
@@ -417,6 +427,7 @@ impl Config {
             carrier.teller()?;
             carrier.check()?;
         }
+        self.webhooks.endpoints(&self.merchants, 0)?;
         if let Some(cluster) = &self.cluster {
             cluster.check()?;
         }
@@ -509,7 +520,7 @@ fn key_of(text: &str, line: usize) -> Option<&str> {
 }
 
 /// Takes a secret from the variable that is named for it.
-fn resolve(
+pub(crate) fn resolve(
     who: &str,
     key: &str,
     secret: &mut Option<Hidden>,

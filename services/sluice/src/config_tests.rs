@@ -34,13 +34,15 @@ fn the_example_is_a_configuration_with_every_default() {
 
 #[test]
 fn the_example_names_every_key() {
-    let mut shown = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
+    let mut shown = [(); 5].map(|()| BTreeSet::new());
     let mut table = 0;
     for line in EXAMPLE.lines() {
         let line = line.strip_prefix("# ").unwrap_or(line);
         match line {
             "[[merchant]]" => table = 1,
             "[[carrier]]" => table = 2,
+            "[webhooks]" => table = 3,
+            "[[merchant.webhook]]" => table = 4,
             _ => {}
         }
         if let Some((key, _)) = line.split_once(" = ")
@@ -49,16 +51,19 @@ fn the_example_names_every_key() {
             shown[table].insert(key.to_owned());
         }
     }
-    shown[0].extend(["merchant", "carrier", "cluster"].map(str::to_owned));
+    shown[0].extend(["merchant", "carrier", "cluster", "webhooks"].map(str::to_owned));
+    shown[1].insert("webhook".to_owned());
     assert_eq!(shown[0], keys("nonsense = 1"));
     assert_eq!(shown[1], keys("[[merchant]]\nid = \"a\"\nnonsense = 1"));
     assert_eq!(shown[2], keys("[[carrier]]\nid = \"a\"\nnonsense = 1"));
+    assert_eq!(shown[3], keys("[webhooks]\nnonsense = 1"));
+    assert_eq!(shown[4], keys("[[merchant]]\nid = \"a\"\n[[merchant.webhook]]\nnonsense = 1"));
 }
 
 #[test]
 fn every_top_level_key_has_its_variable() {
     let mut expected: BTreeSet<String> = keys("nonsense = 1");
-    expected.retain(|key| !matches!(key.as_str(), "merchant" | "carrier" | "cluster"));
+    expected.retain(|key| !matches!(key.as_str(), "merchant" | "carrier" | "cluster" | "webhooks"));
     let variables: BTreeSet<String> =
         OVERRIDES.iter().map(|(name, _)| name.trim_start_matches("SLUICE_").to_ascii_lowercase()).collect();
     assert_eq!(variables, expected);

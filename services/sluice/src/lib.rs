@@ -21,3 +21,4 @@ mod signals;
 pub mod simulate;
 pub mod telemetry;
 pub mod topology;
+pub mod webhooks;

@@ -27,10 +27,10 @@ use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify, Rules, RulesError};
 use sluice_domain::{Merchants, SlotCount};
 use sluice_engine_embedded::{
-    Counts, DataLock, Engine, EngineConfig, FjallStore, Opened, RealDisk, Recovered, Threads,
+    Counts, DataLock, Engine, EngineConfig, FjallDocuments, FjallStore, Opened, RealDisk, Recovered, Threads,
 };
 use sluice_http::Problem;
-use sluice_pipeline::{Clock, HealthBoard, Intake, LogError, Runner, Stage, WordIntake};
+use sluice_pipeline::{Clock, Feed, HealthBoard, Intake, LogError, Runner, Stage, WordIntake};
 use sluice_status::Status;
 use tokio::{
     sync::watch,
@@ -45,6 +45,7 @@ use crate::{
     ops::{self, Ops, Watched},
     server::Server,
     telemetry,
+    webhooks::Webhooks,
 };
 
 /// How often gauges are published.
@@ -144,6 +145,7 @@ pub struct Pipeline {
     health: Arc<HealthBoard>,
     notifiers: JoinSet<()>,
     stop_notifiers: watch::Sender<bool>,
+    webhooks: Option<Webhooks>,
     publisher: JoinHandle<()>,
     receipts: JoinHandle<()>,
     failed: watch::Receiver<Option<String>>,
@@ -194,7 +196,13 @@ impl Pipeline {
         let notifiers = notifiers(&config.carriers, &world, &stop, &fail)?;
 
         let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
-        let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
+        let mut app = app(&config, &engine, &merchants, &clock, ops.clone())?;
+        let mut webhooks = None;
+        if let Some(feed) = feed(&engine) {
+            let documents = documents(&config).await?;
+            let (running, routes) = Webhooks::start(&config, feed, documents, &merchants, &clock).await?;
+            (webhooks, app) = (Some(running), app.merge(routes));
+        }
         let server = match Server::start(reserved, app, config.max_connections) {
             Ok(server) => server,
             Err(source) => {
@@ -213,6 +221,7 @@ impl Pipeline {
             health,
             notifiers,
             stop_notifiers,
+            webhooks,
             publisher,
             receipts,
             failed,
@@ -268,6 +277,9 @@ impl Pipeline {
         self.stop_notifiers.send_replace(true);
         while self.notifiers.join_next().await.is_some() {}
         self.server.stop(HTTP_GRACE).await;
+        if let Some(webhooks) = self.webhooks {
+            webhooks.stop().await;
+        }
         self.publisher.abort();
         self.receipts.abort();
         let threads = self.threads;
@@ -346,6 +358,20 @@ async fn open(config: &Config, table: &Table, clock: &Arc<dyn Clock>) -> Result<
     });
     let crashed = |error: tokio::task::JoinError| LogError::Store(format!("opening ended early: {error}"));
     opening.await.map_err(crashed).flatten().map_err(failed)
+}
+
+/// The committed events, for webhooks; `None` while the engine doesn't tell them.
+fn feed(_: &Engine) -> Option<Arc<dyn Feed>> {
+    None
+}
+
+/// Opens the documents beside the store, on a thread that may block.
+async fn documents(config: &Config) -> Result<Arc<FjallDocuments>, StartError> {
+    let folder = config.data_dir.join("documents");
+    let failed = |source| StartError::Engine { folder: config.data_dir.display().to_string(), source };
+    let opening = tokio::task::spawn_blocking(move || FjallDocuments::open(&folder)).await;
+    let crashed = |error: tokio::task::JoinError| LogError::Store(format!("opening ended early: {error}"));
+    opening.map_err(crashed).flatten().map(Arc::new).map_err(failed)
 }
 
 /// What all notifiers share.

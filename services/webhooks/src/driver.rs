@@ -63,14 +63,30 @@ impl Desk {
         let work: Work = Box::new(move |run| {
             let now = run.clock.now_ms();
             let answer = what(&mut run.registry, now);
-            if answer.is_ok() && (!run.registry.dirty.is_empty() || !run.registry.changes.is_empty()) {
-                run.urgent = true;
-                run.answers.push(Box::new(move |stored| drop(tell.send(if stored { answer } else { Err(Refusal::Unstored) }))));
-            } else {
+            if answer.is_err() {
                 drop(tell.send(answer));
+                return;
             }
+            run.urgent = true;
+            run.answers.push(Box::new(move |stored| drop(tell.send(if stored { answer } else { Err(Refusal::Unstored) }))));
         });
-        // Whoever finds no room is answered 503.
+        self.hand_over(work, told).await
+    }
+
+    /// Looks, without waiting for anything to be stored.
+    ///
+    /// # Errors
+    /// What `what` says; [`Refusal::Unstored`] when the driver has ended.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut Registry) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (tell, told) = oneshot::channel();
+        self.hand_over(Box::new(move |run| drop(tell.send(what(&mut run.registry)))), told).await
+    }
+
+    /// Whoever finds no room is answered 503.
+    async fn hand_over<T>(&self, work: Work, told: oneshot::Receiver<Result<T, Refusal>>) -> Result<T, Refusal> {
         self.work.try_send(work).map_err(|_| Refusal::Unstored)?;
         told.await.unwrap_or(Err(Refusal::Unstored))
     }
@@ -345,7 +361,7 @@ impl Run {
             }
             return;
         }
-        let waits = !self.registry.dirty.is_empty() || !self.registry.changes.is_empty();
+        let waits = !self.registry.dirty.is_empty() || !self.registry.changes.is_empty() || !self.answers.is_empty();
         if self.writing.is_some() || !waits {
             return;
         }
@@ -385,6 +401,10 @@ impl Run {
             }
         }
         self.written.drain(..).for_each(|answer| answer(stored));
+        if !stored {
+            // What was asked for meanwhile waits for the same documents.
+            self.answers.drain(..).for_each(|answer| answer(false));
+        }
     }
 
     /// How long nothing needs to be done unless something is heard.

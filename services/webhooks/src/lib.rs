@@ -25,6 +25,8 @@ mod parked;
 pub mod registry;
 pub mod tail;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use api::{Api, openapi, router};
 pub use config::WebhookConfig;

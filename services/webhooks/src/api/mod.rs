@@ -159,7 +159,7 @@ async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> 
         openapi::ListProblems))]
 async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     let merchant = authenticate(&headers, &app.api.merchants)?.id.to_string();
-    let shown = app.api.desk.ask(move |registry, _| Ok(registry.list(&merchant))).await?;
+    let shown = app.api.desk.look(move |registry| Ok(registry.list(&merchant))).await?;
     let now = app.api.clock.now_ms();
     let endpoints = shown.into_iter().map(|shown| EndpointView::new(shown, now)).collect();
     Ok(json(StatusCode::OK, &EndpointList { endpoints }))
@@ -375,7 +375,7 @@ impl Api {
     async fn own(&self, headers: &HeaderMap, id: &str) -> Result<Shown, Problem> {
         let merchant = authenticate(headers, &self.merchants)?.id.to_string();
         let id = id.to_owned();
-        Ok(self.desk.ask(move |registry, _| registry.get(&merchant, &id)).await?)
+        Ok(self.desk.look(move |registry| registry.get(&merchant, &id)).await?)
     }
 
     fn view(&self, shown: Shown) -> Response {
