@@ -55,7 +55,8 @@ impl Documents for FjallDocuments {
 
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, max: usize) -> Result<Vec<Entry>, LogError> {
         // The smallest key behind `after` is `after` with a zero byte; one before the prefix can't be behind it.
-        let from = after.filter(|after| *after >= prefix).map_or_else(|| prefix.to_vec(), |after| [after, &[0]].concat());
+        let from =
+            after.filter(|after| *after >= prefix).map_or_else(|| prefix.to_vec(), |after| [after, &[0]].concat());
         let mut found = Vec::new();
         for entry in self.keyspace.range(from..).take(max) {
             let (key, value) = entry.into_inner().map_err(failed)?;

@@ -181,11 +181,7 @@ impl Caller {
         let addresses = self.guard.admit(target, &*self.resolver).await?;
         let stream = first_that_connects(&addresses, target.port, self.timeout).await.map_err(CallError::Connect)?;
         stream.set_nodelay(true).map_err(CallError::Connect)?;
-        if target.tls {
-            handshake(self.secure(target, stream).await?).await
-        } else {
-            handshake(stream).await
-        }
+        if target.tls { handshake(self.secure(target, stream).await?).await } else { handshake(stream).await }
     }
 
     async fn secure(&self, target: &Target, stream: TcpStream) -> Result<SslStream<TcpStream>, CallError> {
@@ -209,9 +205,10 @@ impl Caller {
             (status, _) if status.is_success() => Outcome::Taken(code),
             (StatusCode::GONE, _) => Outcome::Gone,
             (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, Some(ms)) => Outcome::Busy(code, ms),
-            (status, _) if status.is_redirection() => {
-                Outcome::Failed(Some(code), format!("status {code}: redirects are not followed; set the URL they lead to"))
-            }
+            (status, _) if status.is_redirection() => Outcome::Failed(
+                Some(code),
+                format!("status {code}: redirects are not followed; set the URL they lead to"),
+            ),
             _ => Outcome::Failed(Some(code), format!("status {code}")),
         }
     }

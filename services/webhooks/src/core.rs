@@ -374,7 +374,8 @@ impl Core {
     fn fresh(&self) -> Option<(Way, u64, Arc<Message>)> {
         let lanes = [(Way::Replay, &self.replay), (Way::Live, &self.live)];
         lanes.into_iter().find_map(|(way, lane)| {
-            let free = |order: OrderId| !self.parked.has_order(order) && !self.flights.values().any(|(_, o)| *o == order);
+            let free =
+                |order: OrderId| !self.parked.has_order(order) && !self.flights.values().any(|(_, o)| *o == order);
             let mut waiting = lane.as_ref()?.waiting();
             let (slot, _) = waiting.find(|(slot, first)| *first && free(slot.message.order))?;
             Some((way, slot.number, Arc::clone(&slot.message)))
@@ -388,7 +389,8 @@ impl Core {
                 let lane = if way == Way::Live { &self.live } else { &self.replay };
                 let behind = lane.as_ref().and_then(|lane| {
                     let mut waiting = lane.waiting();
-                    let (slot, _) = waiting.find(|(slot, first)| *first && self.parked.has_order(slot.message.order))?;
+                    let (slot, _) =
+                        waiting.find(|(slot, first)| *first && self.parked.has_order(slot.message.order))?;
                     Some((slot.number, Arc::clone(&slot.message)))
                 });
                 let Some((number, message)) = behind else { break };
@@ -412,14 +414,17 @@ impl Core {
             self.unpark(schedule.number, now);
             self.give_up(schedule, now);
         }
-        while hopeless {
-            let old = |lane: &Option<Lane>| {
-                let (slot, _) = lane.as_ref()?.waiting().find(|(slot, first)| {
+        if !hopeless {
+            return;
+        }
+        loop {
+            let old = self.live.as_ref().and_then(|lane| {
+                let (slot, _) = lane.waiting().find(|(slot, first)| {
                     *first && is_old(slot.message.at_ms) && !self.parked.has_order(slot.message.order)
                 })?;
                 Some((slot.number, Arc::clone(&slot.message)))
-            };
-            let Some((number, message)) = old(&self.live) else { break };
+            });
+            let Some((number, message)) = old else { break };
             self.give_up(Schedule::new(&message, false, now), now);
             self.settle(Way::Live, number);
         }

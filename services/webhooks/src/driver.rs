@@ -1,12 +1,7 @@
 //! Runs all endpoints in the real world: feed, HTTP, documents and time. One task looks at whatever has news and no other
 //! endpoint; reads, attempts and writes are tasks of their own.
 
-use std::{
-    collections::BTreeSet,
-    future::Future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sluice_pipeline::{Change, Clock, Cursor, Documents, FeedError, LogError};
@@ -54,7 +49,8 @@ impl Desk {
     /// Does `what` and answers once that is durable.
     ///
     /// # Errors
-    /// What `what` says; [`Refusal::Unstored`] when the driver has ended or the documents can't be written.
+    /// What `what` says; [`Refusal::Unstored`] when the driver has ended or the documents can't be written now: what was done
+    /// is then written as soon as they can, unless the process ends before.
     pub async fn ask<T: Send + 'static>(
         &self,
         what: impl FnOnce(&mut Registry, u64) -> Result<T, Refusal> + Send + 'static,
@@ -68,7 +64,8 @@ impl Desk {
                 return;
             }
             run.urgent = true;
-            run.answers.push(Box::new(move |stored| drop(tell.send(if stored { answer } else { Err(Refusal::Unstored) }))));
+            run.answers
+                .push(Box::new(move |stored| drop(tell.send(if stored { answer } else { Err(Refusal::Unstored) }))));
         });
         self.hand_over(work, told).await
     }
@@ -242,7 +239,7 @@ impl Run {
         let unwritten = self.writing.as_ref().map_or(0, |writing| writing.len()) + self.registry.changes.len();
         if self.rewrite_at_ms.is_none() && unwritten < MAX_UNWRITTEN {
             while self.attempts < self.config.total_concurrency
-                && let Some(id) = self.registry.ready.pop_first()
+                && let Some(id) = self.registry.ready.pop()
             {
                 self.look_at(&id, now);
             }
@@ -321,6 +318,7 @@ impl Run {
                     Err(FeedError::Expired { oldest }) => {
                         tracing::warn!(endpoint = %id, %oldest, "events are gone before a webhook endpoint was told of them");
                         entry.core.expired(way, oldest, now);
+                        self.wakes.insert((now + ms(REWRITE), Arc::clone(&id)));
                     }
                     Err(error) => {
                         tracing::warn!(endpoint = %id, %error, "events for a webhook endpoint can't be read");
@@ -355,7 +353,9 @@ impl Run {
     /// Begins to write what waits, if it has waited long enough.
     fn write(&mut self, now: u64) {
         if let Some(at) = self.rewrite_at_ms {
-            if now >= at && let Some(writing) = &self.writing {
+            if now >= at
+                && let Some(writing) = &self.writing
+            {
                 self.rewrite_at_ms = None;
                 self.spawn_write(Arc::clone(writing));
             }
@@ -424,7 +424,8 @@ impl Run {
         for (id, entry) in &self.registry.entries {
             self.registry.dirty.insert(Arc::clone(id));
             if sweep {
-                let (id, documents, standing) = (Arc::clone(id), Arc::clone(&self.world.documents), entry.core.standing());
+                let (id, documents, standing) =
+                    (Arc::clone(id), Arc::clone(&self.world.documents), entry.core.standing());
                 let (oldest, next) = (standing.log_oldest, standing.log_next);
                 let before = now.saturating_sub(ms(self.config.log_age));
                 self.tasks.spawn_blocking(move || {

@@ -1,7 +1,7 @@
 //! All endpoints, their deliveries, and what may be done to them: the one place that changes either.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     str::FromStr as _,
     sync::Arc,
 };
@@ -122,9 +122,9 @@ impl Entry {
         let target = target.inspect_err(|error| {
             tracing::warn!(endpoint = self.endpoint.id, expected = %error, "a webhook's URL may not be called");
         });
-        self.reach = target.ok().and_then(|target| {
-            Some(Reach { target: Arc::new(target), keys: Arc::new(Keys::of(&self.endpoint)?) })
-        });
+        self.reach = target
+            .ok()
+            .and_then(|target| Some(Reach { target: Arc::new(target), keys: Arc::new(Keys::of(&self.endpoint)?) }));
     }
 
     fn shown(&self) -> Shown {
@@ -137,13 +137,34 @@ impl Entry {
     }
 }
 
+/// Endpoints in turn, each once: whoever is busiest doesn't go before the others.
+#[derive(Default)]
+pub(crate) struct Queue {
+    turns: VecDeque<Arc<str>>,
+    queued: BTreeSet<Arc<str>>,
+}
+
+impl Queue {
+    pub(crate) fn insert(&mut self, id: Arc<str>) {
+        if self.queued.insert(Arc::clone(&id)) {
+            self.turns.push_back(id);
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Arc<str>> {
+        let id = self.turns.pop_front()?;
+        self.queued.remove(&id);
+        Some(id)
+    }
+}
+
 /// See the module.
 pub struct Registry {
     pub(crate) config: Arc<WebhookConfig>,
     pub(crate) entries: BTreeMap<Arc<str>, Entry>,
     by_merchant: HashMap<String, BTreeSet<Arc<str>>>,
     /// Those to be looked at.
-    pub(crate) ready: BTreeSet<Arc<str>>,
+    pub(crate) ready: Queue,
     /// Those with something to be stored.
     pub(crate) dirty: BTreeSet<Arc<str>>,
     /// What else is to be stored.
@@ -158,7 +179,7 @@ impl Registry {
             config,
             entries: BTreeMap::new(),
             by_merchant: HashMap::new(),
-            ready: BTreeSet::new(),
+            ready: Queue::default(),
             dirty: BTreeSet::new(),
             changes: Vec::new(),
             seed,
@@ -290,7 +311,6 @@ impl Registry {
         if let Some(ids) = self.by_merchant.get_mut(merchant) {
             ids.remove(id);
         }
-        self.ready.remove(id);
         self.dirty.remove(id);
         Ok(())
     }

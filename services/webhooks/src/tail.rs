@@ -35,8 +35,14 @@ struct Page {
 
 impl Page {
     fn new(after: Cursor, events: Vec<FeedEvent>, end: Cursor) -> Self {
-        let mut page =
-            Self { items: Vec::new(), end, by_merchant: HashMap::new(), starts: HashMap::new(), bytes: 0, after: after.clone() };
+        let mut page = Self {
+            items: Vec::new(),
+            end,
+            by_merchant: HashMap::new(),
+            starts: HashMap::new(),
+            bytes: 0,
+            after: after.clone(),
+        };
         let mut before = after;
         for event in events {
             let at = page.items.len();
@@ -177,7 +183,8 @@ impl Tail {
             match found {
                 Some((page, skip)) => {
                     let (items, next) = page.of(merchant, skip, max);
-                    if !items.is_empty() {
+                    // Where nothing is this merchant's, its cursor moves all the same, now and then.
+                    if !items.is_empty() || tokio::time::Instant::now() >= until {
                         return Ok((items, next));
                     }
                     after = next;
@@ -202,5 +209,67 @@ impl Tail {
                 }
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::MemoryFeed;
+
+    const KIND: &str = "com.sluice.parcel.tracked.v1";
+
+    async fn read(tail: &Tail, after: u64, merchant: &str, max: usize) -> (Vec<u64>, u64) {
+        let (items, end) = tail.read(Cursor(vec![after]), merchant, max).await.unwrap();
+        (items.iter().map(|item| item.next.0[0] - 1).collect(), end.0[0])
+    }
+
+    #[tokio::test]
+    async fn who_keeps_up_shares_one_read_and_who_does_not_reads_alone() {
+        let feed = Arc::new(MemoryFeed::default());
+        for n in 0..10u64 {
+            feed.tell(if n % 2 == 0 { "even" } else { "odd" }, n.into(), KIND, n);
+        }
+        let tail = Arc::new(Tail::new(feed.clone(), 1 << 20));
+        let follower = tokio::spawn({
+            let tail = Arc::clone(&tail);
+            async move { tail.follow().await }
+        });
+        // Behind the tail: by a read of its own, and no further than asked for.
+        assert_eq!(read(&tail, 0, "even", 3).await, (vec![0, 2, 4], 5));
+        assert_eq!(read(&tail, 5, "even", 9).await, (vec![6, 8], 10));
+        // At its end: woken by what comes, and only by one's own.
+        let waiting = tokio::spawn({
+            let tail = Arc::clone(&tail);
+            async move { read(&tail, 10, "odd", 9).await }
+        });
+        feed.tell("even", 10, KIND, 10);
+        feed.tell("odd", 11, KIND, 11);
+        assert_eq!(waiting.await.unwrap().0, [11]);
+        // From the middle of a page that is held.
+        assert_eq!(read(&tail, 11, "odd", 9).await.0, [11]);
+        follower.abort();
+    }
+
+    #[test]
+    fn the_ring_is_bounded_by_bytes_and_keeps_the_newest() {
+        let mut ring = Ring::default();
+        for n in 0..100u64 {
+            let after = Cursor(vec![n]);
+            let mut page = Page::new(after, Vec::new(), Cursor(vec![n + 1]));
+            page.bytes = 10;
+            ring.push(page, 35);
+        }
+        assert_eq!((ring.pages.len(), ring.bytes), (3, 30));
+        assert!(ring.find(&Cursor(vec![97])).is_some() && ring.find(&Cursor(vec![96])).is_none());
+    }
+
+    #[test]
+    fn the_stream_of_an_event_is_told_only_where_it_is_certain() {
+        let cursor = |positions: &[u64]| Cursor(positions.to_vec());
+        assert_eq!(the_one_that_moved(&cursor(&[1, 2]), &cursor(&[1, 3])), Some(1));
+        assert_eq!(the_one_that_moved(&cursor(&[1, 2]), &cursor(&[2, 3])), None);
+        assert_eq!(the_one_that_moved(&cursor(&[1, 2]), &cursor(&[1, 2])), None);
+        assert_eq!(the_one_that_moved(&cursor(&[1]), &cursor(&[1, 5])), Some(1));
     }
 }

@@ -1,6 +1,8 @@
 //! What webhooks show of themselves. Labels are bounded: no merchant, no endpoint.
 
-use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use crate::{
     core::{Counters, Heard, Outcome},
@@ -25,13 +27,24 @@ pub(crate) struct Telemetry {
 impl Telemetry {
     pub(crate) fn new() -> Self {
         describe_counter!("sluice_webhook_attempts_total", "Posts to merchants' webhooks, by result");
-        describe_histogram!("sluice_webhook_attempt_seconds", Unit::Seconds, "Time of one post to a merchant's webhook");
+        describe_histogram!(
+            "sluice_webhook_attempt_seconds",
+            Unit::Seconds,
+            "Time of one post to a merchant's webhook"
+        );
         describe_counter!("sluice_webhook_events_total", "Events that webhooks are done with, by outcome");
-        describe_counter!("sluice_webhook_gaps_total", "Times that events were gone before an endpoint was told of them");
+        describe_counter!(
+            "sluice_webhook_gaps_total",
+            "Times that events were gone before an endpoint was told of them"
+        );
         describe_gauge!("sluice_webhook_endpoints", "Webhook endpoints, by state");
         describe_gauge!("sluice_webhook_parked_events", "Events put aside until their next attempt");
         describe_gauge!("sluice_webhook_attempts_in_flight", "Posts to merchants' webhooks under way");
-        describe_gauge!("sluice_webhook_failing_seconds", Unit::Seconds, "How long the longest failing endpoint has been failing");
+        describe_gauge!(
+            "sluice_webhook_failing_seconds",
+            Unit::Seconds,
+            "How long the longest failing endpoint has been failing"
+        );
         let attempt = |result| counter!("sluice_webhook_attempts_total", "result" => result);
         let event = |outcome| counter!("sluice_webhook_events_total", "outcome" => outcome);
         let endpoint = |state| gauge!("sluice_webhook_endpoints", "state" => state);

@@ -53,7 +53,9 @@ async fn a_merchant_is_told_of_its_own_events_and_can_tell_who_tells() {
             "data": {"n": 1},
         })
     );
-    let log = node.until(&format!("/v1/webhooks/{id}/deliveries"), |log| log["deliveries"].as_array().unwrap().len() == 2).await;
+    let log = node
+        .until(&format!("/v1/webhooks/{id}/deliveries"), |log| log["deliveries"].as_array().unwrap().len() == 2)
+        .await;
     assert_eq!(log["deliveries"][0]["event_id"], second.as_str(), "the newest first");
     assert_eq!(log["deliveries"][1]["status"], "delivered");
     assert_eq!(log["deliveries"][1]["http_status"], 204);
@@ -240,7 +242,11 @@ async fn a_restart_goes_on_and_a_crash_repeats_at_most() {
     for round in 0..6u64 {
         told.extend((0..40).map(|n| setup.feed.tell("m-1", u128::from(n % 7u64), TRACKED, 1)));
         receiver.wait_for(told.len() - 20).await;
-        if round % 2 == 0 { node.stop().await } else { node.crash().await }
+        if round % 2 == 0 {
+            node.stop().await
+        } else {
+            node.crash().await
+        }
         node = setup.start();
     }
     let path = format!("/v1/webhooks/{id}/deliveries?status=delivered&limit=1");
@@ -265,7 +271,10 @@ async fn a_range_of_time_is_posted_again_under_the_same_ids() {
     node.until(&format!("/v1/webhooks/{id}/deliveries"), |log| log["deliveries"].as_array().unwrap().len() == 20).await;
     let (from, to) = ("1970-01-01T00:00:05Z", "1970-01-01T00:00:10Z");
     let begun = node.replay(&id, "r-1", from, to).await.ok(202);
-    assert_eq!((&begun["from"], &begun["to"]), (&"1970-01-01T00:00:05.000Z".into(), &"1970-01-01T00:00:10.000Z".into()));
+    assert_eq!(
+        (&begun["from"], &begun["to"]),
+        (&"1970-01-01T00:00:05.000Z".into(), &"1970-01-01T00:00:10.000Z".into())
+    );
     let arrived = receiver.wait_for(25).await;
     let mut again: Vec<_> = ids(&arrived[20..]).into_iter().map(str::to_owned).collect();
     again.sort_unstable();

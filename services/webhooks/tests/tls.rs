@@ -14,7 +14,10 @@ use openssl::{
     pkey::{PKey, Private},
     rsa::Rsa,
     ssl::{Ssl, SslAcceptor, SslMethod},
-    x509::{X509, X509NameBuilder, extension::{BasicConstraints, SubjectAlternativeName}},
+    x509::{
+        X509, X509NameBuilder,
+        extension::{BasicConstraints, SubjectAlternativeName},
+    },
 };
 use serde_json::json;
 use sluice_webhooks::{call::Caller, testing::Receiver};
@@ -70,7 +73,8 @@ async fn a_trusted_name_is_told_and_any_other_is_not() {
     let (strange, strange_key) = certificate("shop.example");
     let (good, fake) = (receiver(&trusted, &key).await, receiver(&strange, &strange_key).await);
     let setup = Setup { resolver: Scripted::new(vec![vec!["127.0.0.1"]]), ..Setup::default() };
-    let caller = Caller::trusting(&setup.config, Arc::clone(&setup.resolver), |tls| tls.cert_store_mut().add_cert(trusted));
+    let caller =
+        Caller::trusting(&setup.config, Arc::clone(&setup.resolver), |tls| tls.cert_store_mut().add_cert(trusted));
     let node = setup.start_with(caller.unwrap());
     let endpoint = async |host: &str, receiver: &Receiver| {
         let url = format!("https://{host}:{}/hooks", receiver.address().port());

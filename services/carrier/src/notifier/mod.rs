@@ -43,11 +43,11 @@ mod speed_tests;
 #[cfg(test)]
 mod testing;
 
-pub use sluice_pipeline::backoff::{Backoff, Seeded};
 pub use breaker::{BreakerConfig, BreakerState};
 pub use call::{Endpoint, EndpointError};
 pub use config::{Moment, NotifierConfig};
 pub use core::{CallId, Counters, Next, Notifier};
 pub use driver::{Driver, Summary};
 use sluice_pipeline::backoff;
+pub use sluice_pipeline::backoff::{Backoff, Seeded};
 pub use wire::{Results, WireError, read_results, write_manifest};

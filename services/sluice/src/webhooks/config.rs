@@ -122,7 +122,8 @@ impl MerchantWebhook {
     }
 
     fn endpoint(&self, merchant: &str, guard: &Guard, now_ms: u64) -> Result<Endpoint, ConfigError> {
-        let at = |key: &str, problem: String| ConfigError::at(format!("merchant {merchant:?}: webhook: {key}"), problem);
+        let at =
+            |key: &str, problem: String| ConfigError::at(format!("merchant {merchant:?}: webhook: {key}"), problem);
         let target = Target::parse(&self.url, guard).map_err(|expected| at("url", format!("expected {expected}")))?;
         let secret = self.secret.as_ref().ok_or_else(|| at("secret", "is missing".to_owned()))?.reveal();
         let _: Secret = secret.parse().map_err(|error| at("secret", format!("{error}")))?;
@@ -163,7 +164,10 @@ mod tests {
     #[test]
     fn an_endpoint_of_the_configuration_keeps_its_id() {
         let first = endpoints(WEBHOOK).unwrap();
-        assert_eq!((first[0].url.as_str(), first[0].fixed, first[0].id.len()), ("https://shop.example/hooks", true, 30));
+        assert_eq!(
+            (first[0].url.as_str(), first[0].fixed, first[0].id.len()),
+            ("https://shop.example/hooks", true, 30)
+        );
         let again = endpoints(&WEBHOOK.replace("HTTPS", "https")).unwrap();
         assert_eq!(again[0].id, first[0].id);
         assert_ne!(endpoints(&WEBHOOK.replace("m-1", "m-2")).unwrap()[0].id, first[0].id);
@@ -179,7 +183,10 @@ mod tests {
         assert!(wrong("secret = ", "types = [\"x\"]\nsecret = ").contains("webhook: types: \"x\" is none of"));
         let twice = format!("{WEBHOOK}{}", &WEBHOOK[WEBHOOK.find("[[merchant.webhook").unwrap()..]);
         assert!(endpoints(&twice).unwrap_err().ends_with("webhook: url: is given twice"));
-        let inside = format!("{}\n[webhooks]\nallow_private_networks = [\"10.0.0.0/8\"]", WEBHOOK.replace("shop.example", "10.0.0.1"));
+        let inside = format!(
+            "{}\n[webhooks]\nallow_private_networks = [\"10.0.0.0/8\"]",
+            WEBHOOK.replace("shop.example", "10.0.0.1")
+        );
         assert_eq!(endpoints(&inside).unwrap()[0].url, "https://10.0.0.1/hooks");
         let error = endpoints(&inside.replace("10.0.0.0/8", "10.0.0.1/8")).unwrap_err();
         assert!(error.starts_with("webhooks: allow_private_networks: \"10.0.0.1/8\" is not a network"), "{error}");

@@ -61,7 +61,8 @@ impl Webhooks {
         let failed = |source| StartError::Engine { folder: config.data_dir.display().to_string(), source };
         let (desk, driver) = opening.map_err(crashed).flatten().map_err(failed)?;
         let (merchants, clock) = (Arc::clone(merchants), Arc::clone(clock));
-        let routes = sluice_webhooks::router(Api { desk, tail, documents, merchants, clock, config: Arc::new(delivery) });
+        let routes =
+            sluice_webhooks::router(Api { desk, tail, documents, merchants, clock, config: Arc::new(delivery) });
         let (stop, stopped) = oneshot::channel();
         // An error means that whoever would stop it is gone, and then it shall stop, too.
         let running = tokio::spawn(driver.run(async move { drop(stopped.await) }));

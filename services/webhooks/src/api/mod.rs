@@ -99,8 +99,8 @@ async fn metered(
     let took_us = app.api.clock.monotonic_us().saturating_sub(started);
     let path = path.as_ref().map_or("", MatchedPath::as_str);
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
-    let known = |route: &&str| route.split_once(' ') == Some((method, path));
-    if let Some(number) = ROUTES.iter().position(|route| known(&route)) {
+    let known = |route: &&'static str| route.split_once(' ') == Some((method, path));
+    if let Some(number) = ROUTES.iter().position(known) {
         app.meters[number].record(response.status(), took_us);
     }
     response

@@ -153,7 +153,10 @@ impl World {
                             Arc::new(serde_json::from_slice(body).unwrap())
                         }
                     };
-                    assert!(!self.flying.iter().any(|(_, other)| other.order == message.order), "one at a time of an order");
+                    assert!(
+                        !self.flying.iter().any(|(_, other)| other.order == message.order),
+                        "one at a time of an order"
+                    );
                     self.flying.push((attempt, message));
                     self.most_flying = self.most_flying.max(self.flying.len());
                 }

@@ -109,12 +109,12 @@ const GLOBAL_V6: Network = Network::v6(0x2000, 0, 0, 3);
 /// … but for these. Outside of it are unspecified, loopback, mapped and compatible IPv4, NAT64 (64:ff9b::/96 and
 /// 64:ff9b:1::/48), discard-only, unique local, link-local, site-local, segment routing, and multicast.
 const SPECIAL_V6: [Network; 6] = [
-    Network::v6(0x2001, 0, 0, 23),      // protocol assignments: Teredo, benchmarks, ORCHID and others
-    Network::v6(0x2001, 0xdb8, 0, 32),  // documentation
-    Network::v6(0x2002, 0, 0, 16),      // 6to4: an IPv4 address of anybody's choice
+    Network::v6(0x2001, 0, 0, 23), // protocol assignments: Teredo, benchmarks, ORCHID and others
+    Network::v6(0x2001, 0xdb8, 0, 32), // documentation
+    Network::v6(0x2002, 0, 0, 16), // 6to4: an IPv4 address of anybody's choice
     Network::v6(0x2620, 0x4f, 0x8000, 48), // AS112
-    Network::v6(0x3ffe, 0, 0, 16),      // the test network that was
-    Network::v6(0x3fff, 0, 0, 20),      // documentation
+    Network::v6(0x3ffe, 0, 0, 16), // the test network that was
+    Network::v6(0x3fff, 0, 0, 20), // documentation
 ];
 
 /// Where clouds hand out their machines' credentials: not even an operator's list opens these.
@@ -135,9 +135,7 @@ const METADATA: [IpAddr; 9] = [
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(_) => !SPECIAL_V4.iter().any(|network| network.contains(address)),
-        IpAddr::V6(_) => {
-            GLOBAL_V6.contains(address) && !SPECIAL_V6.iter().any(|network| network.contains(address))
-        }
+        IpAddr::V6(_) => GLOBAL_V6.contains(address) && !SPECIAL_V6.iter().any(|network| network.contains(address)),
     }
 }
 

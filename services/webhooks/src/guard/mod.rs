@@ -87,7 +87,8 @@ impl Guard {
             1..=MAX_ADDRESSES => {}
             _ => return Err(Refused::TooMany),
         }
-        let good = |address: &IpAddr| self.is_allowed(*address) || (target.is_for_public() && address::is_public(*address));
+        let good =
+            |address: &IpAddr| self.is_allowed(*address) || (target.is_for_public() && address::is_public(*address));
         if addresses.iter().all(good) { Ok(addresses) } else { Err(Refused::Address) }
     }
 

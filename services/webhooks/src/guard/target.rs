@@ -9,8 +9,20 @@ use super::{Guard, address};
 
 /// Names that aren't of the public internet: the last labels.
 const PRIVATE_SUFFIXES: [&str; 14] = [
-    "localhost", "local", "localdomain", "internal", "intranet", "private", "corp", "home", "lan", "arpa", "test", "invalid",
-    "onion", "alt",
+    "localhost",
+    "local",
+    "localdomain",
+    "internal",
+    "intranet",
+    "private",
+    "corp",
+    "home",
+    "lan",
+    "arpa",
+    "test",
+    "invalid",
+    "onion",
+    "alt",
 ];
 /// The one port below 1,024 that a merchant's endpoint may have. Those below belong to other protocols.
 const TLS_PORT: u16 = 443;
