@@ -27,7 +27,7 @@ use sluice_pipeline::{Change, Cursor, backoff::Seeded};
 
 use crate::{
     config::{WebhookConfig, ms},
-    lane::{self, Lane, State},
+    lane::{Lane, State},
     model::{Item, Message, Replay, Schedule, Standing},
     parked::Parked,
 };
@@ -247,20 +247,19 @@ impl Core {
         None
     }
 
-    /// Takes what was read: its merchant's events, and where the page ended.
-    pub fn push(&mut self, way: Way, mut items: Vec<Item>, end: Cursor, now: u64) {
+    /// Takes what was read: its merchant's events, where the page ended, and whether that was the end of the feed.
+    pub fn push(&mut self, way: Way, mut items: Vec<Item>, end: Cursor, at_end: bool, now: u64) {
         items.retain(|item| self.types.is_empty() || self.types.iter().any(|kind| *kind == item.message.kind));
         if way == Way::Replay
-            && let Some(Replay { from_ms, to_ms, until, .. }) = self.standing.replays.last()
+            && let Some(Replay { from_ms, to_ms, .. }) = self.standing.replays.last()
         {
-            let beyond = |item: &Item| until.as_ref().is_some_and(|until| lane::is_beyond(item, until));
-            items.retain(|item| (*from_ms..*to_ms).contains(&item.message.at_ms) && !beyond(item));
+            items.retain(|item| (*from_ms..*to_ms).contains(&item.message.at_ms));
         }
         if let Some(lane) = self.lane(way)
             && lane.reading
         {
             lane.reading = false;
-            lane.push(items, end);
+            lane.push(items, end, at_end);
             self.moved(way);
         }
         self.rest(now);
@@ -295,7 +294,7 @@ impl Core {
             Way::Live => self.standing.cursor = self.live.as_ref().map(|lane| lane.cursor.clone()),
             Way::Replay => {
                 let (Some(lane), Some(replay)) = (&self.replay, self.standing.replays.last_mut()) else { return };
-                let over = replay.until.as_ref().is_none_or(|until| lane::has_reached(&lane.cursor, until));
+                let over = lane.is_done();
                 replay.cursor = (!over).then(|| lane.cursor.clone());
                 if over {
                     replay.until = None;
@@ -306,18 +305,21 @@ impl Core {
         }
     }
 
-    /// Begins to post events of a range of time again, from `oldest` on. Only one replay at a time: see [`Core::replaying`].
+    /// Begins to post events of a range of time again: those from `oldest` up to where the endpoint is. Only one replay at a
+    /// time: see [`Core::replaying`]. Reads for it leave out what lies ahead of [`Core::told`].
     pub fn begin_replay(&mut self, key: &str, from_ms: u64, to_ms: u64, oldest: Cursor, now: u64) {
+        self.replay = Some(Lane::new(oldest.clone()));
+        let (key, cursor) = (key.to_owned(), Some(oldest));
         let until = self.standing.cursor.clone();
-        let over = until.as_ref().is_none_or(|until| lane::has_reached(&oldest, until));
-        let cursor = (!over).then(|| oldest.clone());
-        let until = if over { None } else { until };
-        self.replay = (!over).then(|| Lane::new(oldest));
-        let key = key.to_owned();
         self.standing.replays.push(Replay { key, from_ms, to_ms, asked_at_ms: now, cursor, until, events: 0 });
         let extra = self.standing.replays.len().saturating_sub(MAX_REPLAYS);
         self.standing.replays.drain(..extra);
         self.dirty = true;
+    }
+
+    /// How far the endpoint had been told when the replay that is under way was asked for.
+    pub fn told(&self) -> Option<&Cursor> {
+        self.standing.replays.last()?.until.as_ref()
     }
 
     /// True while a replay is under way.

@@ -14,9 +14,9 @@ use crate::{
     call::{Caller, Post},
     config::{WebhookConfig, ms},
     core::{AttemptId, Heard, Next, Outcome, Subject, Way},
-    model::{self, Delivery, Endpoint, Item, Message},
+    model::{self, Delivery, Endpoint, Message},
     registry::{Entry, Reach, Refusal, Registry, body},
-    tail::Tail,
+    tail::{Found, Tail},
     telemetry::Telemetry,
 };
 
@@ -110,7 +110,7 @@ pub struct World {
 /// What a task that has ended says.
 enum Done {
     Attempt(Arc<str>, AttemptId, Heard),
-    Read(Arc<str>, Way, Result<(Vec<Item>, Cursor), FeedError>),
+    Read(Arc<str>, Way, Result<Found, FeedError>),
     Begin(Arc<str>, Result<(Cursor, Cursor), FeedError>),
     Written(Result<(), LogError>),
     Swept(Arc<str>, u64),
@@ -258,7 +258,9 @@ impl Run {
         while let Some((way, after, max)) = entry.core.wants(now) {
             let (id, tail) = (Arc::clone(id), Arc::clone(&self.world.tail));
             let merchant = entry.endpoint.merchant.clone();
-            self.tasks.spawn(async move { Done::Read(id, way, tail.read(after, &merchant, max).await) });
+            let told = if way == Way::Replay { entry.core.told().cloned() } else { None };
+            let read = async move { tail.read(after, &merchant, max, told.as_ref()).await };
+            self.tasks.spawn(async move { Done::Read(id, way, read.await) });
         }
         let mut wake = None;
         while self.attempts < self.config.total_concurrency {
@@ -314,7 +316,7 @@ impl Run {
             Done::Read(id, way, result) => {
                 let Some(entry) = self.registry.entries.get_mut(&id) else { return };
                 match result {
-                    Ok((items, end)) => entry.core.push(way, items, end, now),
+                    Ok(found) => entry.core.push(way, found.items, found.next, found.at_end, now),
                     Err(FeedError::Expired { oldest }) => {
                         tracing::warn!(endpoint = %id, %oldest, "events are gone before a webhook endpoint was told of them");
                         entry.core.expired(way, oldest, now);

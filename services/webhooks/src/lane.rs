@@ -36,6 +36,8 @@ pub(crate) struct Lane {
     pub(crate) read_to: Cursor,
     /// True while a read is under way.
     pub(crate) reading: bool,
+    /// True if the last read came to the end of the feed.
+    at_end: bool,
     /// No read before this, ms since the Unix epoch.
     pub(crate) not_before_ms: u64,
     slots: VecDeque<Slot>,
@@ -51,6 +53,7 @@ impl Lane {
             read_to: cursor.clone(),
             cursor,
             reading: false,
+            at_end: false,
             not_before_ms: 0,
             slots: VecDeque::new(),
             bytes: 0,
@@ -68,7 +71,8 @@ impl Lane {
     }
 
     /// Takes the events of a page that are this endpoint's, and where the page ends.
-    pub(crate) fn push(&mut self, items: Vec<Item>, end: Cursor) {
+    pub(crate) fn push(&mut self, items: Vec<Item>, end: Cursor, at_end: bool) {
+        self.at_end = at_end;
         for Item { message, next, .. } in items {
             let state = if self.ahead.remove(&message.id) { State::Settled } else { State::Waiting };
             self.bytes += message.data.len();
@@ -128,20 +132,11 @@ impl Lane {
         self.ahead.extend(settled.map(|slot| slot.message.id.clone()));
         self.bytes = 0;
         self.read_to = self.cursor.clone();
+        self.at_end = false;
     }
-}
 
-/// True if every position of `cursor` has come up to that of `until`.
-pub(crate) fn has_reached(cursor: &Cursor, until: &Cursor) -> bool {
-    cursor.0.len() >= until.0.len() && cursor.0.iter().zip(&until.0).all(|(at, end)| at >= end)
-}
-
-/// True if `item` lies behind `until`: whoever was told up to there is told of it anyway.
-pub(crate) fn is_beyond(item: &Item, until: &Cursor) -> bool {
-    item.stream.is_some_and(|stream| match (item.next.0.get(stream), until.0.get(stream)) {
-        (Some(next), Some(end)) => next > end,
-        // A stream that there wasn't then.
-        (Some(_), None) => true,
-        _ => false,
-    })
+    /// True if everything up to the end of the feed, as it was at the last read, is settled.
+    pub(crate) fn is_done(&self) -> bool {
+        self.at_end && self.slots.is_empty()
+    }
 }

@@ -25,7 +25,6 @@ mod parked;
 pub mod registry;
 pub mod tail;
 mod telemetry;
-#[cfg(feature = "testing")]
 pub mod testing;
 
 pub use api::{Api, openapi, router};

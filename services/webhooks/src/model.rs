@@ -123,10 +123,10 @@ pub struct Replay {
     /// Everything before it is settled; `None` when it is over.
     #[serde(with = "cursor_text")]
     pub cursor: Option<Cursor>,
-    /// How far the endpoint had been told by itself when it was asked for.
+    /// How far the endpoint had been told when it was asked for: what lies ahead of it is told anyway.
     #[serde(with = "cursor_text")]
     pub until: Option<Cursor>,
-    /// Events found so far.
+    /// Events settled so far.
     pub events: u64,
 }
 
@@ -324,8 +324,6 @@ pub struct Item {
     pub message: Arc<Message>,
     /// Where a reader goes on after it.
     pub next: Cursor,
-    /// Which stream it is from, if that can be told.
-    pub stream: Option<usize>,
 }
 
 mod cursor_text {

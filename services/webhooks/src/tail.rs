@@ -50,7 +50,6 @@ impl Page {
             page.bytes += event.data.len() + EVENT_BYTES + event.next.0.len() * 16;
             let merchant: Arc<str> = event.merchant.as_str().into();
             page.by_merchant.entry(Arc::clone(&merchant)).or_default().push(at);
-            let stream = the_one_that_moved(&before, &event.next);
             before = event.next.clone();
             let message = Message {
                 id: event.id,
@@ -61,30 +60,29 @@ impl Page {
                 // JSON is UTF-8; what isn't would be refused by every receiver.
                 data: String::from_utf8(event.data).unwrap_or_else(|_| "null".to_owned()),
             };
-            page.items.push((Item { message: Arc::new(message), next: event.next, stream }, merchant));
+            page.items.push((Item { message: Arc::new(message), next: event.next }, merchant));
         }
         page
     }
 
-    /// Up to `max` of the merchant's events behind the first `skip`, and where to go on.
-    fn of(&self, merchant: &str, skip: usize, max: usize) -> (Vec<Item>, Cursor) {
+    /// Up to `max` of the merchant's events behind the first `skip`, without those that lie ahead, and where to go on.
+    fn of(
+        &self,
+        merchant: &str,
+        skip: usize,
+        max: usize,
+        is_ahead: impl Fn(&Cursor, &Cursor) -> bool,
+    ) -> (Vec<Item>, Cursor) {
         let own = self.by_merchant.get(merchant).map_or(&[][..], Vec::as_slice);
         let own = &own[own.partition_point(|at| *at < skip)..];
-        let items: Vec<Item> = own.iter().take(max).map(|at| self.items[*at].0.clone()).collect();
-        let end = match items.last() {
-            Some(last) if items.len() < own.len() => last.next.clone(),
+        let taken = &own[..own.len().min(max)];
+        let end = match taken.last() {
+            Some(last) if taken.len() < own.len() => self.items[*last].0.next.clone(),
             _ => self.end.clone(),
         };
-        (items, end)
-    }
-}
-
-/// The stream that an event is from, if exactly one position moved.
-fn the_one_that_moved(before: &Cursor, after: &Cursor) -> Option<usize> {
-    let mut moved = after.0.iter().enumerate().filter(|(at, position)| before.0.get(*at) != Some(position));
-    match (moved.next(), moved.next()) {
-        (Some((at, _)), None) => Some(at),
-        _ => None,
+        let before = |at: usize| at.checked_sub(1).map_or(&self.after, |before| &self.items[before].0.next);
+        let told = taken.iter().filter(|at| !is_ahead(before(**at), &self.items[**at].0.next));
+        (told.map(|at| self.items[*at].0.clone()).collect(), end)
     }
 }
 
@@ -170,11 +168,21 @@ impl Tail {
         }
     }
 
-    /// Up to `max` of the merchant's events behind `after`, and where to go on. Waits a while at the end of the feed.
+    /// Up to `max` of the merchant's events behind `after`. At the end of the feed it waits a while for the next one, unless
+    /// only what a reader at `told` was told of is asked for.
     ///
     /// # Errors
     /// As [`Feed::read`].
-    pub async fn read(&self, mut after: Cursor, merchant: &str, max: usize) -> Result<(Vec<Item>, Cursor), FeedError> {
+    pub async fn read(
+        &self,
+        mut after: Cursor,
+        merchant: &str,
+        max: usize,
+        told: Option<&Cursor>,
+    ) -> Result<Found, FeedError> {
+        let (waits, is_ahead) = (told.is_none(), |before: &Cursor, next: &Cursor| {
+            told.is_some_and(|told| self.feed.is_ahead(before, next, told))
+        });
         let until = tokio::time::Instant::now() + WAIT;
         let mut end = self.end.subscribe();
         loop {
@@ -182,37 +190,47 @@ impl Tail {
             let found = self.ring.lock().find(&after);
             match found {
                 Some((page, skip)) => {
-                    let (items, next) = page.of(merchant, skip, max);
+                    let (items, next) = page.of(merchant, skip, max, is_ahead);
                     // Where nothing is this merchant's, its cursor moves all the same, now and then.
                     if !items.is_empty() || tokio::time::Instant::now() >= until {
-                        return Ok((items, next));
+                        return Ok(Found { items, next, at_end: false });
                     }
                     after = next;
                 }
                 None if is_end => {
                     // Whoever waits here is woken by the next page, or asks again after a while.
-                    let woken = tokio::time::timeout_at(until, end.changed()).await;
-                    if !matches!(woken, Ok(Ok(()))) {
-                        return Ok((Vec::new(), after));
+                    if !waits || !matches!(tokio::time::timeout_at(until, end.changed()).await, Ok(Ok(()))) {
+                        return Ok(Found { items: Vec::new(), next: after, at_end: true });
                     }
                 }
                 None => {
                     let page = self.feed.read(after.clone(), PAGE, Duration::ZERO).await?;
-                    let behind = page.next == after;
+                    let at_end = page.next == after && page.events.is_empty();
                     let page = Page::new(after, page.events, page.next);
-                    let (items, next) = page.of(merchant, 0, max);
-                    if behind {
+                    let (items, next) = page.of(merchant, 0, max, is_ahead);
+                    if at_end && waits {
                         // The end, but not the one that is followed: it isn't far.
                         tokio::time::sleep(PAUSE).await;
                     }
-                    return Ok((items, next));
+                    return Ok(Found { items, next, at_end });
                 }
             }
         }
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+/// What a read has found.
+#[derive(Debug)]
+pub struct Found {
+    /// The merchant's events.
+    pub items: Vec<Item>,
+    /// Where to go on.
+    pub next: Cursor,
+    /// True if the feed had nothing more.
+    pub at_end: bool,
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::MemoryFeed;
@@ -220,8 +238,8 @@ mod tests {
     const KIND: &str = "com.sluice.parcel.tracked.v1";
 
     async fn read(tail: &Tail, after: u64, merchant: &str, max: usize) -> (Vec<u64>, u64) {
-        let (items, end) = tail.read(Cursor(vec![after]), merchant, max).await.unwrap();
-        (items.iter().map(|item| item.next.0[0] - 1).collect(), end.0[0])
+        let found = tail.read(Cursor(vec![after]), merchant, max, None).await.unwrap();
+        (found.items.iter().map(|item| item.next.0[0] - 1).collect(), found.next.0[0])
     }
 
     #[tokio::test]
@@ -262,14 +280,5 @@ mod tests {
         }
         assert_eq!((ring.pages.len(), ring.bytes), (3, 30));
         assert!(ring.find(&Cursor(vec![97])).is_some() && ring.find(&Cursor(vec![96])).is_none());
-    }
-
-    #[test]
-    fn the_stream_of_an_event_is_told_only_where_it_is_certain() {
-        let cursor = |positions: &[u64]| Cursor(positions.to_vec());
-        assert_eq!(the_one_that_moved(&cursor(&[1, 2]), &cursor(&[1, 3])), Some(1));
-        assert_eq!(the_one_that_moved(&cursor(&[1, 2]), &cursor(&[2, 3])), None);
-        assert_eq!(the_one_that_moved(&cursor(&[1, 2]), &cursor(&[1, 2])), None);
-        assert_eq!(the_one_that_moved(&cursor(&[1]), &cursor(&[1, 5])), Some(1));
     }
 }

@@ -77,3 +77,59 @@ impl Webhooks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_engine_embedded::FjallDocuments;
+    use sluice_webhooks::testing::{MemoryFeed, Receiver};
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    const KIND: &str = "com.sluice.parcel.tracked.v1";
+
+    #[tokio::test]
+    async fn an_endpoint_of_the_configuration_goes_on_where_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let receiver = Receiver::start("127.0.0.1").await.unwrap();
+        let text = format!(
+            "[[merchant]]\nid = \"m-1\"\napi_key = \"k\"\n[[merchant.webhook]]\nurl = \"{}\"\n\
+             secret = \"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD\"\n[webhooks]\nallow_private_networks = [\"127.0.0.0/8\"]",
+            receiver.url()
+        );
+        let config = Config::parse("x", &text).unwrap();
+        let feed = Arc::new(MemoryFeed::default());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let merchants = Arc::new(config.merchant_table().unwrap());
+        let start = async || {
+            let documents = Arc::new(FjallDocuments::open(folder.path()).unwrap());
+            let (webhooks, _routes) =
+                Webhooks::start(&config, feed.clone(), documents, &merchants, &clock).await.unwrap();
+            webhooks
+        };
+        let webhooks = start().await;
+        // It begins at the end of the feed, which is found a moment after the start.
+        let mut first = 0;
+        while receiver.arrived().is_empty() {
+            first += 1;
+            feed.tell("m-1", 1, KIND, first);
+            drop(tokio::time::timeout(Duration::from_millis(20), receiver.wait_for(1)).await);
+        }
+        let before = receiver.arrived().len();
+        webhooks.stop().await;
+        let missed = feed.tell("m-1", 1, KIND, first + 1);
+        let webhooks = start().await;
+        let mut wanted = before + 1;
+        while receiver.wait_for(wanted).await.last().is_none_or(|last| last.header("webhook-id") != missed) {
+            wanted += 1;
+        }
+        webhooks.stop().await;
+        let arrived = receiver.arrived();
+        let mut ids: Vec<_> = arrived.iter().map(|post| post.header("webhook-id")).collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "nothing twice, nothing left out");
+        assert!(ids.last().is_some_and(|last| *last == missed));
+    }
+}

@@ -264,7 +264,7 @@ async fn enable(State(app): State<Arc<App>>, id: Id, headers: HeaderMap) -> Resu
 /// Post a range of time again
 ///
 /// Every event of the endpoint's types whose time is in the range is posted again under its id, beside what happens
-/// meanwhile. A repeated request under its idempotency key changes nothing and says how far it is.
+/// meanwhile; what it wasn't told of comes by itself. A repeated request under its idempotency key changes nothing and says how far it is.
 #[utoipa::path(post, path = "/v1/webhooks/{id}/replay", operation_id = "replay_webhook", tag = "webhooks",
     security(("api_key" = [])), params(openapi::EndpointId, openapi::IdempotencyKey),
     request_body(content = openapi::Range, content_type = "application/json"),

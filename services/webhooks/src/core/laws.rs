@@ -126,13 +126,11 @@ impl World {
         while let Some((way, after, max)) = self.core.wants(self.now) {
             let from = after.0[0] as usize;
             let to = (from + max.min(5)).min(self.feed.len());
-            let item = |index: usize| Item {
-                message: Arc::clone(&self.feed[index]),
-                next: Cursor(vec![index as u64 + 1]),
-                stream: Some(0),
-            };
-            let items = (from..to).map(item).collect();
-            self.core.push(way, items, Cursor(vec![to as u64]), self.now);
+            let item =
+                |index: usize| Item { message: Arc::clone(&self.feed[index]), next: Cursor(vec![index as u64 + 1]) };
+            let told = if way == Way::Replay { self.core.told().unwrap().0[0] as usize } else { usize::MAX };
+            let items = (from..to).filter(|index| *index < told).map(item).collect();
+            self.core.push(way, items, Cursor(vec![to as u64]), to == self.feed.len(), self.now);
             if from == to {
                 self.core.unread(way, self.now);
             }
