@@ -12,6 +12,7 @@ mod buffer;
 pub mod check;
 mod checkpoint;
 mod disk;
+mod documents;
 mod encode;
 mod engine;
 mod feed;
@@ -31,6 +32,7 @@ mod threads;
 
 pub use checkpoint::Checkpointer;
 pub use disk::RealDisk;
+pub use documents::FjallDocuments;
 pub use engine::{Engine, Opened};
 pub use feed::EngineFeed;
 pub use intake::QueueConfig;

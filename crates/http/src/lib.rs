@@ -1,12 +1,14 @@
 //! The conventions that every HTTP service of Sluice keeps, so that they answer alike without seeing each other: problem
-//! details, bearer keys, idempotency keys, bodies within bounds, times as text, request metrics.
+//! details, bearer keys, idempotency keys, bodies within bounds, times as text, request metrics, signatures.
 
 pub mod auth;
 pub mod body;
 pub mod key;
 pub mod meter;
 pub mod problem;
+pub mod retry_after;
 pub mod rfc3339;
+pub mod webhook;
 
 pub use auth::{ApiKeySecurity, authenticate};
 pub use key::idempotency_key;

@@ -4,10 +4,12 @@
 //! same stage code runs fused in one process, spread over many, or under the simulator.
 
 pub mod additions;
+pub mod backoff;
 pub mod batch;
 pub mod commands;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod documents;
 pub mod effects;
 pub mod feed;
 pub mod filter;
@@ -21,6 +23,7 @@ pub mod stage;
 pub mod watch;
 
 pub use batch::{Batch, BatchView, Input, Rows, Verdict};
+pub use documents::{Change, Documents};
 pub use effects::Effects;
 pub use feed::{Cursor, Feed, FeedError, FeedEvent, FeedPage};
 pub use filter::Filter;

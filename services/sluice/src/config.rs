@@ -15,7 +15,7 @@ use sluice_carrier::{
 };
 use sluice_domain::Group;
 
-use crate::{cluster::ClusterConfig, tls::TlsConfig};
+use crate::{cluster::ClusterConfig, tls::TlsConfig, webhooks::WebhooksConfig};
 
 mod merchant;
 
@@ -245,6 +245,8 @@ pub struct Config {
     pub carriers: Vec<CarrierConfig>,
     /// The certificate of the HTTP API; in the clear if absent.
     pub tls: Option<TlsConfig>,
+    /// How merchants are told what happens.
+    pub webhooks: WebhooksConfig,
     /// Where Kafka and ScyllaDB are; only workers of a cluster need it.
     pub cluster: Option<ClusterConfig>,
 }
@@ -274,6 +276,7 @@ impl Default for Config {
             merchants: Vec::new(),
             carriers: Vec::new(),
             tls: None,
+            webhooks: WebhooksConfig::default(),
             cluster: None,
         }
     }
@@ -428,6 +431,7 @@ impl Config {
             carrier.teller()?;
             carrier.check()?;
         }
+        self.webhooks.endpoints(&self.merchants, 0)?;
         if let Some(cluster) = &self.cluster {
             cluster.check()?;
         }
@@ -503,7 +507,7 @@ fn key_of(text: &str, line: usize) -> Option<&str> {
 }
 
 /// Takes a secret from the variable that is named for it.
-fn resolve(
+pub(crate) fn resolve(
     who: &str,
     key: &str,
     secret: &mut Option<Hidden>,

@@ -26,3 +26,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod top;
 pub mod topology;
+pub mod webhooks;

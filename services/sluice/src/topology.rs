@@ -27,7 +27,7 @@ use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify, Rules, RulesError};
 use sluice_domain::{Merchants, SlotCount};
 use sluice_engine_embedded::{
-    Counts, DataLock, Engine, EngineConfig, FjallStore, Opened, RealDisk, Recovered, Threads,
+    Counts, DataLock, Engine, EngineConfig, FjallDocuments, FjallStore, Opened, RealDisk, Recovered, Threads,
 };
 use sluice_events::Events;
 use sluice_http::Problem;
@@ -49,6 +49,7 @@ use crate::{
     server::{Patience, Server, Serving},
     telemetry,
     tls::Tls,
+    webhooks::Webhooks,
 };
 
 /// How often gauges are published.
@@ -148,6 +149,7 @@ pub struct Pipeline {
     health: Arc<HealthBoard>,
     notifiers: JoinSet<()>,
     stop_notifiers: watch::Sender<bool>,
+    webhooks: Webhooks,
     publisher: JoinHandle<()>,
     receipts: JoinHandle<()>,
     failed: watch::Receiver<Option<String>>,
@@ -200,8 +202,12 @@ impl Pipeline {
         let notifiers = notifiers(&config.carriers, &world, &stop, &fail)?;
 
         let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
-        let feed = events(&config, Arc::new(engine.feed()), (&merchants, &clock), &stop);
-        let app = app(&config, &engine, &merchants, &clock, ops.clone())?.merge(sluice_events::router(feed));
+        let feed: Arc<dyn Feed> = Arc::new(engine.feed());
+        let events = events(&config, Arc::clone(&feed), (&merchants, &clock), &stop);
+        let documents = documents(&config).await?;
+        let (webhooks, routes) = Webhooks::start(&config, feed, documents, &merchants, &clock).await?;
+        let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
+        let app = app.merge(sluice_events::router(events)).merge(routes);
         let server = match Server::start(reserved, app, serving(&config, &tls)) {
             Ok(server) => server,
             Err(source) => {
@@ -220,6 +226,7 @@ impl Pipeline {
             health,
             notifiers,
             stop_notifiers,
+            webhooks,
             publisher,
             receipts,
             failed,
@@ -289,6 +296,7 @@ impl Pipeline {
         while self.notifiers.join_next().await.is_some() {}
         self.engine.watchers().close();
         self.server.stop(HTTP_GRACE).await;
+        self.webhooks.stop().await;
         self.publisher.abort();
         self.receipts.abort();
         let threads = self.threads;
@@ -367,6 +375,15 @@ async fn open(config: &Config, table: &Table, clock: &Arc<dyn Clock>) -> Result<
     });
     let crashed = |error: tokio::task::JoinError| LogError::Store(format!("opening ended early: {error}"));
     opening.await.map_err(crashed).flatten().map_err(failed)
+}
+
+/// Opens the documents beside the store, on a thread that may block.
+async fn documents(config: &Config) -> Result<Arc<FjallDocuments>, StartError> {
+    let folder = config.data_dir.join("documents");
+    let failed = |source| StartError::Engine { folder: config.data_dir.display().to_string(), source };
+    let opening = tokio::task::spawn_blocking(move || FjallDocuments::open(&folder)).await;
+    let crashed = |error: tokio::task::JoinError| LogError::Store(format!("opening ended early: {error}"));
+    opening.map_err(crashed).flatten().map(Arc::new).map_err(failed)
 }
 
 /// What all notifiers share.
