@@ -309,3 +309,14 @@ async fn a_stream_without_events_says_that_it_lives() {
     assert_eq!(next(&mut lines).await.unwrap(), "\n");
     assert_eq!(started.elapsed().as_secs(), 30);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_after_an_hour_at_most() {
+    let world = World::new();
+    for _ in 0..3 {
+        let began = tokio::time::Instant::now();
+        all(world.ask("key-1", "?follow=true", &[]).await).await;
+        let lasted = began.elapsed().as_secs();
+        assert!((3_000..=3_615).contains(&lasted), "{lasted} s");
+    }
+}

@@ -88,6 +88,12 @@ pub struct CarrierConfig {
     /// Whether it remembers its final answer to every shipment id. If not, nothing is ever sent to it twice.
     #[serde(default)]
     pub idempotent: bool,
+    /// Whether it can be asked to forget a shipment that it took: it answers `voids` in manifests.
+    #[serde(default)]
+    pub voids: bool,
+    /// Whether it brings goods back: it answers `returns` in manifests.
+    #[serde(default)]
+    pub returns: bool,
     /// Handling groups it takes.
     pub handling: Vec<String>,
     /// What a parcel costs, in minor units.
@@ -159,6 +165,8 @@ impl CarrierConfig {
             events_secret: None,
             events_secret_env: None,
             idempotent: false,
+            voids: false,
+            returns: false,
             handling: handling.iter().map(|group| group.name().to_owned()).collect(),
             cost: defaults::cost(),
             promised_days: defaults::promised_days(),
@@ -472,6 +480,8 @@ impl Config {
                 max_weight_g: carrier.max_weight_g,
                 cost: carrier.cost,
                 promised_days: carrier.promised_days,
+                voids: carrier.voids,
+                returns: carrier.returns,
             })
         };
         let rules = self.carriers.iter().map(rule).collect::<Result<_, ConfigError>>()?;

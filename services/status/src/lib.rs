@@ -57,6 +57,7 @@ struct App {
     status: Status,
     room: Semaphore,
     lists: Semaphore,
+    deciding: Semaphore,
     meters: Meters,
 }
 
@@ -77,7 +78,8 @@ pub fn router(state: Status) -> Router {
         returns: RouteMeter::new("POST /v1/orders/{id}/returns"),
     };
     let (room, lists) = (Semaphore::new(ROOM_KIB), Semaphore::new(list::LISTS_AT_ONCE));
-    let app = App { status: state, room, lists, meters };
+    let deciding = Semaphore::new(commands::DECIDED_AT_ONCE);
+    let app = App { status: state, room, lists, deciding, meters };
     Router::new()
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/cancel", post(commands::cancel_order))
