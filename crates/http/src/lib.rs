@@ -7,9 +7,11 @@ pub mod key;
 pub mod meter;
 pub mod problem;
 pub mod rfc3339;
+pub mod whole;
 
 pub use auth::{ApiKeySecurity, authenticate};
 pub use key::idempotency_key;
 pub use meter::RouteMeter;
 pub use problem::{FieldError, Problem, ProblemBody};
 pub use rfc3339::Timestamp;
+pub use whole::Whole;
