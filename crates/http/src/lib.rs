@@ -9,9 +9,11 @@ pub mod problem;
 pub mod retry_after;
 pub mod rfc3339;
 pub mod webhook;
+pub mod whole;
 
 pub use auth::{ApiKeySecurity, authenticate};
 pub use key::idempotency_key;
 pub use meter::RouteMeter;
 pub use problem::{FieldError, Problem, ProblemBody, clip};
 pub use rfc3339::Timestamp;
+pub use whole::Whole;

@@ -8,7 +8,7 @@ use std::{fmt, marker::PhantomData, ops::Range};
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use sluice_domain::{Fingerprint, OrderId, SlotCount};
-use sluice_http::rfc3339;
+use sluice_http::{Whole, rfc3339};
 use sluice_schemas::order::{Head, Line, ShipTo, put_head, put_line};
 
 use crate::rules::{self, TextRule};
@@ -503,8 +503,8 @@ impl<'de> Visitor<'de> for LineSeed<'_> {
             match field {
                 LineField::Sku => once(&mut sku, text(&mut map, &rules::SKU)?)?,
                 LineField::Title => once(&mut title, text(&mut map, &rules::TITLE)?)?,
-                LineField::Quantity => once(&mut quantity, map.next_value::<u64>()?)?,
-                LineField::UnitPrice => once(&mut unit_price, map.next_value::<u64>()?)?,
+                LineField::Quantity => once(&mut quantity, map.next_value::<Whole>()?.0)?,
+                LineField::UnitPrice => once(&mut unit_price, map.next_value::<Whole>()?.0)?,
             }
         }
         let quantity = required::<u64, A::Error>(quantity)?;

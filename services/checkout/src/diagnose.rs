@@ -6,7 +6,7 @@ use serde::{
     Deserialize,
     de::{Deserializer, MapAccess, SeqAccess, Visitor},
 };
-use sluice_http::{FieldError, Timestamp, problem::clip, rfc3339};
+use sluice_http::{FieldError, Timestamp, Whole, problem::clip, rfc3339};
 
 use crate::{
     decode::{Context, Placed},
@@ -199,7 +199,7 @@ impl Walk {
 
     fn integer(&mut self, path: &str, node: &Node, range: &RangeInclusive<u64>) {
         if let Node::Number(number) = node
-            && number.as_u64().is_some_and(|n| range.contains(&n))
+            && Whole::of(number).is_some_and(|n| range.contains(&n.0))
         {
             return;
         }

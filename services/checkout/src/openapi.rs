@@ -29,7 +29,7 @@ pub struct IdempotencyKeyHeader {
         rename = "Idempotency-Key",
         min_length = 1,
         max_length = 255,
-        pattern = "^[!#-~][!-~]*$",
+        pattern = r#"^([!#-~][!-~]*|"([!#-\[\]-~]|\\["\\])+")$"#,
         example = "8e03978e-40d5-43e8-bc93-6894a57f9324"
     )]
     idempotency_key: String,

@@ -71,6 +71,14 @@ fn the_key_is_in_the_body_or_nowhere() {
     assert_eq!(run(&without, Key::Given("k-1")), run(ORDER, Key::InBody));
 }
 
+#[test]
+fn a_whole_number_is_one_however_it_is_written() {
+    for same in ["2.0", "2e0", "20E-1"] {
+        let text = ORDER.replacen("\"quantity\":2", &format!("\"quantity\":{same}"), 1);
+        assert_eq!((run(&text, Key::InBody), fields(&text)), (run(ORDER, Key::InBody), vec![]), "{same}");
+    }
+}
+
 fn fields(text: &str) -> Vec<(String, String, Option<String>)> {
     match diagnose(text, true, &CONTEXT) {
         Diagnosis::Fields(errors) => errors.into_iter().map(|e| (e.field, e.expected.into_owned(), e.got)).collect(),
@@ -89,7 +97,7 @@ fn every_fault_is_named_where_it_is() {
         ("\"country\":\"US\"", "\"country\":\"USA\"", "/ship_to/country", "two upper-case letters", Some("3 bytes")),
         ("\"city\":\"Springfield\",", "", "/ship_to/city", "a string of 1 to 100 bytes", None),
         ("\"quantity\":2", "\"quantity\":0", "/lines/0/quantity", "an integer from 1 to 1000", Some("0")),
-        ("\"quantity\":2", "\"quantity\":2.0", "/lines/0/quantity", "an integer from 1 to 1000", Some("2.0")),
+        ("\"quantity\":2", "\"quantity\":2.5", "/lines/0/quantity", "an integer from 1 to 1000", Some("2.5")),
         ("\"quantity\":1", "\"quantity\":-1", "/lines/1/quantity", "an integer from 1 to 1000", Some("-1")),
         (
             "\"unit_price\":0",

@@ -108,8 +108,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     security(("api_key" = [])),
     params(openapi::Parameters, openapi::LastEventId),
     responses(
-        (status = 200, description = "Events, oldest first. Those of one order are in their order.",
-            content((openapi::CloudEvent = "application/x-ndjson"), (String = "text/event-stream")),
+        (status = 200, description = "Events, oldest first: one such object a line, or a message. Those of one order are in their order.",
+            content((openapi::CloudEvent = "application/x-ndjson"), (openapi::EventMessage = "text/event-stream")),
             headers(("Link" = String, description = "`</v1/events?after=CURSOR>; rel=\"next\"`, where to go on; without \
                 `follow`"))),
         openapi::EventsProblems,

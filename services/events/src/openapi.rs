@@ -13,7 +13,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 #[openapi(
     info(title = "Sluice", description = "Orders in, parcels out."),
     paths(super::events),
-    components(schemas(CloudEvent, ProblemBody<'_>, FieldError)),
+    components(schemas(CloudEvent, EventMessage, ProblemBody<'_>, FieldError)),
     tags((name = "events", description = "What was decided about orders, for other systems.")),
     modifiers(&ApiKeySecurity)
 )]
@@ -81,6 +81,17 @@ pub struct CloudEvent {
     datacontenttype: String,
     /// An `OrderEvent` in Protobuf's canonical JSON, as asyncapi.json describes it.
     data: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A server-sent event: its fields.
+#[derive(Serialize, ToSchema)]
+pub struct EventMessage {
+    /// The cursor of the event: where to go on after it.
+    #[schema(pattern = r"^1(\.[0-9a-z]{1,13}){1,1024}$", example = "1.2gosa7pa2gv.5k")]
+    id: String,
+    /// A CloudEvent.
+    #[schema(content_media_type = "application/json")]
+    data: String,
 }
 
 /// What can be wrong.

@@ -28,8 +28,15 @@ pub(crate) struct OrderPath {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes the header")]
 pub(crate) struct ReturnKeyHeader {
-    /// Names this return among those of the order; the same on every retry.
-    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "return-1")]
+    /// Names this return among those of the order; the same on every retry. Visible ASCII; may be sent as a quoted string,
+    /// which then has 255 characters at most without its quotes.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        pattern = r#"^([!#-~][!-~]*|"([!#-\[\]-~]|\\["\\])+")$"#,
+        example = "return-1"
+    )]
     idempotency_key: String,
 }
 
@@ -38,8 +45,13 @@ pub(crate) struct ReturnKeyHeader {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes the body, which is read field by field")]
 pub(crate) struct ReturnRequest {
-    /// The customer's reason.
-    #[schema(min_length = 1, max_length = 200, example = "does not fit")]
+    /// The customer's reason; at most 200 bytes, no control characters.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$",
+        example = "does not fit"
+    )]
     reason: String,
     /// What is to come back.
     #[schema(min_items = 1, max_items = 100)]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sluice_domain::limits::MAX_RETURN_REASON;
-use sluice_http::{FieldError, Problem, body::malformed};
+use sluice_http::{FieldError, Problem, Whole, body::malformed};
 
 use axum::http::StatusCode;
 
@@ -100,8 +100,8 @@ fn whole(
 ) -> Option<u64> {
     match value {
         None => errors.push(FieldError::missing(field, expected)),
-        Some(value) => match value.as_u64().filter(|n| (least..=most).contains(n)) {
-            Some(number) => return Some(number),
+        Some(value) => match value.as_number().and_then(Whole::of).filter(|n| (least..=most).contains(&n.0)) {
+            Some(number) => return Some(number.0),
             None => errors.push(FieldError::wrong(field, expected, &value.to_string())),
         },
     }
@@ -159,6 +159,7 @@ mod tests {
             (line(json!(1), json!(0)), "/lines/0/quantity"),
             (line(json!(1), json!(8)), "/lines/0/quantity"),
             (line(json!(1), json!(1.5)), "/lines/0/quantity"),
+            (line(json!(1.5), json!(1)), "/lines/0/line"),
             (line(json!(1), Value::Null), "/lines/0/quantity"),
         ];
         for (body, field) in cases {

@@ -24,7 +24,7 @@ use sluice_domain::{Merchant, OrderId};
 use sluice_http::{ApiKeySecurity, Problem, ProblemBody, RouteMeter, authenticate};
 use sluice_pipeline::{Subscription, Watchers};
 use tokio::time::{Instant, timeout_at};
-use utoipa::{IntoResponses, OpenApi};
+use utoipa::{IntoResponses, OpenApi, ToSchema};
 
 use self::places::{Place, Places};
 use crate::{Shown, Status, UNKNOWN, show};
@@ -86,6 +86,24 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
 #[openapi(paths(events), modifiers(&ApiKeySecurity))]
 struct Document;
 
+/// A server-sent event: its fields.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the answer, which is written without it")]
+struct OrderMessage {
+    /// Always `order`.
+    #[schema(pattern = "^order$", example = "order")]
+    event: String,
+    /// The same for the same view.
+    #[schema(pattern = "^[0-9a-f]{32}$", example = "925d7ae6ae91549bc3c865c8c9885ad2")]
+    id: String,
+    /// An OrderView.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+    /// Milliseconds to wait before coming back; in the first message.
+    #[schema(required = false)]
+    retry: u32,
+}
+
 /// Follow one order
 ///
 /// Server-sent events. The first message is the order as it is now, each later one as it is after a change: always the
@@ -105,7 +123,7 @@ struct Document;
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last message that the client has"),
     ),
     responses(
-        (status = 200, description = "Messages with `event: order`, an `id`, and an OrderView as `data`.", body = String,
+        (status = 200, description = "Each message is one such object.", body = OrderMessage,
             content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`"))),
         StreamProblems,
     )

@@ -38,12 +38,12 @@ impl Modify for CarrierSignature {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes the request, never built")]
 pub struct SignatureHeaders {
-    /// Names this message: the same on every retry, another for every message.
+    /// Names this message: the same on every retry, another for every message. ASCII without full stops.
     #[param(
         rename = "webhook-id",
         min_length = 1,
         max_length = 255,
-        pattern = "^[^.]+$",
+        pattern = r"^[!-\-/-~]([\t -\-/-~]*[!-\-/-~])?$",
         example = "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk"
     )]
     webhook_id: String,

@@ -1,0 +1,223 @@
+"""What the description can't say in JSON Schema, and what a request needs to get further than the first refusal: times that
+are near now, names of what exists, keys that weren't used, signatures. Loaded by Schemathesis; `run` starts it."""
+
+import atexit
+import base64
+import collections
+import datetime
+import hashlib
+import hmac
+import json
+import os
+import pathlib
+import re
+import time
+import uuid
+
+import requests
+import schemathesis
+from schemathesis import HookContext
+from schemathesis.core.failures import AcceptedNegativeData
+from schemathesis.core.parameters import ParameterLocation
+
+WORLD = json.loads(pathlib.Path(os.environ["SLUICE_CONTRACT_WORLD"]).read_text())
+SHIPMENT = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}(-[0-9]{1,3}){2}")
+MAX_KEY = 255
+MAX_BATCH_LINES = 10_000
+# Tells those who add credentials that they are to be missing; it never leaves this process.
+WITHHELD = "x-withheld"
+CREDENTIALS = {"tell_events": "webhook-signature"}
+KEY = re.compile("[!-~]{1,255}")
+TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+CLIPPED = {"customer": 64, "name": 100, "street": 100, "city": 100, "postal_code": 16, "sku": 64, "title": 200,
+           "reason": 200, "detail": 200}
+
+
+def one_of(pool, drawn):
+    """The same for the same request, so that a failure can be repeated."""
+    return pool[int.from_bytes(hashlib.blake2b(repr(drawn).encode()).digest()[:4]) % len(pool)]
+
+
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+
+
+def good(case, location):
+    return case.meta is None or not case.meta.is_negative_at(location)
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case, kwargs):
+    if good(case, ParameterLocation.PATH):
+        path(case)
+    if good(case, ParameterLocation.HEADER):
+        headers(case)
+    elif CREDENTIALS.get(operation(case), "Authorization") not in (case.headers or {}):
+        # What is wrong with it is that the credentials are missing.
+        case.headers = {**(case.headers or {}), WITHHELD: "1"}
+    if operation(case) == "get_events" and good(case, ParameterLocation.QUERY):
+        query(case)
+    if isinstance(case.body, (dict, list)):
+        case.body = body(case.body)
+        if operation(case) == "return_goods" and good(case, ParameterLocation.BODY):
+            case.body["lines"] = units(case.body["lines"])
+
+
+def operation(case):
+    return case.operation.definition.raw["operationId"]
+
+
+def path(case):
+    """Seven of eight requests are about an order that there is, returns about one that is delivered; all come from a carrier
+    that there is."""
+    drawn = dict(case.path_parameters or {})
+    if "id" in drawn and (operation(case) == "return_goods" or one_of(range(8), drawn)):
+        pool = WORLD["delivered"] if operation(case) == "return_goods" else WORLD["taken"] + WORLD["delivered"]
+        case.path_parameters = {**drawn, "id": one_of(pool, (drawn, case.body, dict(case.headers or {})))}
+    if "carrier" in drawn:
+        case.path_parameters = {**drawn, "carrier": WORLD["carrier"]}
+
+
+def headers(case):
+    """A key names one request, and a message is signed now."""
+    for name in list(case.headers or {}):
+        if name.lower() == "idempotency-key":
+            case.headers[name] = fresh(case.headers[name])
+        if name.lower() == "webhook-timestamp":
+            case.headers[name] = str(int(time.time()))
+        if name.lower() == "last-event-id" and operation(case) == "get_events":
+            case.headers[name] = one_of(WORLD["cursors"], case.headers[name])
+
+
+def fresh(key):
+    """A key of its own that looks like this one: in quotes if it is."""
+    one, bare = str(uuid.uuid4()), key.removeprefix('"')
+    if bare == key:
+        return key[: MAX_KEY - len(one)] + one
+    return f'"{one}{bare}' if len(bare) < MAX_KEY - len(one) else f'"{one}"'
+
+
+def query(case):
+    """Cursors are those of this deployment. A stream has neither limit nor wait; as lines it would never end, so it is asked
+    for as server-sent events, of which a few are read. Nobody waits for events that don't come."""
+    drawn = dict(case.query or {})
+    if drawn.get("after") not in (None, "latest"):
+        drawn["after"] = one_of(WORLD["cursors"], drawn)
+    if str(drawn.get("follow")).lower() == "true":
+        drawn = {name: value for name, value in drawn.items() if name not in ("limit", "wait")}
+        case.headers = {**(case.headers or {}), "Accept": "text/event-stream"}
+    elif drawn.get("after") == "latest":
+        drawn.pop("wait", None)
+    case.query = drawn
+
+
+def body(value, name=None):
+    """What is about time is about now; shipments are those that there are; texts are no longer in bytes than in characters.
+    What isn't of that form stays as it is, for it is to be refused."""
+    if isinstance(value, dict):
+        return {name: body(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [body(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if name in ("placed_at", "occurred_at") and TIME.fullmatch(value):
+        return now()
+    if name == "idempotency_key" and KEY.fullmatch(value):
+        return fresh(value)
+    if name == "shipment_id" and SHIPMENT.fullmatch(value):
+        return one_of(WORLD["shipments"], value)
+    if name in CLIPPED and len(value) <= CLIPPED[name]:
+        return value.encode()[:CLIPPED[name]].decode(errors="ignore")
+    return value
+
+
+def units(lines):
+    """Each line of the order once, and no more of it than was ordered."""
+    wanted = {line["line"] % WORLD["lines"]: 1 + line["quantity"] % WORLD["units"] for line in lines}
+    return [{"line": line, "quantity": quantity} for line, quantity in wanted.items()]
+
+
+class Bearer(requests.auth.AuthBase):
+    """The merchant's key."""
+
+    def __call__(self, request):
+        if not request.headers.pop(WITHHELD, None):
+            request.headers["Authorization"] = f"Bearer {WORLD['key']}"
+        return request
+
+
+class Signed(requests.auth.AuthBase):
+    """Standard Webhooks, over the very bytes that are sent."""
+
+    def __call__(self, request):
+        if request.headers.pop(WITHHELD, None):
+            return request
+        parts = [request.headers.get("webhook-id", ""), request.headers.get("webhook-timestamp", ""), request.body or b""]
+        signed = b".".join(part if isinstance(part, bytes) else part.encode() for part in parts)
+        key = base64.b64decode(WORLD["events_secret"].removeprefix("whsec_"))
+        tag = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+        request.headers["webhook-signature"] = f"v1,{tag}"
+        return request
+
+
+schemathesis.auth.set_from_requests(Bearer()).apply_to(path_regex="^/v1/(orders|events)")
+schemathesis.auth.set_from_requests(Signed()).apply_to(path_regex="^/v1/carriers/")
+
+
+NDJSON = "application/x-ndjson"
+
+
+# Answers by operation and status: who only ever gets refusals learns little.
+TALLY = collections.Counter()
+
+
+@schemathesis.hook
+def after_call(context: HookContext, case, response):
+    TALLY[operation(case), response.status_code] += 1
+
+
+@atexit.register
+def tell():
+    table = collections.defaultdict(dict)
+    for (name, status), count in TALLY.items():
+        table[name][status] = count
+    pathlib.Path(os.environ["SLUICE_CONTRACT_TALLY"]).write_text(json.dumps(table))
+
+
+@schemathesis.hook
+def before_load_schema(context: HookContext, raw_schema):
+    """Of NDJSON, Open API 3.1 can describe one line: here it means all of them. What server-sent events carry is held to the
+    same schemas as elsewhere."""
+    for operations in raw_schema["paths"].values():
+        for operation in operations.values():
+            bounds = {"minItems": 1, "maxItems": MAX_BATCH_LINES}
+            for body, more in ((operation.get("requestBody"), bounds), (operation["responses"].get("200"), {})):
+                if line := body and body.get("content", {}).get(NDJSON):
+                    line["schema"] = {"type": "array", "items": line["schema"], **more}
+    for message, data in (("OrderMessage", "OrderView"), ("EventMessage", "CloudEvent")):
+        properties = raw_schema["components"]["schemas"][message]["properties"]
+        properties["data"]["contentSchema"] = {"$ref": f"#/components/schemas/{data}"}
+
+
+@schemathesis.serializer(NDJSON)
+def lines(context, value):
+    """Some orders, or whatever is there in their place."""
+    if isinstance(value, bytes):
+        return value
+    return b"\n".join(json.dumps(line).encode() for line in (value if isinstance(value, list) else [value]))
+
+
+@schemathesis.deserializer(NDJSON)
+def read_lines(context, response):
+    return [json.loads(line) for line in response.content.splitlines()]
+
+
+@schemathesis.hook
+def filter_failure(context: HookContext, failure, case, response):
+    """What comes in lists is judged one by one: bad data that is refused within an answer of 200 is not accepted."""
+    if isinstance(failure, AcceptedNegativeData) and response.status_code == 200:
+        if operation(case) == "place_orders":
+            return all(line["status"] < 400 for line in read_lines(None, response))
+        if operation(case) == "tell_events":
+            return all(result["status"] == "taken" for result in response.json()["results"])
+    return True
