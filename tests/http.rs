@@ -16,3 +16,4 @@ mod statuses;
 mod streams;
 mod tls;
 pub mod tracking;
+mod webhooks;

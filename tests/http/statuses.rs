@@ -30,6 +30,11 @@ const TOLD: &str = "/v1/events";
 /// Seen where events expire, which takes longer than any test here: `services/events/tests`, and the cluster engine's own.
 const ELSEWHERE: (&str, &str, u16) = ("get", TOLD, 410);
 
+/// What begins like this has all its statuses produced, and compared with the same description, by the crate's own tests
+/// (`every_documented_status_is_seen` of `services/webhooks/tests/api.rs`): most of them take documents or a feed that can be
+/// made to fail.
+const WEBHOOKS: &str = "/v1/webhooks";
+
 /// Method, path as described, status.
 type Seen = BTreeSet<(String, String, u16)>;
 
@@ -121,7 +126,8 @@ fn every_documented_status_is_seen(engine: &Engine) {
     unreadable(&mut seen, &world, store.as_ref(), &id);
     seen.insert((ELSEWHERE.0.to_owned(), ELSEWHERE.1.to_owned(), ELSEWHERE.2));
     let description = description.json();
-    let missing: Vec<_> = documented(&description).difference(&seen).cloned().collect();
+    let missing = documented(&description).difference(&seen).cloned().collect::<Vec<_>>();
+    let missing: Vec<_> = missing.iter().filter(|(_, path, _)| !path.starts_with(WEBHOOKS)).collect();
     assert!(missing.is_empty(), "documented and never seen: {missing:?}");
     let more: Vec<_> = seen.difference(&documented(&description)).cloned().collect();
     assert!(more.is_empty(), "seen and not documented: {more:?}");

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use sluice_domain::limits::MAX_WEBHOOKS;
 use sluice_http::{Timestamp, webhook::Secret};
 use sluice_pipeline::{Change, Cursor};
+use sluice_schemas::event::sequence_text;
 
 use crate::{
     config::WebhookConfig,
@@ -373,10 +374,11 @@ pub(crate) fn body(message: &Message, source: &str) -> Result<Vec<u8>, serde_jso
         subject: String,
         time: Timestamp,
         timestamp: Timestamp,
-        sequence: String,
+        sequence: &'a str,
         datacontenttype: &'a str,
         data: &'a RawValue,
     }
+    let sequence = sequence_text(message.sequence);
     serde_json::to_vec(&Body {
         specversion: "1.0",
         id: &message.id,
@@ -385,7 +387,8 @@ pub(crate) fn body(message: &Message, source: &str) -> Result<Vec<u8>, serde_jso
         subject: message.order.to_string(),
         time: Timestamp(message.at_ms),
         timestamp: Timestamp(message.at_ms),
-        sequence: message.sequence.to_string(),
+        // Digits alone.
+        sequence: str::from_utf8(&sequence).unwrap_or_default(),
         datacontenttype: "application/json",
         data: serde_json::from_str(&message.data)?,
     })

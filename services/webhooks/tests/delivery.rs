@@ -49,7 +49,7 @@ async fn a_merchant_is_told_of_its_own_events_and_can_tell_who_tells() {
         json!({
             "specversion": "1.0", "id": first, "source": "/sluice", "type": TRACKED,
             "subject": "00000000000000000000000001", "time": "2026-11-11T00:00:00.123Z",
-            "timestamp": "2026-11-11T00:00:00.123Z", "sequence": "1", "datacontenttype": "application/json",
+            "timestamp": "2026-11-11T00:00:00.123Z", "sequence": "0000000001", "datacontenttype": "application/json",
             "data": {"n": 1},
         })
     );
