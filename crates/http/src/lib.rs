@@ -8,7 +8,7 @@ pub mod meter;
 pub mod problem;
 pub mod rfc3339;
 
-pub use auth::{ApiKeySecurity, authenticate};
+pub use auth::{ApiKeySecurity, OperatorKeySecurity, authenticate, authenticate_operator};
 pub use key::idempotency_key;
 pub use meter::RouteMeter;
 pub use problem::{FieldError, Problem, ProblemBody};
