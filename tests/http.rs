@@ -10,6 +10,7 @@ pub mod life;
 mod limits;
 mod metrics;
 pub mod operation;
+mod operator;
 mod parcels;
 mod statuses;
 mod streams;

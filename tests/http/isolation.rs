@@ -57,7 +57,7 @@ enum Whose {
 }
 
 /// Every route there is. Who adds one says here what strangers get.
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 14] = [
     // First, as long as nobody but the owner has any.
     Row { method: "get", path: "/v1/events", ask: |_, c, _, _| c.get("/v1/events"), gets: [401, 401, 401, 200, 401] },
     Row { method: "post", path: "/v1/orders", ask: place, gets: [401, 401, 401, 201, 401] },
@@ -67,6 +67,8 @@ const ROWS: [Row; 12] = [
     Row { method: "post", path: "/v1/orders/{id}/cancel", ask: cancel, gets: [401, 401, 401, 404, 401] },
     Row { method: "post", path: "/v1/orders/{id}/returns", ask: bring_back, gets: [401, 401, 401, 404, 401] },
     Row { method: "post", path: "/v1/carriers/{carrier}/events", ask: tell, gets: [401; 5] },
+    Row { method: "get", path: "/v1/operator/events", ask: |_, c, _, _| c.get("/v1/operator/events"), gets: [401; 5] },
+    Row { method: "get", path: "/v1/operator/orders/{id}", ask: trace, gets: [401; 5] },
     Row { method: "get", path: "/healthz", ask: |_, c, _, _| c.get("/healthz"), gets: [200; 5] },
     Row { method: "get", path: "/readyz", ask: |_, c, _, _| c.get("/readyz"), gets: [200; 5] },
     Row { method: "get", path: "/metrics", ask: |_, c, _, _| c.get("/metrics"), gets: [200; 5] },
@@ -101,8 +103,19 @@ impl Scene {
     }
 
     /// What no stranger may ever be told.
-    fn secrets(&self) -> [&str; 9] {
-        [&self.single, &self.batch, OWNER.0, OWNER.1, "owners-", FORMER.1, "key-2", SECRET, EVENTS_SECRET]
+    fn secrets(&self) -> [&str; 10] {
+        [
+            &self.single,
+            &self.batch,
+            OWNER.0,
+            OWNER.1,
+            "owners-",
+            FORMER.1,
+            "key-2",
+            SECRET,
+            EVENTS_SECRET,
+            "operators-key",
+        ]
     }
 }
 
@@ -133,6 +146,10 @@ fn follow(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
     client.insist(|client| client.get(&format!("/v1/orders/{}/events", id(scene, whose))))
 }
 
+fn trace(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
+    client.get(&format!("/v1/operator/orders/{}", id(scene, whose)))
+}
+
 fn cancel(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
     client.insist(|client| commands::cancel(client, &id(scene, whose)))
 }
@@ -161,7 +178,8 @@ fn comparable(answer: &Answer) -> String {
 }
 
 fn every_route_tells_strangers_nothing(engine: &Engine) {
-    let mut setup = Setup::new(&[GOOD]);
+    // There is an operator, and it is none of these.
+    let mut setup = Setup::new(&[GOOD]).with("operator_key = \"operators-key-2b90\"\n");
     setup.merchants[0] = (OWNER.0.to_owned(), OWNER.1.to_owned());
     setup.merchants.push((FORMER.0.to_owned(), FORMER.1.to_owned()));
     let world = World::on(engine, setup);

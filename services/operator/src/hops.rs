@@ -200,13 +200,9 @@ fn hop<'a>(at: u64, late_ms: i64, delta: &Delta<'a>) -> Hop<'a> {
         Delta::Conflicted { order } => {
             Hop { what: "conflicted", detail: Some(OrderId(order).to_string().into()), ..blank }
         }
-        Delta::Tracked { parcel, attempt, progress, text: said } => Hop {
-            what: progress.name(),
-            parcel: Some(parcel),
-            attempt: Some(attempt),
-            detail: text(said),
-            ..blank
-        },
+        Delta::Tracked { parcel, attempt, progress, text: said } => {
+            Hop { what: progress.name(), parcel: Some(parcel), attempt: Some(attempt), detail: text(said), ..blank }
+        }
         Delta::Commanded { verdict, .. } => {
             Hop { what: "commanded", detail: Some(verdict_name(verdict).into()), ..blank }
         }

@@ -111,10 +111,9 @@ async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejecti
 }
 
 async fn read(app: &App, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
-    const UNKNOWN: &str = "There is no order with this id.";
     const UNREADABLE: &str = "The order can't be read now.";
     authenticate_operator(headers, &app.operator.operators)?;
-    let id: OrderId = id.parse().map_err(|_| Problem::not_found(UNKNOWN))?;
+    let id: OrderId = id.parse().map_err(|_| unknown())?;
     let full = |_| Problem::unavailable("As many orders are being traced as this node takes.", 1);
     let _place = app.room.try_acquire().map_err(full)?;
     let stored = app.operator.orders.read(id).await.map_err(|error| {
@@ -122,7 +121,7 @@ async fn read(app: &App, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Probl
         Problem::unavailable(UNREADABLE, 1)
     })?;
     let Some(stored) = stored else {
-        let problem = Problem::not_found(UNKNOWN);
+        let problem = unknown();
         let age = app.operator.clock.now_ms().abs_diff(id.placed_at_ms());
         return Err(if age < YOUNG_MS { problem.with_retry_after(1) } else { problem });
     };
@@ -132,6 +131,11 @@ async fn read(app: &App, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Probl
         Problem::unavailable(UNREADABLE, 1)
     })?;
     Ok(json)
+}
+
+/// No order by that id. Of a kind of its own: a tool must be able to tell it from a node that doesn't have this route.
+fn unknown() -> Problem {
+    Problem { kind: "unknown-order", ..Problem::not_found("There is no order with this id.") }
 }
 
 /// What can be wrong.

@@ -285,7 +285,11 @@ pub fn trace(id: OrderId, stored: &StoredOrder) -> Trace<'_> {
         unreadable,
         parcels: state.parcels.iter().map(|parcel| parcel_trace(state, parcel, &lines)).collect(),
         returns: state.returns.iter().map(|back| return_trace(state, back, &lines)).collect(),
-        commands: state.commands.iter().map(|&(id, verdict, at)| command_trace(id, verdict_name(verdict), at)).collect(),
+        commands: state
+            .commands
+            .iter()
+            .map(|&(id, verdict, at)| command_trace(id, verdict_name(verdict), at))
+            .collect(),
         conflicts: state.conflicts.iter().map(|&(order, at)| ConflictTrace { order, at: Timestamp(at) }).collect(),
         hops: walked.hops,
         events: walked.events,

@@ -60,8 +60,7 @@ fn tracked(progress: Progress, text: &str) -> Delta<'_> {
 /// Two parcels: one is turned down, taken by another carrier, delivered and comes back; the other is called off.
 fn life<'a>(first: &'a [u8], second: &'a [u8], back: &'a [u8]) -> Vec<(i64, Delta<'a>)> {
     let done = |id| Delta::Commanded { id, verdict: Verdict::Done };
-    let returned =
-        Delta::Return { parcel: FIRST_RETURN, source: 0, units: 7, command: 2, reason: "too small" };
+    let returned = Delta::Return { parcel: FIRST_RETURN, source: 0, units: 7, command: 2, reason: "too small" };
     vec![
         (5, Delta::Accepted { position: 4_136 }),
         (5, Delta::Classified { parcels: 2, rules: 3 }),
@@ -131,12 +130,12 @@ fn an_event_says_where_the_order_stood_after_it() {
         "carrier_requested", // turned down, and another asked
         "carrier_requested", // the other parcel taken
         "carrier_accepted",
-        "carrier_accepted",  // conflict
-        "carrier_accepted",  // cancel asked
-        "carrier_accepted",  // the other parcel is cancelled
+        "carrier_accepted", // conflict
+        "carrier_accepted", // cancel asked
+        "carrier_accepted", // the other parcel is cancelled
         "delivered",
-        "delivered",         // a remark
-        "delivered",         // return asked
+        "delivered", // a remark
+        "delivered", // return asked
     ];
     assert_eq!(statuses, expected);
     let of_event = |n: u64| shown["hops"].as_array().unwrap().iter().filter(|hop| hop["event"] == n).count();

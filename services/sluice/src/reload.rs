@@ -81,7 +81,9 @@ mod tests {
         assert!(live.merchants.by_key("change-me").is_none() && live.merchants.by_key("other").is_some());
         assert_eq!(reload(&EXAMPLE.replace("# operator_key = \"", "operator_key = \"")), Ok(()));
         assert!(live.operators.knows("change-me-operator"));
-        assert!(reload(&EXAMPLE.replace("# operator_key = \"change-me-operator", "operator_key = \"change-me")).is_err());
+        assert!(
+            reload(&EXAMPLE.replace("# operator_key = \"change-me-operator", "operator_key = \"change-me")).is_err()
+        );
         assert!(live.operators.knows("change-me-operator"), "a merchant's key is refused, and nothing has changed");
         assert_eq!(reload(&EXAMPLE.replace("\"change-me\"", "\"other\"")), Ok(()));
         assert!(!live.operators.knows("change-me-operator"));

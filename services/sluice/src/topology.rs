@@ -203,7 +203,8 @@ impl Pipeline {
 
         let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
         let feed = events(&config, Arc::new(engine.feed()), (&merchants, &operators), &clock, &stop);
-        let traces = Operator { orders: Arc::new(engine.clone()), operators: Arc::clone(&operators), clock: clock.clone() };
+        let traces =
+            Operator { orders: Arc::new(engine.clone()), operators: Arc::clone(&operators), clock: clock.clone() };
         let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
         let app = app.merge(sluice_events::router(feed)).merge(sluice_operator::router(traces));
         let server = match Server::start(reserved, app, serving(&config, &tls)) {
