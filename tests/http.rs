@@ -11,6 +11,7 @@ mod limits;
 mod lists;
 mod metrics;
 pub mod operation;
+mod operator;
 mod parcels;
 mod statuses;
 mod streams;

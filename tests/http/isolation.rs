@@ -57,7 +57,7 @@ enum Whose {
 }
 
 /// Every route there is. Who adds one says here what strangers get.
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 24] = [
     // First, as long as nobody but the owner has any.
     Row { method: "get", path: "/v1/events", ask: |_, c, _, _| c.get("/v1/events"), gets: [401, 401, 401, 200, 401] },
     Row { method: "get", path: "/v1/orders", ask: list, gets: [401, 401, 401, 200, 401] },
@@ -78,6 +78,8 @@ const ROWS: [Row; 22] = [
     hook("post", "/v1/webhooks/{id}/enable", |s, c, _, w| ask_hook(s, c, w, "POST", "/enable", "")),
     hook("post", "/v1/webhooks/{id}/replay", |s, c, _, w| ask_hook(s, c, w, "POST", "/replay", RANGE)),
     hook("delete", "/v1/webhooks/{id}", |s, c, _, w| ask_hook(s, c, w, "DELETE", "", "")),
+    Row { method: "get", path: "/v1/operator/events", ask: |_, c, _, _| c.get("/v1/operator/events"), gets: [401; 5] },
+    Row { method: "get", path: "/v1/operator/orders/{id}", ask: trace, gets: [401; 5] },
     Row { method: "get", path: "/healthz", ask: |_, c, _, _| c.get("/healthz"), gets: [200; 5] },
     Row { method: "get", path: "/readyz", ask: |_, c, _, _| c.get("/readyz"), gets: [200; 5] },
     Row { method: "get", path: "/metrics", ask: |_, c, _, _| c.get("/metrics"), gets: [200; 5] },
@@ -134,7 +136,7 @@ impl Scene {
     }
 
     /// What no stranger may ever be told.
-    fn secrets(&self) -> [&str; 11] {
+    fn secrets(&self) -> [&str; 12] {
         [
             &self.hook,
             &self.hook_secret,
@@ -147,6 +149,7 @@ impl Scene {
             "key-2",
             SECRET,
             EVENTS_SECRET,
+            "operators-key",
         ]
     }
 }
@@ -181,6 +184,10 @@ fn read(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
 
 fn follow(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
     client.insist(|client| client.get(&format!("/v1/orders/{}/events", id(scene, whose))))
+}
+
+fn trace(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
+    client.get(&format!("/v1/operator/orders/{}", id(scene, whose)))
 }
 
 fn cancel(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
@@ -227,7 +234,8 @@ fn comparable(answer: &Answer) -> String {
 }
 
 fn every_route_tells_strangers_nothing(engine: &Engine) {
-    let mut setup = Setup::new(&[GOOD]);
+    // There is an operator, and it is none of these.
+    let mut setup = Setup::new(&[GOOD]).with("operator_key = \"operators-key-2b90\"\n");
     setup.merchants[0] = (OWNER.0.to_owned(), OWNER.1.to_owned());
     setup.merchants.push((FORMER.0.to_owned(), FORMER.1.to_owned()));
     let world = World::on(engine, setup);

@@ -115,6 +115,8 @@ const LABELS: [(&str, &[&str]); 14] = [
             "GET /v1/orders",
             "GET /v1/orders/{id}",
             "GET /v1/events",
+            "GET /v1/operator/events",
+            "GET /v1/operator/orders/{id}",
             "GET /v1/orders/{id}/events",
             "POST /v1/orders/{id}/cancel",
             "POST /v1/orders/{id}/returns",

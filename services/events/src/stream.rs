@@ -94,7 +94,7 @@ impl Stream {
             }
             self.reader.after = page.next;
             let mut count = 0;
-            for event in page.events.iter().filter(|event| *event.merchant == *self.reader.merchant.id) {
+            for event in page.events.iter().filter(|event| self.reader.who.sees(event)) {
                 self.reader.app.lines.put_one(&mut out, event, self.messages);
                 count += 1;
             }
@@ -120,6 +120,6 @@ impl Stream {
 
     /// The stream ends, and its client comes again: then it is told what is the matter.
     fn broken(&self, error: &FeedError) {
-        tracing::warn!(merchant = &*self.reader.merchant.id, %error, "a stream of events ends");
+        tracing::warn!(reader = self.reader.who.name(), %error, "a stream of events ends");
     }
 }

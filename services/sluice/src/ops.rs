@@ -57,6 +57,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     document.merge(sluice_checkout::openapi());
     document.merge(sluice_status::openapi());
     document.merge(sluice_events::openapi());
+    document.merge(sluice_operator::openapi());
     document.merge(sluice_carrier::events::openapi());
     document.merge(sluice_webhooks::openapi());
     document

@@ -25,12 +25,13 @@ use sluice_carrier::{
 };
 use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify, Rules, RulesError};
-use sluice_domain::{Merchants, SlotCount};
+use sluice_domain::{Merchants, Operators, SlotCount};
 use sluice_engine_embedded::{
     Counts, DataLock, Engine, EngineConfig, FjallDocuments, FjallStore, Opened, RealDisk, Recovered, Threads,
 };
 use sluice_events::Events;
 use sluice_http::Problem;
+use sluice_operator::Operator;
 use sluice_pipeline::{Clock, Feed, HealthBoard, Intake, LogError, Lookup, Runner, Stage, WordIntake};
 use sluice_schemas::event::DEFAULT_SOURCE;
 use sluice_status::{Status, stream::Streams};
@@ -174,6 +175,7 @@ impl Pipeline {
         let metrics = telemetry::install_metrics();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let merchants = Arc::new(config.merchant_table()?);
+        let operators = Arc::new(config.operators()?);
         let table = Arc::new(config.routing_table()?);
         let chain = Arc::new(chain(&config)?);
         let health = Arc::new(HealthBoard::new(table.carriers().len()));
@@ -203,11 +205,13 @@ impl Pipeline {
 
         let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
         let feed: Arc<dyn Feed> = Arc::new(engine.feed());
-        let events = events(&config, Arc::clone(&feed), (&merchants, &clock), &stop);
+        let events = events(&config, Arc::clone(&feed), (&merchants, &operators), &clock, &stop);
         let documents = documents(&config).await?;
         let (webhooks, routes) = Webhooks::start(&config, feed, documents, &merchants, &clock).await?;
+        let traces =
+            Operator { orders: Arc::new(engine.clone()), operators: Arc::clone(&operators), clock: clock.clone() };
         let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
-        let app = app.merge(sluice_events::router(events)).merge(routes);
+        let app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(traces)).merge(routes);
         let server = match Server::start(reserved, app, serving(&config, &tls)) {
             Ok(server) => server,
             Err(source) => {
@@ -231,7 +235,7 @@ impl Pipeline {
             receipts,
             failed,
             recovered,
-            live: Live { merchants, tls },
+            live: Live { merchants, operators, tls },
             before,
             _lock: lock,
         })
@@ -466,13 +470,15 @@ fn app(
 pub(crate) fn events(
     config: &Config,
     feed: Arc<dyn Feed>,
-    (merchants, clock): (&Arc<Merchants>, &Arc<dyn Clock>),
+    (merchants, operators): (&Arc<Merchants>, &Arc<Operators>),
+    clock: &Arc<dyn Clock>,
     stop: &watch::Receiver<bool>,
 ) -> Events {
     let source = config.cluster.as_ref().map_or(DEFAULT_SOURCE, |cluster| &cluster.event_source);
     Events {
         feed,
         merchants: Arc::clone(merchants),
+        operators: Arc::clone(operators),
         clock: Arc::clone(clock),
         source: source.to_owned(),
         max_streams: config.max_event_streams as usize,
