@@ -54,7 +54,7 @@ fn an_order_is_cancelled_once_its_carrier_agrees(engine: &Engine) {
     cancel(&world.other_client(), &id).problem(404);
     wait_for_status(&client, &id, "carrier_accepted");
     let answer = cancel(&client, &id);
-    assert_eq!(answer.status, 202, "{}", answer.text());
+    assert!([200, 202].contains(&answer.status), "{}", answer.text());
     let parcels = answer.json()["parcels"].as_array().unwrap().clone();
     assert_eq!((parcels.len(), &parcels[1]["id"]), (2, &json!(format!("{id}-1"))));
     // Over Kafka the answer may come before the decision, and after it a carrier may have answered.
