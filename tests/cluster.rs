@@ -8,3 +8,4 @@ mod run;
 mod secured;
 mod streams;
 mod town;
+mod webhooks;

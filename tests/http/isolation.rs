@@ -129,7 +129,7 @@ impl Scene {
 
     /// The id of an endpoint of the owner's, and its secret.
     fn hook(owner: &Client) -> (String, String) {
-        let made = post_hook(owner, "https://first-shop.example/hooks");
+        let made = owner.insist(|owner| post_hook(owner, "https://first-shop.example/hooks"));
         assert_eq!(made.status, 201, "{}", made.text());
         let text = |name: &str| made.json()[name].as_str().unwrap().to_owned();
         (text("id"), text("secret"))
@@ -250,7 +250,7 @@ fn every_route_tells_strangers_nothing(engine: &Engine) {
     wait_for("the key is revoked", || (former.order("too-late", &order()).status == 401).then_some(()));
 
     let untouched = owner.get(HOOKS).json();
-    for row in ROWS.iter().filter(|row| world.has_webhooks() || !row.path.starts_with(HOOKS)) {
+    for row in &ROWS {
         for (caller, status) in CALLERS.iter().zip(row.gets) {
             let what = format!("{} {} with {}", row.method, row.path, caller.name);
             let client = world.client_of(caller.key);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::Client,
-    engine::Engine,
+    engine::{Engine, on_both_engines},
     orders::{now_ms, order, time},
     receiver::{Post, Receiver},
     setup::{GOOD, Setup},
@@ -14,24 +14,11 @@ use crate::support::{
     world::{Server, World},
 };
 
-mod embedded {
-    use super::Engine;
-
-    #[test]
-    fn an_endpoint_is_told_of_everything_in_order() {
-        super::an_endpoint_is_told_of_everything_in_order(&Engine::Embedded);
-    }
-
-    #[test]
-    fn nothing_is_lost_while_the_receiver_fails_and_the_server_is_killed() {
-        super::nothing_is_lost_while_the_receiver_fails_and_the_server_is_killed(&Engine::Embedded);
-    }
-
-    #[test]
-    fn an_endpoint_that_is_gone_goes_on_where_it_was() {
-        super::an_endpoint_that_is_gone_goes_on_where_it_was(&Engine::Embedded);
-    }
-}
+on_both_engines!(
+    an_endpoint_is_told_of_everything_in_order,
+    nothing_is_lost_while_the_receiver_fails_and_the_server_is_killed,
+    an_endpoint_that_is_gone_goes_on_where_it_was,
+);
 
 const ORDERS: usize = 10;
 /// What is told of each: that it was taken, and what its carrier answered.

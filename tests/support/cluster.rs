@@ -195,6 +195,7 @@ impl Cluster {
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut text = setup.text(anywhere, &folder.path().join("unused"), &carriers.url);
         text += &section(name, kafka, store, PARTITIONS, folder.path());
+        text += "\n[webhooks]\nallow_private_networks = [\"127.0.0.0/8\"]\n";
         fs::write(&config, text).unwrap();
         let mut migrate = program(&["migrate", "--config"]);
         migrate.arg(&config);

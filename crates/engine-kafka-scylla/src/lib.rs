@@ -8,6 +8,7 @@
 //! * [`owner`]: decides; one round is one Kafka transaction.
 //! * [`outbox`]: what a carrier is to be told.
 //! * [`presence`]: which checkout nodes there are.
+//! * [`turn`]: which of several nodes does what only one may do.
 //! * [`fold`]: decisions into rows.
 //! * [`feed`]: the public events, for whoever doesn't read their topic.
 //! * [`progress`]: how far owners and folds are.
@@ -33,6 +34,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 pub mod topics;
+pub mod turn;
 pub mod watch;
 pub mod writer;
 
@@ -46,4 +48,5 @@ pub use progress::Progress;
 pub use rdkafka::error::KafkaError;
 pub use reader::ClusterOrders;
 pub use topics::Deployment;
+pub use turn::{Held, Turn};
 pub use writer::{OutcomeWriter, Writer};

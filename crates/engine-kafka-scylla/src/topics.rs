@@ -96,6 +96,12 @@ impl Names {
     pub fn checkouts(&self) -> String {
         format!("{}.checkout", self.prefix)
     }
+
+    /// Group of the nodes of which one does `what`.
+    #[must_use]
+    pub fn turn(&self, what: &str) -> String {
+        format!("{}.{what}", self.prefix)
+    }
 }
 
 /// Which partition decides for which order.

@@ -26,7 +26,8 @@ pub enum Change {
     },
 }
 
-/// Durable documents by key. Calls may block: make them from a thread that may.
+/// Durable documents by key. Keys are paths: a scan finds what lies in the folder that its prefix names, or begins, and not what
+/// lies in folders of that. Calls may block: make them from a thread that may.
 pub trait Documents: Send + Sync {
     /// The document under `key`.
     ///
@@ -41,7 +42,8 @@ pub trait Documents: Send + Sync {
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, max: usize) -> Result<Vec<Entry>, LogError>;
 
     /// Does all of `changes`, in their order, and returns once they are durable. On the embedded engine all or none of them
-    /// outlive a crash; on a cluster each of them does by itself.
+    /// outlive a crash. On a cluster each of them does by itself, those whose keys have more slashes before those that have
+    /// fewer: what counts or names what lies below it is behind that.
     ///
     /// # Errors
     /// [`LogError::Store`] when they can't be written now; some may be there.

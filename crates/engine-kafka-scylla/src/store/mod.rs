@@ -7,6 +7,7 @@
 //! single-partition batches. The log is the truth: [`Store::drop_rows`] and a replay rebuild everything.
 
 mod config;
+mod documents;
 mod error;
 pub(crate) mod keys;
 mod read;
@@ -29,6 +30,7 @@ use tokio::sync::Semaphore;
 
 pub use self::{
     config::{MAX_BATCHES_IN_FLIGHT, MAX_BYTES_PER_BATCH, MAX_RETENTION, MAX_ROWS_PER_BATCH, StoreConfig, StoreTls},
+    documents::CqlDocuments,
     error::StoreError,
     schema::{Migrated, SCHEMA_VERSION},
 };
@@ -87,6 +89,7 @@ pub struct Store {
     insert: Table,
     select: PreparedStatement,
     keys: Keys,
+    documents: documents::Statements,
     limits: Limits,
     writes: Semaphore,
     reads: Semaphore,
@@ -150,6 +153,7 @@ impl Store {
             insert: Table::new(prepare(&session, insert).await?, config.rows_per_batch),
             select: prepare(&session, select).await?,
             keys: Keys::new(&session, &keyspace, config.rows_per_batch).await?,
+            documents: documents::Statements::new(&session, &keyspace).await?,
             session,
             keyspace,
             limits: Limits {

@@ -9,14 +9,15 @@ use std::{
 use sluice_brokers::Brokers;
 use sluice_domain::OrderId;
 use sluice_pipeline::{
+    Change, Documents,
     conformance::{MERCHANT, Order},
     lookup::NUMBER_ORDERS,
 };
 use sluice_schemas::{delta::Delta, outcome::OutcomeKind};
 
 use super::{
-    MAX_ROWS_PER_BATCH, Migrated, Page, Row, SCHEMA_VERSION, Store, StoreConfig, StoreError, StoredRow, keys, retry,
-    schema, session,
+    CqlDocuments, MAX_ROWS_PER_BATCH, Migrated, Page, Row, SCHEMA_VERSION, Store, StoreConfig, StoreError, StoredRow,
+    keys, retry, schema, session,
     write::{self, Written},
 };
 use crate::testing;
@@ -430,6 +431,7 @@ async fn a_schema_without_look_ups_gets_them() {
     for statement in [
         "DROP TABLE store_v1.order_keys",
         "DROP TABLE store_v1.order_days",
+        "DROP TABLE store_v1.documents",
         "DELETE FROM store_v1.schema_version WHERE component = 'order_rows' AND version = 2",
     ] {
         execute(&config, statement).await;
@@ -442,4 +444,38 @@ async fn a_schema_without_look_ups_gets_them() {
     assert_eq!(list(&store, "c", 10).await.0, [], "and are found once they are folded again");
     store.write(&as_rows(&order)).await.unwrap();
     assert_eq!(list(&store, "c", 10).await.0, [order[0].0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_are_found_by_folder_and_an_old_term_changes_nothing() {
+    let Some((_server, config)) = shared("store_documents").await else { return };
+    let store = Arc::new(migrated(&config).await);
+    let runtime = tokio::runtime::Handle::current();
+    let documents = || CqlDocuments::new(Arc::clone(&store), runtime.clone());
+    let (old, new, fresh) = (documents(), documents(), documents());
+    let put = |key: &str, value: &str| Change::Put { key: key.into(), value: value.into() };
+    let checked = tokio::task::spawn_blocking(move || {
+        assert!(old.write(&[put("e/1", "early")]).is_err(), "nobody's turn");
+        old.begin(7);
+        old.write(&[put("e/1", "one"), put("e/2", "two"), put("e/2/deep", "x"), put("s/1", "1"), put("e/2", "2")])
+            .unwrap();
+        let keys = |documents: &CqlDocuments, after: Option<&str>, max| -> Vec<String> {
+            let found = documents.scan(b"e/", after.map(str::as_bytes), max).unwrap();
+            found.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect()
+        };
+        assert_eq!(keys(&new, None, 9), ["e/1", "e/2"]);
+        assert_eq!((keys(&new, None, 1), keys(&new, Some("e/1"), 9)), (vec!["e/1".to_owned()], vec!["e/2".to_owned()]));
+        assert_eq!((new.get(b"e/2").unwrap().as_deref(), new.newest_term()), (Some(&b"2"[..]), 7));
+        assert_eq!((new.get(b"e/3").unwrap(), new.scan(b"e/2/", None, 9).unwrap().len()), (None, 1));
+        // The new holder writes over what it has read, and the old one, who hasn't heard yet, too.
+        new.begin(8);
+        new.write(&[put("e/1", "mine"), Change::Delete { key: b"e/2".to_vec() }]).unwrap();
+        old.write(&[put("e/1", "late"), put("e/2", "late"), put("e/9", "own")]).unwrap();
+        assert_eq!(keys(&fresh, None, 9), ["e/1", "e/9"]);
+        assert_eq!((fresh.get(b"e/1").unwrap().as_deref(), fresh.newest_term()), (Some(&b"mine"[..]), 8));
+        let large = Change::Put { key: b"e/large".to_vec(), value: vec![7; sluice_pipeline::documents::MAX_DOCUMENT] };
+        new.write(&[large]).unwrap();
+        assert!(new.write(&[put("", "x")]).is_err());
+    });
+    checked.await.unwrap();
 }

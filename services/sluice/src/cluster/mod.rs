@@ -4,6 +4,7 @@ mod config;
 mod migrate;
 mod node;
 mod rebuild;
+mod webhooks;
 mod worker;
 
 use sluice_engine_kafka_scylla::{KafkaError, store::StoreError, topics::DeploymentError};

@@ -5,7 +5,7 @@
 //!                  ▲                     └──────▶ decisions topic ─▶ status: folds ─▶ rows ─▶ GET
 //!                  └───────────── outcomes ◀──────────────────────────────┘
 //! ```
-//! A node has any of the four roles, and there are any number of each; they meet in the log alone.
+//! A node has any of the five roles, and there are any number of each; they meet in the log alone.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -41,7 +41,10 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::ClusterError;
+use super::{
+    ClusterError,
+    webhooks::{Hooks, Means, Routes},
+};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
@@ -78,11 +81,13 @@ pub enum Role {
     Carrier,
     /// Folds decisions into rows, and shows orders.
     Status,
+    /// Tells merchants' webhooks; one node at a time, the others stand by.
+    Webhooks,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 4] = [Role::Checkout, Role::Classify, Role::Carrier, Role::Status];
+    pub const ALL: [Role; 5] = [Role::Checkout, Role::Classify, Role::Carrier, Role::Status, Role::Webhooks];
 
     /// Its name on the command line.
     #[must_use]
@@ -92,6 +97,7 @@ impl Role {
             Self::Classify => "classify",
             Self::Carrier => "carrier",
             Self::Status => "status",
+            Self::Webhooks => "webhooks",
         }
     }
 }
@@ -131,6 +137,7 @@ pub struct Node {
     stop_notifiers: watch::Sender<bool>,
     background: Vec<JoinHandle<()>>,
     watchers: Arc<Watchers>,
+    hooks: Option<Hooks>,
     takes_orders: bool,
     deployment: Deployment,
     live: Live,
@@ -265,10 +272,19 @@ impl Base {
             }
             app = app.merge(sluice_carrier::events::router(events));
         }
-        let app = app.method_not_allowed_fallback(|| async { Problem::method_not_allowed() });
-        Ok(app.fallback(|| async {
-            Problem::not_found("There is nothing at this path on this node; /openapi.json says what the whole API has.")
-        }))
+        Ok(app.method_not_allowed_fallback(|| async { Problem::method_not_allowed() }))
+    }
+
+    /// Waits for the turn to deliver webhooks.
+    fn hooks(&self, routes: &Routes) -> Result<Hooks, StartError> {
+        let means = Means {
+            config: self.config.clone(),
+            log: self.log.clone(),
+            store: Arc::clone(&self.store),
+            merchants: Arc::clone(&self.merchants),
+            clock: Arc::clone(&self.clock),
+        };
+        Ok(Hooks::start(means, routes.clone())?)
     }
 }
 
@@ -304,7 +320,13 @@ impl Node {
         let watched =
             Health { writer: writer.clone().filter(|_| writer_matters), progress: Arc::clone(&base.progress) };
         let ops = Ops { engine: Arc::new(watched), metrics };
+        let routes = Routes::default();
+        let hooks = has(Role::Webhooks).then(|| base.hooks(&routes)).transpose()?;
         let app = base.app(roles, writer.as_ref(), ops.clone(), &stop)?;
+        let app = match hooks {
+            Some(_) => app.fallback(move |request| routes.clone().answer(request, nothing)),
+            None => app.fallback(|| async { nothing() }),
+        };
         base.learn().await;
         let server = Server::start(reserved, app, topology::serving(&config, &tls)).map_err(listen)?;
         let mut background = vec![tokio::spawn(publish(ops))];
@@ -329,6 +351,7 @@ impl Node {
             stop_notifiers,
             background,
             watchers: base.watchers,
+            hooks,
             takes_orders: has(Role::Checkout),
             deployment: base.deployment,
             live: Live { merchants: base.merchants, operators: base.operators, tls },
@@ -383,6 +406,9 @@ impl Node {
         while self.notifiers.join_next().await.is_some() {}
         self.watchers.close();
         self.server.stop(HTTP_GRACE).await;
+        if let Some(hooks) = self.hooks.take() {
+            hooks.stop().await;
+        }
         let (writer, carriers, owners) = (self.writer, self.carriers, self.owners);
         let (folds, presence, progress, takes_orders) = (self.folds, self.presence, self.progress, self.takes_orders);
         let stopped = tokio::task::spawn_blocking(move || {
@@ -436,6 +462,10 @@ impl Node {
             last = now;
         }
     }
+}
+
+fn nothing() -> Problem {
+    Problem::not_found("There is nothing at this path on this node; /openapi.json says what the whole API has.")
 }
 
 /// Starts a consumer and a notifier for each carrier. A notifier ends when partitions are taken from its outbox, and

@@ -42,7 +42,10 @@ impl Webhooks {
         merchants: &Arc<Merchants>,
         clock: &Arc<dyn Clock>,
     ) -> Result<(Self, Router), StartError> {
-        let delivery = config.webhooks.delivery()?;
+        let mut delivery = config.webhooks.delivery()?;
+        if let Some(cluster) = &config.cluster {
+            delivery.source.clone_from(&cluster.event_source);
+        }
         let caller = Caller::new(&delivery, Arc::new(SystemResolver));
         let caller = caller.map_err(|error| ConfigError::at("webhooks", format!("TLS can't be used: {error}")))?;
         let tail = Arc::new(Tail::new(feed, delivery.tail_bytes));

@@ -1,0 +1,213 @@
+//! Documents beside the rows: small state that no log tells of, and that one node writes at a time.
+//!
+//! Who may write has a *term*, a number that none has had before, and every write has a timestamp of its term. So whatever a
+//! node whose turn is over still writes, late or by mistake, changes nothing that its successor has written: a clock decides
+//! nothing. The successor finds the highest term in what it reads, since it reads what every holder of a turn writes first.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+};
+
+use futures_util::future::try_join_all;
+use scylla::{
+    client::session::Session, response::query_result::QueryRowsResult, statement::prepared::PreparedStatement,
+};
+use sluice_pipeline::{
+    Change, Documents, LogError,
+    documents::{Entry, MAX_DOCUMENT, MAX_KEY},
+};
+use tokio::runtime::Handle;
+
+use super::{Store, StoreError, prepare};
+
+/// Writes under way at once.
+const WRITES: usize = 32;
+/// Bits of a timestamp that count the changes of a term; one that has more goes on in the next one's. Terms stay below
+/// anybody's clock, which ScyllaDB asks for, up to 400,000 of them.
+const TERM_SHIFT: u32 = 32;
+
+/// The statements that documents are read and written by.
+pub(super) struct Statements {
+    put: PreparedStatement,
+    delete: PreparedStatement,
+    get: PreparedStatement,
+    scan: PreparedStatement,
+}
+
+impl Statements {
+    pub async fn new(session: &Session, keyspace: &str) -> Result<Self, StoreError> {
+        let table = format!("{keyspace}.documents");
+        let put = format!("INSERT INTO {table} (bucket, key, value) VALUES (?, ?, ?) USING TIMESTAMP ?");
+        let delete = format!("DELETE FROM {table} USING TIMESTAMP ? WHERE bucket = ? AND key = ?");
+        let read = format!("SELECT key, value, WRITETIME(value) FROM {table} WHERE bucket = ?");
+        Ok(Self {
+            put: prepare(session, put).await?,
+            delete: prepare(session, delete).await?,
+            get: prepare(session, format!("{read} AND key = ?")).await?,
+            scan: prepare(session, format!("{read} AND key >= ? LIMIT ?")).await?,
+        })
+    }
+}
+
+/// Documents in the row store. See the module.
+pub struct CqlDocuments {
+    store: Arc<Store>,
+    runtime: Handle,
+    /// The timestamp of the next change.
+    next: AtomicI64,
+    /// The newest timestamp that was read.
+    newest: AtomicI64,
+}
+
+/// Up to its last slash: what lies together, and is scanned together.
+fn bucket(key: &[u8]) -> &[u8] {
+    let end = key.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    &key[..end]
+}
+
+fn depth(key: &[u8]) -> usize {
+    key.iter().filter(|byte| **byte == b'/').count()
+}
+
+fn key_of(change: &Change) -> &[u8] {
+    match change {
+        Change::Put { key, .. } | Change::Delete { key } => key,
+    }
+}
+
+fn check(change: &Change) -> Result<(), LogError> {
+    let (key, value) = match change {
+        Change::Put { key, value } => (key.len(), value.len()),
+        Change::Delete { key } => (key.len(), 0),
+    };
+    if (1..=MAX_KEY).contains(&key) && value <= MAX_DOCUMENT {
+        return Ok(());
+    }
+    Err(LogError::Store(format!("a document of {value} bytes under a key of {key} bytes is beyond the bounds")))
+}
+
+/// The changes that count, the last one for each key, by the number of slashes in their keys.
+fn waves(changes: &[Change]) -> BTreeMap<usize, Vec<&Change>> {
+    let last: BTreeMap<&[u8], &Change> = changes.iter().map(|change| (key_of(change), change)).collect();
+    let mut waves: BTreeMap<usize, Vec<&Change>> = BTreeMap::new();
+    for (key, change) in last {
+        waves.entry(depth(key)).or_default().push(change);
+    }
+    waves
+}
+
+impl CqlDocuments {
+    /// Documents in `store`, for reading; for writing after [`CqlDocuments::begin`]. Their calls block a thread that isn't one of
+    /// `runtime`'s own.
+    #[must_use]
+    pub fn new(store: Arc<Store>, runtime: Handle) -> Self {
+        Self { store, runtime, next: AtomicI64::new(0), newest: AtomicI64::new(0) }
+    }
+
+    /// The highest term in which anything was written that was read so far; 0 if there is none.
+    #[must_use]
+    pub fn newest_term(&self) -> i64 {
+        self.newest.load(Relaxed) >> TERM_SHIFT
+    }
+
+    /// What is written from now on belongs to `term`, which must be nobody else's and higher than all before.
+    pub fn begin(&self, term: i64) {
+        self.next.store(term << TERM_SHIFT, Relaxed);
+    }
+
+    fn documents(&self, answer: &QueryRowsResult) -> Result<Vec<Entry>, StoreError> {
+        let unreadable = |error: String| StoreError::Answer(error);
+        let rows = answer.rows::<(Vec<u8>, Option<Vec<u8>>, Option<i64>)>();
+        let mut found = Vec::new();
+        for row in rows.map_err(|e| unreadable(e.to_string()))? {
+            let (key, value, written) = row.map_err(|e| unreadable(e.to_string()))?;
+            self.newest.fetch_max(written.unwrap_or(0), Relaxed);
+            found.push((key, value.unwrap_or_default()));
+        }
+        Ok(found)
+    }
+
+    async fn read(
+        &self,
+        statement: &PreparedStatement,
+        values: impl scylla::serialize::row::SerializeRow,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let answer = self.store.session.execute_unpaged(statement, values).await;
+        let answer = answer.map_err(StoreError::request("read documents"))?.into_rows_result();
+        self.documents(&answer.map_err(|e| StoreError::Answer(e.to_string()))?)
+    }
+
+    async fn change(&self, change: &Change) -> Result<(), StoreError> {
+        let (at, statements) = (self.next.fetch_add(1, Relaxed), &self.store.documents);
+        let done = match change {
+            Change::Put { key, value } => {
+                self.store.session.execute_unpaged(&statements.put, (bucket(key), key, value, at)).await
+            }
+            Change::Delete { key } => {
+                self.store.session.execute_unpaged(&statements.delete, (at, bucket(key), key)).await
+            }
+        };
+        done.map(drop).map_err(StoreError::request("write a document"))
+    }
+}
+
+fn away(error: StoreError) -> LogError {
+    LogError::Store(error.to_string())
+}
+
+impl Documents for CqlDocuments {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        let found = self.runtime.block_on(self.read(&self.store.documents.get, (bucket(key), key)));
+        Ok(found.map_err(away)?.pop().map(|(_, value)| value))
+    }
+
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, max: usize) -> Result<Vec<Entry>, LogError> {
+        // The smallest key behind `after` is `after` with a zero byte; one before the prefix can't be behind it.
+        let from =
+            after.filter(|after| *after >= prefix).map_or_else(|| prefix.to_vec(), |after| [after, &[0]].concat());
+        let limit = i32::try_from(max).unwrap_or(i32::MAX);
+        let found = self.runtime.block_on(self.read(&self.store.documents.scan, (bucket(prefix), from, limit)));
+        Ok(found.map_err(away)?.into_iter().take_while(|(key, _)| key.starts_with(prefix)).collect())
+    }
+
+    fn write(&self, changes: &[Change]) -> Result<(), LogError> {
+        if self.next.load(Relaxed) == 0 {
+            return Err(LogError::Store("documents are written by whoever has the turn".to_owned()));
+        }
+        changes.iter().try_for_each(check)?;
+        self.runtime.block_on(async {
+            for wave in waves(changes).values().rev() {
+                for some in wave.chunks(WRITES) {
+                    try_join_all(some.iter().map(|change| self.change(change))).await.map_err(away)?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_written_behind_what_they_count_and_the_last_change_of_a_key_counts() {
+        let put = |key: &str, value: &str| Change::Put { key: key.into(), value: value.into() };
+        let delete = |key: &str| Change::Delete { key: key.into() };
+        let changes = [put("s/1", "old"), put("p/1/5", "x"), delete("p/1/5"), put("b/1/5", "y"), put("s/1", "new")];
+        let waves: Vec<_> = waves(&changes).into_values().rev().collect();
+        assert_eq!(waves, [vec![&put("b/1/5", "y"), &delete("p/1/5")], vec![&put("s/1", "new")]]);
+    }
+
+    #[test]
+    fn what_lies_in_one_folder_lies_together() {
+        assert_eq!(
+            [&b"e/1"[..], b"e/", b"p/1/5", b"p/1/", b"x"].map(bucket),
+            [&b"e/"[..], b"e/", b"p/1/", b"p/1/", b""]
+        );
+    }
+}
