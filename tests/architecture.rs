@@ -83,6 +83,14 @@ fn libraries_stay_where_the_table_puts_them() {
             if matches!(library, "rdkafka" | "scylla") && kind.is_none() {
                 assert_eq!(name, "sluice-engine-kafka-scylla", "{library}");
             }
+            // `hyper` serves, too; what speaks to other machines says so by its features.
+            let features = dependency["features"].as_array().unwrap();
+            let calls = library == "tokio-openssl"
+                || (matches!(library, "hyper" | "hyper-util") && features.iter().any(|f| f == "client"));
+            if calls && kind.is_none() {
+                let callers = ["sluice-carrier", "sluice-webhooks", "sluice"];
+                assert!(callers.contains(&name), "{name} is no caller over HTTP");
+            }
             assert!(!["common", "utils"].iter().any(|n| name.ends_with(n)), "{name}");
         }
     }

@@ -219,23 +219,37 @@ pub struct Requested<'a> {
 }
 
 impl<'a> Delta<'a> {
+    /// What it begins with.
+    #[inline]
+    fn tag(&self) -> u8 {
+        match self {
+            Delta::Accepted { .. } => 1,
+            Delta::Classified { .. } => 2,
+            Delta::Requested(_) => 3,
+            Delta::Settled { .. } => 4,
+            Delta::DeadLettered { .. } => 5,
+            Delta::Packed { .. } => 6,
+            Delta::Conflicted { .. } => 7,
+            Delta::Merchant { .. } => 8,
+            Delta::Tracked { .. } => 9,
+            Delta::Commanded { .. } => 10,
+            Delta::Return { .. } => 11,
+        }
+    }
+
     /// Appends this delta; `late_ms` is its time in ms after the order's `placed_at`.
     pub fn encode(&self, late_ms: i64, out: &mut Vec<u8>) {
+        out.push(self.tag());
+        put_signed(out, late_ms);
         match *self {
             Delta::Accepted { position } => {
-                out.push(1);
-                put_signed(out, late_ms);
                 put_varint(out, position);
             }
             Delta::Classified { parcels, rules } => {
-                out.push(2);
-                put_signed(out, late_ms);
                 out.push(parcels);
                 put_varint(out, u64::from(rules));
             }
             Delta::Requested(r) => {
-                out.push(3);
-                put_signed(out, late_ms);
                 out.extend_from_slice(&[r.parcel, r.attempt, r.handling]);
                 put_bytes(out, r.carrier.as_bytes());
                 put_varint(out, u64::from(r.weight_g));
@@ -243,51 +257,35 @@ impl<'a> Delta<'a> {
                 put_varint(out, r.order_position.map_or(0, |p| p + 1));
             }
             Delta::Settled { parcel, attempt, outcome, text } => {
-                out.push(4);
-                put_signed(out, late_ms);
                 out.extend_from_slice(&[parcel, attempt, outcome as u8]);
                 put_bytes(out, text.as_bytes());
             }
             Delta::Packed { parcel, handling, weight_g, items } => {
-                out.push(6);
-                put_signed(out, late_ms);
                 out.extend_from_slice(&[parcel, handling]);
                 put_varint(out, u64::from(weight_g));
                 items.encode_again(out);
             }
             Delta::Conflicted { order } => {
-                out.push(7);
-                put_signed(out, late_ms);
                 out.extend_from_slice(&order.to_be_bytes());
             }
             Delta::Merchant { id } => {
-                out.push(8);
-                put_signed(out, late_ms);
                 put_bytes(out, id.as_bytes());
             }
             Delta::Tracked { parcel, attempt, progress, text } => {
-                out.push(9);
-                put_signed(out, late_ms);
                 out.extend_from_slice(&[parcel, attempt, progress.code()]);
                 put_bytes(out, text.as_bytes());
             }
             Delta::Commanded { id, verdict } => {
-                out.push(10);
-                put_signed(out, late_ms);
                 out.extend_from_slice(&id.to_be_bytes());
                 out.push(verdict as u8);
             }
             Delta::Return { parcel, source, units, command, reason } => {
-                out.push(11);
-                put_signed(out, late_ms);
                 out.extend_from_slice(&[parcel, source]);
                 put_varint(out, u64::from(units));
                 out.extend_from_slice(&command.to_be_bytes());
                 put_bytes(out, reason.as_bytes());
             }
             Delta::DeadLettered { parcel, rules, reason } => {
-                out.push(5);
-                put_signed(out, late_ms);
                 put_varint(out, parcel.map_or(0, |p| u64::from(p) + 1));
                 put_varint(out, u64::from(rules));
                 put_bytes(out, reason.as_bytes());

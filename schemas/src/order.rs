@@ -236,6 +236,26 @@ pub fn peek_accepted_late(record: &[u8]) -> Result<i64, CodecError> {
     Reader::new(rest).signed("accepted_at")
 }
 
+/// Whose order it is, as [`put_customer`] writes it, without reading the rest.
+///
+/// # Errors
+/// [`CodecError`] if the record is cut short before that.
+#[inline]
+pub fn peek_customer(record: &[u8]) -> Result<&[u8], CodecError> {
+    let mut r = Reader::new(record.get(FIXED..).ok_or(CodecError { what: "accepted_at" })?);
+    r.signed("accepted_at")?;
+    let body = r.rest();
+    r.bytes("merchant")?;
+    r.bytes("customer")?;
+    Ok(&body[..body.len() - r.rest().len()])
+}
+
+/// Appends what [`peek_customer`] gives of the orders of `customer` at `merchant`; nobody else's begin so.
+pub fn put_customer(merchant: &str, customer: &str, out: &mut Vec<u8>) {
+    put_bytes(out, merchant.as_bytes());
+    put_bytes(out, customer.as_bytes());
+}
+
 /// The order id of a record, without reading the rest.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ use crate::support::{
     orders::now_ms,
     setup::{ALL, Carrier, GOOD},
     wait_at_most,
-    witness::{Witness, assert_conserved},
+    witness::{Witness, assert_cancelled, assert_conserved},
 };
 
 /// Remembers its answers, is slow at times, and fails in most ways that a carrier may fail.
@@ -202,6 +202,10 @@ impl Stage {
         for (nth, id) in testimony.orders.iter().enumerate() {
             let reader = Client { address: self.cluster.address(), ..self.cluster.client(0) };
             assert_conserved(nth, &reader.view(id));
+        }
+        for id in &testimony.cancelled {
+            let reader = Client { address: self.cluster.address(), ..self.cluster.client(0) };
+            assert_cancelled(&reader.view(id));
         }
         self.cluster.wait_for_no_lag();
         // In each run the witness may have been stopped between an order and its answer.

@@ -10,7 +10,7 @@ use crate::support::{
     judge::{Acked, Classes, acknowledged, judge, never_acknowledged},
     setup::{Carrier, GOOD, Setup},
     wait_for,
-    witness::{Testimony, Witness},
+    witness::{Testimony, Witness, assert_cancelled},
     world::{Server, World},
 };
 
@@ -96,6 +96,7 @@ impl Storm {
         let testimony = witness.finish();
         let acked = self.assert_sound(&world, &sent, &testimony);
         let classes = judge(&world, &acked);
+        testimony.cancelled.iter().for_each(|id| assert_cancelled(&world.client().view(id)));
         let unknown = never_acknowledged(&world, &acked) as u64;
         assert!(unknown <= sent.tally.unanswered, "carriers know {unknown} orders that nobody was told of");
         self.assert_counts(&server, &acked, &sent);

@@ -57,9 +57,10 @@ enum Whose {
 }
 
 /// Every route there is. Who adds one says here what strangers get.
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 24] = [
     // First, as long as nobody but the owner has any.
     Row { method: "get", path: "/v1/events", ask: |_, c, _, _| c.get("/v1/events"), gets: [401, 401, 401, 200, 401] },
+    Row { method: "get", path: "/v1/orders", ask: list, gets: [401, 401, 401, 200, 401] },
     Row { method: "post", path: "/v1/orders", ask: place, gets: [401, 401, 401, 201, 401] },
     Row { method: "post", path: "/v1/orders:batch", ask: place_many, gets: [401, 401, 401, 200, 401] },
     Row { method: "get", path: "/v1/orders/{id}", ask: read, gets: [401, 401, 401, 404, 401] },
@@ -67,14 +68,39 @@ const ROWS: [Row; 12] = [
     Row { method: "post", path: "/v1/orders/{id}/cancel", ask: cancel, gets: [401, 401, 401, 404, 401] },
     Row { method: "post", path: "/v1/orders/{id}/returns", ask: bring_back, gets: [401, 401, 401, 404, 401] },
     Row { method: "post", path: "/v1/carriers/{carrier}/events", ask: tell, gets: [401; 5] },
+    // Before strangers make endpoints of their own.
+    Row { method: "get", path: HOOKS, ask: |_, c, _, _| c.get(HOOKS), gets: [401, 401, 401, 200, 401] },
+    Row { method: "post", path: HOOKS, ask: make_hook, gets: [401, 401, 401, 201, 401] },
+    hook("get", "/v1/webhooks/{id}", |s, c, _, w| ask_hook(s, c, w, "GET", "", "")),
+    hook("patch", "/v1/webhooks/{id}", |s, c, _, w| ask_hook(s, c, w, "PATCH", "", "{\"enabled\":false}")),
+    hook("get", "/v1/webhooks/{id}/deliveries", |s, c, _, w| ask_hook(s, c, w, "GET", "/deliveries", "")),
+    hook("post", "/v1/webhooks/{id}/rotate-secret", |s, c, _, w| ask_hook(s, c, w, "POST", "/rotate-secret", "")),
+    hook("post", "/v1/webhooks/{id}/enable", |s, c, _, w| ask_hook(s, c, w, "POST", "/enable", "")),
+    hook("post", "/v1/webhooks/{id}/replay", |s, c, _, w| ask_hook(s, c, w, "POST", "/replay", RANGE)),
+    hook("delete", "/v1/webhooks/{id}", |s, c, _, w| ask_hook(s, c, w, "DELETE", "", "")),
+    Row { method: "get", path: "/v1/operator/events", ask: |_, c, _, _| c.get("/v1/operator/events"), gets: [401; 5] },
+    Row { method: "get", path: "/v1/operator/orders/{id}", ask: trace, gets: [401; 5] },
     Row { method: "get", path: "/healthz", ask: |_, c, _, _| c.get("/healthz"), gets: [200; 5] },
     Row { method: "get", path: "/readyz", ask: |_, c, _, _| c.get("/readyz"), gets: [200; 5] },
     Row { method: "get", path: "/metrics", ask: |_, c, _, _| c.get("/metrics"), gets: [200; 5] },
     Row { method: "get", path: "/openapi.json", ask: |_, c, _, _| c.get("/openapi.json"), gets: [200; 5] },
 ];
 
+const HOOKS: &str = "/v1/webhooks";
+/// Nothing of this kind happens here, so that nobody is called.
+const NEVER: &str = "com.sluice.return.tracked.v1";
+
+/// A route about one webhook endpoint.
+const fn hook(method: &'static str, path: &'static str, ask: fn(&Scene, &Client, &Caller, Whose) -> Answer) -> Row {
+    Row { method, path, ask, gets: [401, 401, 401, 404, 401] }
+}
+
+const RANGE: &str = r#"{"from":"2026-01-01T00:00:00Z","to":"2026-01-02T00:00:00Z"}"#;
+
 /// What the owner has.
 struct Scene {
+    hook: String,
+    hook_secret: String,
     order: Value,
     /// Orders posted alone and in a batch, under these keys.
     single: String,
@@ -92,7 +118,8 @@ impl Scene {
         order["customer"] = "owners-customer".into();
         let single = owner.insist(|owner| owner.order(SINGLE, &order)).id();
         let result = owner.batch(line(BATCH, order.clone()).to_string()).lines().remove(0);
-        let scene = Self { order, single, batch: result["id"].as_str().unwrap().to_owned() };
+        let (hook, hook_secret) = Self::hook(owner);
+        let scene = Self { hook, hook_secret, order, single, batch: result["id"].as_str().unwrap().to_owned() };
         for id in [&scene.single, &scene.batch] {
             let readable = || owner.get(&format!("/v1/orders/{id}")).status == 200;
             wait_for("the owner's order is readable", || readable().then_some(()));
@@ -100,9 +127,30 @@ impl Scene {
         scene
     }
 
+    /// The id of an endpoint of the owner's, and its secret.
+    fn hook(owner: &Client) -> (String, String) {
+        let made = post_hook(owner, "https://first-shop.example/hooks");
+        assert_eq!(made.status, 201, "{}", made.text());
+        let text = |name: &str| made.json()[name].as_str().unwrap().to_owned();
+        (text("id"), text("secret"))
+    }
+
     /// What no stranger may ever be told.
-    fn secrets(&self) -> [&str; 9] {
-        [&self.single, &self.batch, OWNER.0, OWNER.1, "owners-", FORMER.1, "key-2", SECRET, EVENTS_SECRET]
+    fn secrets(&self) -> [&str; 12] {
+        [
+            &self.hook,
+            &self.hook_secret,
+            &self.single,
+            &self.batch,
+            OWNER.0,
+            OWNER.1,
+            "owners-",
+            FORMER.1,
+            "key-2",
+            SECRET,
+            EVENTS_SECRET,
+            "operators-key",
+        ]
     }
 }
 
@@ -116,6 +164,11 @@ fn place(scene: &Scene, client: &Client, caller: &Caller, whose: Whose) -> Answe
 fn place_many(scene: &Scene, client: &Client, caller: &Caller, whose: Whose) -> Answer {
     let key = if whose == Whose::Owners { BATCH.to_owned() } else { format!("new-batch {}", caller.name) };
     client.batch(line(&key.replace(' ', "-"), scene.order.clone()).to_string())
+}
+
+fn list(_: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
+    let customer = if whose == Whose::Owners { "owners-customer" } else { "nobody" };
+    client.insist(|client| client.get(&format!("/v1/orders?customer={customer}")))
 }
 
 /// The id of the owner's order, or one that nobody has.
@@ -133,12 +186,33 @@ fn follow(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
     client.insist(|client| client.get(&format!("/v1/orders/{}/events", id(scene, whose))))
 }
 
+fn trace(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
+    client.get(&format!("/v1/operator/orders/{}", id(scene, whose)))
+}
+
 fn cancel(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
     client.insist(|client| commands::cancel(client, &id(scene, whose)))
 }
 
 fn bring_back(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
     client.insist(|client| commands::bring_back(client, &id(scene, whose), "r-stranger", &[(0, 1)]))
+}
+
+fn post_hook(client: &Client, url: &str) -> Answer {
+    let body = json!({"url": url, "types": [NEVER]}).to_string();
+    client.send(&format!("POST {HOOKS}"), &["content-type: application/json"], body.as_bytes())
+}
+
+/// With the owner's URL, or another.
+fn make_hook(_: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
+    let host = if whose == Whose::Owners { "first" } else { "other" };
+    post_hook(client, &format!("https://{host}-shop.example/hooks"))
+}
+
+fn ask_hook(scene: &Scene, client: &Client, whose: Whose, method: &str, what: &str, body: &str) -> Answer {
+    let id = if whose == Whose::Owners { &scene.hook } else { "whe_00000000000000000000000000" };
+    let headers = ["content-type: application/json", "idempotency-key: k-stranger"];
+    client.send(&format!("{method} {HOOKS}/{id}{what}"), &headers, body.as_bytes())
 }
 
 fn tell(scene: &Scene, client: &Client, caller: &Caller, whose: Whose) -> Answer {
@@ -149,19 +223,19 @@ fn tell(scene: &Scene, client: &Client, caller: &Caller, whose: Whose) -> Answer
     client.send(&format!("POST /v1/carriers/{carrier}/events"), &lines(&signed), body.as_bytes())
 }
 
-/// All of an answer but its date, with the id of what the caller itself has just placed blanked out.
+/// All of an answer but its date, with what is the caller's own blanked out: of what it has just made, the id, and of an
+/// endpoint what it has said, and was given, about it.
 fn comparable(answer: &Answer) -> String {
     let head = answer.head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("date:"));
     let text = head.chain([answer.text().as_str()]).collect::<Vec<_>>().join("\n");
     let own = answer.text().lines().next().and_then(|line| serde_json::from_str::<Value>(line).ok());
-    match own.as_ref().and_then(|own| own["id"].as_str()) {
-        Some(id) => text.replace(id, "[own id]"),
-        None => text,
-    }
+    let own = ["id", "secret", "created_at", "url"].map(|name| own.as_ref().and_then(|own| own[name].as_str()));
+    own.into_iter().flatten().fold(text, |text, own| text.replace(own, "[own]"))
 }
 
 fn every_route_tells_strangers_nothing(engine: &Engine) {
-    let mut setup = Setup::new(&[GOOD]);
+    // There is an operator, and it is none of these.
+    let mut setup = Setup::new(&[GOOD]).with("operator_key = \"operators-key-2b90\"\n");
     setup.merchants[0] = (OWNER.0.to_owned(), OWNER.1.to_owned());
     setup.merchants.push((FORMER.0.to_owned(), FORMER.1.to_owned()));
     let world = World::on(engine, setup);
@@ -175,7 +249,8 @@ fn every_route_tells_strangers_nothing(engine: &Engine) {
     server.hang_up();
     wait_for("the key is revoked", || (former.order("too-late", &order()).status == 401).then_some(()));
 
-    for row in &ROWS {
+    let untouched = owner.get(HOOKS).json();
+    for row in ROWS.iter().filter(|row| world.has_webhooks() || !row.path.starts_with(HOOKS)) {
         for (caller, status) in CALLERS.iter().zip(row.gets) {
             let what = format!("{} {} with {}", row.method, row.path, caller.name);
             let client = world.client_of(caller.key);
@@ -196,6 +271,7 @@ fn every_route_tells_strangers_nothing(engine: &Engine) {
     // Nobody changed anything either.
     let view = owner.view(&scene.single);
     assert_ne!(view["status"], "delivered", "{view}");
+    assert_eq!(owner.get(HOOKS).json(), untouched);
     assert_eq!(owner.insist(|owner| owner.order(SINGLE, &scene.order)).id(), scene.single);
 }
 

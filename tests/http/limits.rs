@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sluice_domain::limits::*;
 
-use super::{commands, operation, parcels, tracking};
+use super::{commands, lists, operation, parcels, tracking};
 use crate::support::{
     client::{Client, fields_of},
     engine::{Engine, on_both_engines},
@@ -25,11 +25,13 @@ enum Covered {
     Request(fn(&Client)),
     /// By a test elsewhere, which needs a server of its own.
     Elsewhere(fn(&Engine)),
+    /// By the service's own tests, in this file.
+    InItsCrate(&'static str),
 }
-use Covered::{Elsewhere, Request};
+use Covered::{Elsewhere, InItsCrate, Request};
 
 /// Every constant of `limits.rs`, and what tests it.
-const BOUNDS: [(&str, Covered); 25] = [
+const BOUNDS: [(&str, Covered); 31] = [
     ("MAX_LINES", Request(lines_of_an_order)),
     ("MAX_QUANTITY", Request(|c| number(c, "/lines/0/quantity", 1, u64::from(MAX_QUANTITY)))),
     ("MAX_UNIT_PRICE", Request(|c| number(c, "/lines/0/unit_price", 0, MAX_UNIT_PRICE))),
@@ -45,6 +47,7 @@ const BOUNDS: [(&str, Covered); 25] = [
     ("MAX_ORDER_BYTES", Request(bytes_of_an_order)),
     ("MAX_BATCH_LINES", Request(lines_of_a_batch)),
     ("MAX_BATCH_BYTES", Request(bytes_of_a_batch)),
+    ("MAX_LISTED", Elsewhere(lists::lists_have_their_bounds)),
     ("DEFAULT_WINDOW_MS", Request(window)),
     ("MAX_PARCELS", Elsewhere(parcels::an_order_becomes_so_many_parcels)),
     ("MAX_ATTEMPTS", Elsewhere(parcels::a_parcel_is_offered_to_so_many_carriers)),
@@ -58,6 +61,11 @@ const BOUNDS: [(&str, Covered); 25] = [
     ("MAX_RETURNS", Elsewhere(commands::commands_have_their_bounds)),
     ("MAX_RETURN_BYTES", Elsewhere(commands::commands_have_their_bounds)),
     ("MAX_RETURN_REASON", Elsewhere(commands::commands_have_their_bounds)),
+    ("MAX_WEBHOOKS", InItsCrate("services/webhooks/tests/api.rs")),
+    ("MAX_WEBHOOK_URL", InItsCrate("services/webhooks/tests/api.rs")),
+    ("MAX_WEBHOOK_DESCRIPTION", InItsCrate("services/webhooks/tests/api.rs")),
+    ("MAX_WEBHOOK_BYTES", InItsCrate("services/webhooks/tests/api.rs")),
+    ("MAX_DELIVERIES", InItsCrate("services/webhooks/tests/api.rs")),
 ];
 
 #[test]
@@ -66,6 +74,12 @@ fn every_bound_has_its_test() {
     let constants = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
     let constants: BTreeSet<&str> = constants.collect();
     assert_eq!(constants, BOUNDS.iter().map(|(name, _)| *name).collect());
+    for (name, covered) in &BOUNDS {
+        if let InItsCrate(file) = covered {
+            let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+            assert!(std::fs::read_to_string(format!("{root}/{file}")).unwrap().contains(name), "{name} in {file}");
+        }
+    }
 }
 
 fn requests_at_a_bound_are_taken_and_beyond_it_refused_by_name(engine: &Engine) {
@@ -75,6 +89,7 @@ fn requests_at_a_bound_are_taken_and_beyond_it_refused_by_name(engine: &Engine) 
         match covered {
             Request(check) => check(&world.client()),
             Elsewhere(test) => eprintln!("{name} is tested at {test:p}"),
+            InItsCrate(file) => eprintln!("{name} is tested in {file}"),
         }
     }
     // Whatever was refused left nothing behind: as many were taken as were told so.

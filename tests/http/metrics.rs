@@ -58,6 +58,14 @@ const JOURNAL: Kinds = &[
     ("sluice_checkpoint_lag_bytes", "gauge"),
     ("sluice_checkpoints_total", "counter"),
     ("sluice_checkpoint_seconds", "histogram"),
+    ("sluice_webhook_attempts_total", "counter"),
+    ("sluice_webhook_attempt_seconds", "histogram"),
+    ("sluice_webhook_events_total", "counter"),
+    ("sluice_webhook_gaps_total", "counter"),
+    ("sluice_webhook_endpoints", "gauge"),
+    ("sluice_webhook_parked_events", "gauge"),
+    ("sluice_webhook_attempts_in_flight", "gauge"),
+    ("sluice_webhook_failing_seconds", "gauge"),
 ];
 
 /// What only a node of a cluster has.
@@ -89,27 +97,43 @@ const RARE: Kinds = &[
 ];
 
 /// Every label, and what it may say: whatever the traffic, there are never more time series than these.
-const LABELS: [(&str, &[&str]); 13] = [
+const LABELS: [(&str, &[&str]); 14] = [
     ("carrier", &["good", "light"]),
     ("class", &["in_flight", "finished", "dead_lettered"]),
-    ("outcome", &["accepted", "rejected", "unknown", "given_up", "replayed", "invalid", "refused", "taken"]),
+    (
+        "outcome",
+        &["accepted", "rejected", "unknown", "given_up", "replayed", "invalid", "refused", "taken", "delivered"],
+    ),
     ("partition", &["0", "1"]),
     ("reason", &["rate", "share", "queue", "node"]),
-    ("result", &["answered", "refused", "not_sent", "ambiguous"]),
+    ("result", &["answered", "refused", "not_sent", "ambiguous", "taken", "failed", "busy", "gone", "unmade"]),
     (
         "route",
         &[
             "POST /v1/orders",
             "POST /v1/orders:batch",
+            "GET /v1/orders",
             "GET /v1/orders/{id}",
             "GET /v1/events",
+            "GET /v1/operator/events",
+            "GET /v1/operator/orders/{id}",
             "GET /v1/orders/{id}/events",
             "POST /v1/orders/{id}/cancel",
             "POST /v1/orders/{id}/returns",
             "POST /v1/carriers/{carrier}/events",
+            "POST /v1/webhooks",
+            "GET /v1/webhooks",
+            "GET /v1/webhooks/{id}",
+            "PATCH /v1/webhooks/{id}",
+            "DELETE /v1/webhooks/{id}",
+            "GET /v1/webhooks/{id}/deliveries",
+            "POST /v1/webhooks/{id}/rotate-secret",
+            "POST /v1/webhooks/{id}/replay",
+            "POST /v1/webhooks/{id}/enable",
         ],
     ),
     ("stage", &["classify", "route"]),
+    ("state", &["active", "failing", "disabled"]),
     ("status", &["1xx", "2xx", "3xx", "4xx", "5xx"]),
     ("thread", &["0", "1"]),
     ("topic", &["orders", "decisions"]),

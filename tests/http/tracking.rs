@@ -20,6 +20,7 @@ use crate::support::{
 
 on_both_engines!(
     what_a_carrier_tells_is_shown_and_never_goes_back,
+    a_tracking_number_stands_for_its_shipment,
     a_stranger_tells_nothing,
     parcels_of_carriers_that_tell_are_delivered,
     messages_of_carriers_have_their_bounds,
@@ -107,6 +108,47 @@ fn what_a_carrier_tells_is_shown_and_never_goes_back(engine: &Engine) {
     drop(server);
 }
 
+fn a_tracking_number_stands_for_its_shipment(engine: &Engine) {
+    let light = Carrier { id: "light", handling: &["frozen"], ..GOOD };
+    let world = World::on(engine, Setup::new(&[Carrier { handling: &["chilled", "ambient"], ..GOOD }, light]));
+    let server = world.serve();
+    let client = world.client();
+    let id = client.order("k-1", &order_of(&[(YOGURT, 1), (ICE, 1)])).id();
+    let view = wait_for_status(&client, &id, "carrier_accepted");
+    let number = |parcel: usize| view["parcels"][parcel]["tracking_number"].as_str().unwrap().to_owned();
+    let about = |number: &str, milestone: &str| {
+        let mut event = event(&id, 0, milestone, 0);
+        event.as_object_mut().unwrap().remove("shipment_id");
+        event["tracking_number"] = number.into();
+        event
+    };
+    // Its own parcel's, the other carrier's, and nobody's.
+    let events = [about(&number(0), "picked_up"), about(&number(1), "delivered"), about("NOBODYS", "delivered")];
+    let taken = wait_for("the number is known", || {
+        let answer = tell(&client, "good", EVENTS_SECRET, "msg_1", &events).json();
+        Some(answer).filter(|answer| answer["results"][0]["status"] == "taken")
+    });
+    for unknown in [&taken["results"][1], &taken["results"][2]] {
+        assert_eq!((&unknown["status"], &unknown["retry_after_s"]), (&json!("unknown"), &json!(60)), "{taken}");
+    }
+    let picked_up = |view: &Value| view["parcels"][0]["status"] == "picked_up";
+    let view = wait_for("the pick-up is shown", || Some(client.view(&id)).filter(picked_up));
+    assert_eq!(view["parcels"][1]["status"], "carrier_accepted", "{view}");
+    let unknown = tell(&client, "good", EVENTS_SECRET, "msg_2", &events[1..]);
+    assert_eq!(unknown.status, 200, "to be told again is no refusal: {}", unknown.text());
+    let mut both = event(&id, 0, "delivered", 0);
+    both["tracking_number"] = number(0).into();
+    let fields = ["/events/0/shipment_id", "/events/0/tracking_number"];
+    assert_eq!(tell(&client, "good", EVENTS_SECRET, "msg_3", &[both]).problem(422), fields);
+    server.kill();
+    let _server = world.serve();
+    let told = [about(&number(1), "delivered")];
+    assert_eq!(tell(&client, "light", EVENTS_SECRET, "msg_4", &told).json()["results"][0]["status"], "taken");
+    wait_for("the delivery is shown", || {
+        Some(client.view(&id)).filter(|view| view["parcels"][1]["status"] == "delivered")
+    });
+}
+
 fn a_stranger_tells_nothing(engine: &Engine) {
     let light = Carrier { id: "light", handling: &["frozen"], ..GOOD };
     let world = World::on(engine, Setup::new(&[Carrier { handling: &["chilled", "ambient"], ..GOOD }, light]));
@@ -148,6 +190,7 @@ fn parcels_of_carriers_that_tell_are_delivered(engine: &Engine) {
         assert_eq!(known("delivered"), 1, "{view}");
     }
     assert_eq!(world.carriers.told("refused"), 0);
+    assert!(world.carriers.told("by_number") > 0, "some of it by tracking number");
     wait_for("four for each are answered", || (world.carriers.told("events") >= 160).then_some(()));
 }
 

@@ -72,6 +72,8 @@ pub struct Classes {
     pub dead_lettered: usize,
     /// In flight for good: a carrier that can't be asked twice may have taken a parcel.
     pub parked: usize,
+    /// Every parcel forgotten by its carrier.
+    pub cancelled: usize,
 }
 
 /// Waits until every acknowledged order is decided or parked, and counts the classes. Then asserts, by the carriers'
@@ -91,7 +93,7 @@ pub fn judge(world: &impl Court, acked: &[Acked]) -> Classes {
             Class::Finished => classes.finished += 1,
             Class::DeadLettered => classes.dead_lettered += 1,
             Class::InFlight => classes.parked += 1,
-            Class::Cancelled => panic!("nobody cancelled order {id}: {view}"),
+            Class::Cancelled => classes.cancelled += 1,
         }
     }
     classes
@@ -110,7 +112,21 @@ fn class(view: &Value) -> Class {
 
 /// Whether every parcel is decided, or waits for an answer that nobody can get.
 fn is_settled(view: &Value) -> bool {
-    class(view) != Class::InFlight || parcels(view).iter().all(|parcel| is_decided(parcel) || is_parked(view, parcel))
+    let decided = |parcel: &Value| is_decided(parcel) || is_parked(view, parcel);
+    class(view) != Class::InFlight && parcels(view).iter().all(|parcel| !awaits_void(view, parcel))
+        || parcels(view).iter().all(|parcel| decided(parcel) && !awaits_void(view, parcel))
+}
+
+/// Whether the time line says this of a parcel.
+fn has(view: &Value, parcel: &Value, milestone: &str) -> bool {
+    let timeline = view["timeline"].as_array().unwrap();
+    timeline.iter().any(|entry| entry["milestone"] == milestone && entry["parcel"] == parcel["id"])
+}
+
+/// Whether its carrier was asked to forget it and has not answered.
+fn awaits_void(view: &Value, parcel: &Value) -> bool {
+    let answers = ["cancelled", "void_refused", "void_unknown"];
+    has(view, parcel, "void_requested") && !answers.iter().any(|answer| has(view, parcel, answer))
 }
 
 fn parcels(view: &Value) -> &[Value] {
@@ -118,12 +134,11 @@ fn parcels(view: &Value) -> &[Value] {
 }
 
 fn is_decided(parcel: &Value) -> bool {
-    ["carrier_accepted", "dead_lettered"].iter().any(|status| parcel["status"] == *status)
+    ["carrier_accepted", "cancelled", "dead_lettered"].iter().any(|status| parcel["status"] == *status)
 }
 
 fn is_parked(view: &Value, parcel: &Value) -> bool {
-    let timeline = view["timeline"].as_array().unwrap();
-    timeline.iter().any(|entry| entry["milestone"] == "on_hold" && entry["parcel"] == parcel["id"])
+    has(view, parcel, "on_hold")
 }
 
 /// Reads all orders until all are settled; gives up once nothing has changed for too long.
@@ -194,7 +209,13 @@ fn assert_agrees(world: &impl Court, ledger: &Ledger, id: &str, view: &Value) {
         let of_parcel = || effects.iter().filter(|effect| effect.parcel == number);
         let accepted: Vec<_> = of_parcel().filter(|effect| effect.accepted > 0).collect();
         let say = || format!("{view}\n{:?}", of_parcel().collect::<Vec<_>>());
-        if parcel["status"] == "carrier_accepted" {
+        let forgotten = of_parcel().any(|effect| effect.voided > 0);
+        if parcel["status"] == "cancelled" {
+            assert!(forgotten && has(view, parcel, "void_requested"), "cancelled, and its carrier goes on\n{}", say());
+        } else if forgotten {
+            assert!(has(view, parcel, "void_unknown"), "forgotten by its carrier, and not cancelled\n{}", say());
+        }
+        if ["carrier_accepted", "cancelled"].iter().any(|status| parcel["status"] == *status) {
             assert_eq!(accepted.len(), 1, "taken by exactly one carrier\n{}", say());
             assert_eq!((&parcel["carrier"], accepted[0].accepted), (&accepted[0].carrier.into(), 1), "{}", say());
             let tracking = accepted[0].tracking_number();

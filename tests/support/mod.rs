@@ -12,6 +12,7 @@ pub mod judge;
 pub mod orders;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod setup;
 pub mod tmpfs;
 pub mod witness;

@@ -64,7 +64,7 @@ impl Setup {
             let _ = write!(
                 text,
                 "\n[[carrier]]\nid = {id:?}\nurl = \"{carriers}/carriers/{id}/manifests\"\nsecret = {SECRET:?}\n\
-                 events_secret = {EVENTS_SECRET:?}\nidempotent = {idempotent}\nhandling = {handling:?}\n{more}\n"
+                 events_secret = {EVENTS_SECRET:?}\nidempotent = {idempotent}\nvoids = true\nreturns = true\nhandling = {handling:?}\n{more}\n"
             );
         }
         text

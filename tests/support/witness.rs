@@ -1,5 +1,5 @@
 //! Somebody who follows a few orders all the time, whatever happens to the server: posts one now and then, reads them
-//! over and over, and notices when anything that was once shown is taken back.
+//! over and over, cancels some, and notices when anything that was once shown is taken back.
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +23,8 @@ use super::{
 const MOST: usize = 60;
 /// Readings between two new orders.
 const READS: u64 = 8;
+/// One order in so many is cancelled.
+const CANCELLED: usize = 4;
 /// Pause after a server that isn't there, so as not to keep its processor busy.
 const PAUSE: Duration = Duration::from_millis(2);
 /// The published statuses, lowest rank first, written down a second time.
@@ -59,6 +61,8 @@ pub struct Testimony {
     pub across_restarts: u64,
     /// Readings that said of an acknowledged order, never read before, that there is none.
     pub denied: Vec<String>,
+    /// Orders that carriers are asked to forget, as was acknowledged.
+    pub cancelled: Vec<String>,
 }
 
 impl Witness {
@@ -98,6 +102,8 @@ struct Followed {
     view: Option<Value>,
     /// The connection that it was last read on.
     read_on: u64,
+    /// It was said that carriers are asked to forget it.
+    cancelled: bool,
 }
 
 struct Watch {
@@ -152,8 +158,10 @@ impl Watch {
                 std::thread::sleep(PAUSE);
             }
         }
+        let cancelled = self.orders.iter().filter(|followed| followed.cancelled).map(|f| f.id.clone()).collect();
         let orders = self.orders.into_iter().map(|followed| followed.id).collect();
-        Testimony { orders, reads: self.reads, across_restarts: self.across_restarts, denied: self.denied }
+        let (reads, across_restarts) = (self.reads, self.across_restarts);
+        Testimony { orders, reads, across_restarts, denied: self.denied, cancelled }
     }
 
     fn step(&mut self) -> io::Result<()> {
@@ -174,6 +182,9 @@ impl Watch {
                 self.across_restarts += u64::from(followed.read_on != 0 && followed.read_on != read_on);
                 followed.read_on = read_on;
                 self.reads += 1;
+                if at % CANCELLED == 1 && !followed.cancelled && view["status"] == "carrier_accepted" {
+                    return self.cancel(at);
+                }
             }
             503 => std::thread::sleep(PAUSE),
             404 if self.lags && followed.view.is_none() => {
@@ -183,6 +194,19 @@ impl Watch {
                 std::thread::sleep(PAUSE);
             }
             _ => panic!("acknowledged order {}: {}", followed.id, answer.text()),
+        }
+        Ok(())
+    }
+
+    /// Cancels an order that its carriers have taken. What was said to be asked for must be shown in the end.
+    fn cancel(&mut self, at: usize) -> io::Result<()> {
+        let (answer, _) = self.read(&format!("POST /v1/orders/{}/cancel", self.orders[at].id))?;
+        match answer.status {
+            200 | 202 => self.orders[at].cancelled = true,
+            // A reader that lags may not have seen yet that there is something to forget.
+            409 | 503 => {}
+            404 if self.lags => {}
+            _ => panic!("a cancellation was answered {}: {}", answer.status, answer.text()),
         }
         Ok(())
     }
@@ -205,7 +229,7 @@ impl Watch {
         match answer.status {
             201 => {
                 self.posting = None;
-                self.orders.push(Followed { id: answer.id(), view: None, read_on: 0 });
+                self.orders.push(Followed { id: answer.id(), view: None, read_on: 0, cancelled: false });
             }
             429 | 503 => std::thread::sleep(PAUSE),
             _ => panic!("a good order was answered {}: {}", answer.status, answer.text()),
@@ -245,6 +269,12 @@ pub fn assert_conserved(number: usize, view: &Value) {
     shipped.sort_unstable();
     ordered.sort_unstable();
     assert_eq!(shipped, ordered, "{view}");
+}
+
+/// Asserts that a cancellation which was acknowledged is shown.
+pub fn assert_cancelled(view: &Value) {
+    let asked = view["timeline"].as_array().unwrap().iter().any(|entry| entry["milestone"] == "void_requested");
+    assert!(asked, "an acknowledged cancellation is lost: {view}");
 }
 
 fn rank(status: &Value) -> usize {

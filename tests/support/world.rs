@@ -136,6 +136,11 @@ impl World {
         self.deployment.is_none()
     }
 
+    /// Whether merchants can have webhooks.
+    pub fn has_webhooks(&self) -> bool {
+        self.deployment.is_none()
+    }
+
     /// Lets a cluster's servers reach the store at another address.
     pub fn reach_store_at(&mut self, address: String) {
         self.deployment.as_mut().unwrap().store = address;

@@ -2,7 +2,7 @@
 //! back. Pure, and decided on the order's row alone.
 
 use sluice_schemas::{
-    command::{Lines, ReturnLine, Verdict},
+    command::{Lines, ReturnLine, Verdict, Wish},
     delta::{FIRST_RETURN, Item},
     milestone::Milestone,
     outcome::OutcomeKind,
@@ -17,6 +17,8 @@ use crate::{
 /// Commands kept of one order, so that each has its effect once; later ones are refused. More than its returns and what may
 /// be refused in passing.
 pub const MAX_COMMANDS: usize = 128;
+/// … of which cancellations leave room for returns.
+pub const MAX_CANCELS: usize = 64;
 
 /// Where a parcel stands towards being cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,10 +76,15 @@ impl Cancelling {
     }
 }
 
-/// True if nothing is to be decided about this command: the order knows it already, or has no room for another.
+/// True if nothing is to be decided about this command: the order knows it already, or has no room for another. Of a return
+/// the first half of the id names its key, under which there is one.
 #[must_use]
-pub fn is_settled(state: &OrderState<'_>, id: u64) -> bool {
-    state.commands.len() >= MAX_COMMANDS || state.commands.iter().any(|c| c.0 == id)
+pub fn is_settled(state: &OrderState<'_>, id: u64, wish: Wish<'_>) -> bool {
+    let (most, same) = match wish {
+        Wish::Cancel => (MAX_CANCELS, 0),
+        Wish::Return { .. } => (MAX_COMMANDS, 32),
+    };
+    state.commands.len() >= most || state.commands.iter().any(|c| c.0 >> same == id >> same)
 }
 
 /// One parcel to be brought back.
@@ -104,6 +111,10 @@ pub struct Back {
 /// [`Verdict::NotReturnable`] if nothing is asked for, not all of it was delivered, or some of it is on its way back already;
 /// [`Verdict::TooManyReturns`] beyond [`MAX_RETURNS`].
 pub fn plan_return(state: &OrderState<'_>, lines: Lines<'_>) -> Result<Vec<Back>, Verdict> {
+    // Somebody looks at it; nothing more is decided about it meanwhile.
+    if state.dead_lettered.is_some() {
+        return Err(Verdict::NotReturnable);
+    }
     let lines: Vec<ReturnLine> = lines.iter().collect();
     let mut wanted: Vec<u32> = lines.iter().map(|line| line.quantity).collect();
     let mut backs: Vec<Back> = Vec::new();
@@ -137,15 +148,20 @@ pub fn plan_return(state: &OrderState<'_>, lines: Lines<'_>) -> Result<Vec<Back>
     Ok(backs)
 }
 
-/// True if the customer has it.
+/// True if the customer has it, and it was not sent back to the merchant.
 fn is_delivered(parcel: &Parcel<'_>) -> bool {
-    let delivered = |a: &Attempt<'_>| a.news.iter().any(|n| n.0 == Progress::Reached(Milestone::Delivered));
+    let told = |a: &Attempt<'_>, milestone| a.news.iter().any(|n| n.0 == Progress::Reached(milestone));
+    let back = [Milestone::ReturnToSender, Milestone::Returned];
+    let delivered = |a: &Attempt<'_>| told(a, Milestone::Delivered) && !back.iter().any(|m| told(a, *m));
     parcel.standing() == Standing::Accepted && parcel.accepted().is_some_and(delivered)
 }
 
-/// Units of a line in `source` that returns bring back; what no carrier takes may be asked for again.
+/// Units of a line in `source` that returns bring back, or may; what certainly no carrier takes may be asked for again.
 fn coming_back(state: &OrderState<'_>, source: u8, line: u16) -> u32 {
-    let of_source = |r: &&Return<'_>| r.asked.is_some_and(|a| a.source == source) && r.parcel.dead_lettered.is_none();
+    let given_up = |a: &Attempt<'_>| matches!(a.outcome, Some((OutcomeKind::GivenUp, ..)));
+    let may_come =
+        |r: &Return<'_>| r.parcel.dead_lettered.is_none() || r.parcel.attempts.iter().any(|a| given_up(a) || a.moved());
+    let of_source = |r: &&Return<'_>| r.asked.is_some_and(|a| a.source == source) && may_come(r);
     let items = state.returns.iter().filter(of_source).filter_map(|r| r.parcel.contents()).flat_map(|c| c.1.iter());
     items.filter(|item| item.line == line).filter_map(|item| item.quantity).fold(0, u32::saturating_add)
 }

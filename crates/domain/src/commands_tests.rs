@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sluice_schemas::{
-    command::{Lines, ReturnLine, Verdict},
+    command::{Lines, ReturnLine, Verdict, Wish},
     delta::{Delta, FIRST_RETURN, Item, Items, Requested},
     milestone::Milestone,
     outcome::OutcomeKind,
@@ -136,13 +136,20 @@ proptest! {
 #[test]
 fn an_order_keeps_so_many_commands_and_no_more() {
     let mut row = Vec::new();
-    for id in 0..MAX_COMMANDS as u64 - 1 {
-        Delta::Commanded { id, verdict: Verdict::Done }.encode(5, &mut row);
+    let id = |n: u64| n << 32;
+    for n in 0..MAX_COMMANDS as u64 - 1 {
+        Delta::Commanded { id: id(n), verdict: Verdict::Done }.encode(5, &mut row);
     }
-    let settled = |row: &[u8], id| is_settled(&OrderState::fold(ID, row).unwrap(), id);
-    assert!(settled(&row, 0) && !settled(&row, u64::MAX));
-    Delta::Commanded { id: 999, verdict: Verdict::Done }.encode(5, &mut row);
-    assert!(settled(&row, 999) && settled(&row, u64::MAX));
+    let lines = Lines::read(&mut Reader::new(&[0])).unwrap();
+    let back = Wish::Return { reason: "", lines };
+    let settled = |row: &[u8], id, wish| is_settled(&OrderState::fold(ID, row).unwrap(), id, wish);
+    assert!(settled(&row, id(0), back) && settled(&row, id(0) | 7, back), "one under a key");
+    assert!(!settled(&row, u64::MAX, back) && settled(&row, u64::MAX, Wish::Cancel), "room is left for returns");
+    Delta::Commanded { id: id(999), verdict: Verdict::Done }.encode(5, &mut row);
+    assert!(settled(&row, id(999), back) && settled(&row, u64::MAX, back));
+    let mut few = Vec::new();
+    Delta::Commanded { id: 5, verdict: Verdict::Done }.encode(5, &mut few);
+    assert!(settled(&few, 5, Wish::Cancel) && !settled(&few, 6, Wish::Cancel));
 }
 
 #[test]

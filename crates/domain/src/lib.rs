@@ -9,6 +9,7 @@ pub mod identity;
 pub mod invariants;
 pub mod limits;
 pub mod merchants;
+pub mod operators;
 pub mod order_state;
 #[cfg(test)]
 mod order_state_tests;
@@ -16,4 +17,5 @@ mod order_state_tests;
 pub use goods::{Group, Handling};
 pub use identity::{Fingerprint, OrderId, ShipmentId, SlotCount};
 pub use merchants::{KeyHash, Merchant, Merchants, MerchantsError};
+pub use operators::Operators;
 pub use order_state::{Class, OrderState};

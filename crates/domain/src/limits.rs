@@ -48,5 +48,17 @@ pub const MAX_MESSAGE_ID: usize = 255;
 pub const MAX_EVENTS: usize = 1_000;
 /// Bytes of one message of a carrier.
 pub const MAX_EVENTS_BYTES: usize = 1024 * 1024;
+/// Orders on one page of a list.
+pub const MAX_LISTED: usize = 100;
+/// Webhook endpoints of one merchant that are made over the API.
+pub const MAX_WEBHOOKS: usize = 16;
+/// Bytes of a webhook endpoint's URL.
+pub const MAX_WEBHOOK_URL: usize = 2_048;
+/// Bytes of a webhook endpoint's description.
+pub const MAX_WEBHOOK_DESCRIPTION: usize = 200;
+/// Bytes of a request about webhooks.
+pub const MAX_WEBHOOK_BYTES: usize = 16 * 1024;
+/// Deliveries in one page of a webhook endpoint's log.
+pub const MAX_DELIVERIES: usize = 100;
 /// How far `placed_at` may lie from now, ms (the default of `placed_at_window_s`).
 pub const DEFAULT_WINDOW_MS: u64 = 10 * 60 * 1_000;

@@ -174,6 +174,11 @@ impl Merchants {
         Some(Merchant { id: Arc::clone(&self.ids[number]), number })
     }
 
+    /// Whether this is the key of any of them.
+    pub fn has_key(&self, key: &KeyHash) -> bool {
+        self.keys.load().contains_key(key)
+    }
+
     /// How many merchants there are.
     pub fn len(&self) -> usize {
         self.ids.len()

@@ -68,6 +68,8 @@ pub struct CheckReport {
     pub rows: u64,
     /// Entries of the duplicate index in the store.
     pub index_entries: u64,
+    /// Entries by which orders are found, in the store.
+    pub lookup_entries: u64,
     /// Number of the last checkpoint; 0 if there is none.
     pub checkpoint: u32,
     /// Bytes of journal and store.

@@ -15,16 +15,19 @@ use sluice_schemas::{
     wire::{Reader, put_bytes, put_varint},
 };
 
-use crate::shared::{Counts, Frozen, Shared};
+use crate::{
+    lookup::store_entries,
+    shared::{Counts, Frozen, Shared},
+};
 
 /// Version byte of [`Head`].
-pub(crate) const HEAD_VERSION: u8 = 1;
+pub(crate) const HEAD_VERSION: u8 = 2;
 
 /// What a checkpoint says about itself; key `head` in [`Table::Meta`].
 ///
 /// `version u8 | number | group position | group number | partitions: count, replay position each | carriers: count,
 /// (id, settled, sending) each | generations: count, (number, frozen at ms) each | accepted | finished | dead-lettered |
-/// in flight`, all numbers varints.
+/// in flight | listed since`, all numbers varints. Version 1 ends before the last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Head {
     /// From 1.
@@ -38,6 +41,8 @@ pub(crate) struct Head {
     /// Index generations still needed, with the time each was frozen.
     pub(crate) generations: Vec<(u32, u64)>,
     pub(crate) counts: Counts,
+    /// Orders of this checkpoint and later ones can be found by customer; 0: all can.
+    pub(crate) listed_since: u32,
 }
 
 impl Head {
@@ -59,7 +64,7 @@ impl Head {
             put_varint(&mut out, frozen_at);
         }
         let c = &self.counts;
-        for n in [c.accepted, c.finished, c.dead_lettered, c.in_flight] {
+        for n in [c.accepted, c.finished, c.dead_lettered, c.in_flight, u64::from(self.listed_since)] {
             put_varint(&mut out, n);
         }
         out
@@ -67,10 +72,11 @@ impl Head {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::new(bytes);
-        if r.byte("head version")? != HEAD_VERSION {
+        let version = r.byte("head version")?;
+        if !(1..=HEAD_VERSION).contains(&version) {
             return Err(CodecError { what: "head version" });
         }
-        let number = r.number("checkpoint number")?;
+        let number: u32 = r.number("checkpoint number")?;
         let group = (r.varint("group position")?, r.varint("group number")?);
         let partitions: usize = r.number("partition count")?;
         let replay_from = (0..partitions).map(|_| r.varint("replay position")).collect::<Result<_, _>>()?;
@@ -85,7 +91,9 @@ impl Head {
         let mut next = || r.varint("count");
         let counts =
             Counts { accepted: next()?, finished: next()?, dead_lettered: next()?, in_flight: next()?, replayed: 0 };
-        Ok(Self { number, group, replay_from, carriers, generations, counts })
+        // What a journal holds behind the checkpoint is entered as it is replayed.
+        let listed_since = if version == 1 { number + 1 } else { r.number("listed since")? };
+        Ok(Self { number, group, replay_from, carriers, generations, counts, listed_since })
     }
 }
 
@@ -111,6 +119,7 @@ enum Phase {
     Freezing,
     Durable(Vec<Frozen>),
     Rows(Vec<Frozen>),
+    Lookup(Vec<Frozen>),
     Index(Vec<Frozen>),
     Head(Vec<Frozen>, Filter),
 }
@@ -153,6 +162,7 @@ impl Checkpointer {
             Phase::Freezing => Ok(self.collect()),
             Phase::Durable(frozen) => Ok(self.await_durable(frozen)),
             Phase::Rows(frozen) => self.write_rows(frozen),
+            Phase::Lookup(frozen) => self.write_lookup(frozen),
             Phase::Index(frozen) => self.write_index(frozen),
             Phase::Head(frozen, filter) => self.write_head(frozen, &filter),
         }
@@ -232,6 +242,12 @@ impl Checkpointer {
                 }
             })?;
         }
+        self.phase = Phase::Lookup(frozen);
+        Ok(true)
+    }
+
+    fn write_lookup(&mut self, frozen: Vec<Frozen>) -> Result<bool, LogError> {
+        store_entries(&*self.shared.store, &frozen)?;
         self.phase = Phase::Index(frozen);
         Ok(true)
     }
@@ -277,6 +293,7 @@ impl Checkpointer {
             carriers: std::mem::take(&mut self.outboxes),
             generations: self.head.generations.clone(),
             counts: Counts::default(),
+            listed_since: self.head.listed_since,
         };
         head.generations.push((head.number, self.shared.clock.now_ms()));
         for f in &frozen {
@@ -287,6 +304,7 @@ impl Checkpointer {
             shard.errands.lock().install.push((head.number, filter.clone(), self.summary.0.clone()));
             let mut young = shard.young.write();
             young.frozen = None;
+            young.frozen_entries = Vec::new();
             young.spare = Arc::into_inner(frozen.rows).map(|mut rows| {
                 rows.clear();
                 rows
@@ -349,11 +367,18 @@ mod tests {
             carriers: vec![("swift".into(), 3, 4), ("tortoise".into(), 0, u64::MAX)],
             generations: vec![(6, 1), (7, 1_794_268_800_000)],
             counts: Counts { accepted: 10, finished: 5, dead_lettered: 2, in_flight: 3, replayed: 0 },
+            listed_since: 5,
         };
         let bytes = head.encode();
         assert_eq!(Head::decode(&bytes), Ok(head));
         for cut in 0..bytes.len() {
             assert!(Head::decode(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+        // One of a version that had no look-ups.
+        let mut old = bytes[..bytes.len() - 1].to_vec();
+        old[0] = 1;
+        assert_eq!(Head::decode(&old).map(|head| (head.counts.in_flight, head.listed_since)), Ok((3, 8)));
+        old[0] = HEAD_VERSION + 1;
+        assert!(Head::decode(&old).is_err());
     }
 }

@@ -125,7 +125,7 @@ impl Engine {
             let partition = n.to_string();
             let waiting = shard.queue.order_bytes() as f64;
             metrics::gauge!("sluice_partition_queue_bytes", "partition" => partition.clone()).set(waiting);
-            let young = shard.young.read().live.memory() as f64;
+            let young = shard.young.read().memory() as f64;
             metrics::gauge!("sluice_partition_young_rows_bytes", "partition" => partition).set(young);
         }
         let durable = self.shared.journal.durable();
@@ -166,7 +166,7 @@ impl Engine {
     }
 
     /// As [`Orders::read`], once everything the row may hold is durable.
-    fn try_read(&self, id: OrderId) -> Result<Option<StoredOrder>, LogError> {
+    pub(crate) fn try_read(&self, id: OrderId) -> Result<Option<StoredOrder>, LogError> {
         let mut row = Vec::new();
         self.shared.read_row(id, &mut row)?;
         let state = OrderState::fold(id, &row).map_err(|e| LogError::Store(format!("row of order {id}: {e}")))?;
@@ -174,6 +174,17 @@ impl Engine {
         let mut record = Vec::new();
         self.shared.journal.order_at(position, &mut record)?;
         Ok(Some(StoredOrder { row, record }))
+    }
+
+    /// Waits until everything that a read may have seen by now is durable: nobody is shown what is only appended.
+    pub(crate) async fn seen_is_durable(&self) -> Result<(), LogError> {
+        let seen = self.shared.journal.appended();
+        poll_fn(|cx| match self.shared.poll_durable(seen, cx.waker()) {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        })
+        .await
     }
 }
 
@@ -205,14 +216,7 @@ impl Orders for Engine {
     fn read(&self, id: OrderId) -> BoxFuture<'_, Result<Option<StoredOrder>, LogError>> {
         Box::pin(async move {
             let found = self.try_read(id)?;
-            // The row may hold what is appended but not yet durable; nobody is shown that.
-            let seen = self.shared.journal.appended();
-            poll_fn(|cx| match self.shared.poll_durable(seen, cx.waker()) {
-                Ok(true) => Poll::Ready(Ok(())),
-                Ok(false) => Poll::Pending,
-                Err(error) => Poll::Ready(Err(error)),
-            })
-            .await?;
+            self.seen_is_durable().await?;
             Ok(found)
         })
     }

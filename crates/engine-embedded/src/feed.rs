@@ -186,4 +186,9 @@ impl Feed for EngineFeed {
     fn read(&self, after: Cursor, max: usize, wait: Duration) -> BoxFuture<'_, Result<FeedPage, FeedError>> {
         Box::pin(Arc::clone(&self.0).follow(after, max, wait))
     }
+
+    /// Groups stand one after another, and so do the decisions in each.
+    fn is_ahead(&self, _: &Cursor, next: &Cursor, reader: &Cursor) -> bool {
+        next.0 > reader.0
+    }
 }

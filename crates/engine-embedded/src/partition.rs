@@ -116,14 +116,16 @@ impl Partition {
         let empty = young.spare.take().unwrap_or_else(|| Hot::with_capacity(orders));
         let rows = Arc::new(std::mem::replace(&mut young.live, empty));
         young.frozen = Some(Arc::clone(&rows));
+        let entries = young.entries.freeze();
+        young.frozen_entries.clone_from(&entries);
         let (group, replay_from) = self.shared.journal.here();
-        Frozen { rows, index, replay_from, group, counts: young.counts }
+        Frozen { rows, index, entries, replay_from, group, counts: young.counts }
     }
 
     /// True while this partition must not take more work.
     fn must_wait(&self) -> bool {
         let young = self.shard().young.read();
-        let over = young.live.memory() > self.shared.config.hot_bytes;
+        let over = young.memory() > self.shared.config.hot_bytes;
         if over {
             self.shared.want_checkpoint();
         }
@@ -143,8 +145,15 @@ impl Partition {
         Ok(())
     }
 
-    /// Adds what was committed at `base` to the rows.
-    fn extend_rows(&mut self, base: u64, young: &mut Young, positions: &mut Vec<u64>) -> Result<(), LogError> {
+    /// Adds what was committed at `base` to the rows, and to what they are found by.
+    fn extend_rows(
+        &mut self,
+        batch: &BatchView<'_>,
+        base: u64,
+        young: &mut Young,
+        positions: &mut Vec<u64>,
+    ) -> Result<(), LogError> {
+        let keys = self.shared.keys;
         for addition in self.encoder.additions().all() {
             let deltas = self.encoder.additions().deltas(addition);
             let address = match addition.born {
@@ -155,9 +164,11 @@ impl Partition {
                     Delta::Accepted { position }.encode(late, &mut self.row);
                     self.row.extend_from_slice(deltas);
                     young.counts.born();
+                    keys.enter(addition.id, batch.record(addition.input as usize), &mut young.entries);
                     young.live.begin(addition.id, &self.row)
                 }
                 None => {
+                    keys.enter_numbers(addition.id, deltas, &mut young.entries);
                     let known = self.addresses.binary_search_by_key(&addition.input, |k| k.0);
                     match known.ok().and_then(|at| self.addresses[at].1) {
                         Some(first) => {
@@ -332,7 +343,7 @@ impl Log for Partition {
             let mut young = shared.shards[usize::from(self.number)].young.write();
             match shared.journal.append(frame, reserve) {
                 Ok(base) => {
-                    self.extend_rows(base, &mut young, positions)?;
+                    self.extend_rows(batch, base, &mut young, positions)?;
                     drop(young);
                     self.wake_watchers();
                 }

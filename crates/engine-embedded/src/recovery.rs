@@ -22,6 +22,7 @@ use crate::{
         recovery::Scan,
         segment_name,
     },
+    lookup::Keys,
     shared::{BORN, EngineConfig, Shared, class_of, may_decide, read_older_until},
 };
 
@@ -135,7 +136,8 @@ pub(crate) fn open(
         head.group.1,
         config.journal.verify,
     )?;
-    let mut replay = Replay::new(&config, store, clock, &head, &mut indices);
+    let keys = Keys::new(deployment.journal);
+    let mut replay = Replay::new(&config, keys, store, clock, &head, &mut indices);
     let mut last = None;
     let end = loop {
         match scan.next_group()? {
@@ -161,7 +163,7 @@ pub(crate) fn open(
     // Twice: at the end of a segment a new log needs two before it takes orders.
     journal.prepare()?;
     journal.prepare()?;
-    let shared = Shared::new(config, journal, parts, carriers, shards, head.group.0);
+    let shared = Shared::new(config, journal, keys, parts, carriers, shards, head.group.0);
     Ok((Arc::new(shared), indices, head, recovered))
 }
 
@@ -179,6 +181,7 @@ type Replayed = (Vec<crate::shared::Shard>, Vec<crate::shared::CarrierSlot>, Rec
 
 struct Replay<'a> {
     config: &'a EngineConfig,
+    keys: Keys,
     parts: Parts,
     head: &'a Head,
     indices: &'a mut [Index],
@@ -193,6 +196,7 @@ struct Replay<'a> {
 impl<'a> Replay<'a> {
     fn new(
         config: &'a EngineConfig,
+        keys: Keys,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         head: &'a Head,
@@ -205,7 +209,7 @@ impl<'a> Replay<'a> {
         let carriers = Shared::new_carriers(config, &head.carriers);
         let recovered = Recovered::default();
         let known = head.carriers.clone();
-        Self { config, parts: (store, clock), head, indices, shards, carriers, known, recovered, row: Vec::new() }
+        Self { config, keys, parts: (store, clock), head, indices, shards, carriers, known, recovered, row: Vec::new() }
     }
 
     fn finish(self) -> Replayed {
@@ -270,6 +274,7 @@ impl<'a> Replay<'a> {
             Delta::Accepted { position }.encode(late, &mut self.row);
             let mut young = self.shards[partition].young.write();
             young.live.begin(id, &self.row);
+            self.keys.enter(id, record, &mut young.entries);
             young.counts.born();
             self.recovered.orders += 1;
         }
@@ -293,6 +298,7 @@ impl<'a> Replay<'a> {
             };
             let mut young = self.shards[self.config.partition_of(id)].young.write();
             let first = young.live.append(id, entry.bytes);
+            self.keys.enter_numbers(id, entry.bytes, &mut young.entries);
             if !may_decide(&entry.delta) {
                 continue;
             }

@@ -16,6 +16,10 @@ use sluice_schemas::delta::{Delta, FIRST_RETURN, VOID};
 use crate::{
     intake::{Queue, QueueConfig},
     journal::{Journal, JournalConfig},
+    lookup::{
+        Keys,
+        young::{Block, Entries},
+    },
     pump::Pump,
 };
 
@@ -82,6 +86,13 @@ pub struct Counts {
     pub replayed: u64,
 }
 
+impl Young {
+    /// Bytes of memory that the next checkpoint frees.
+    pub(crate) fn memory(&self) -> usize {
+        self.live.memory() + self.entries.memory()
+    }
+}
+
 impl Counts {
     pub(crate) fn born(&mut self) {
         self.accepted += 1;
@@ -107,7 +118,7 @@ impl Counts {
     }
 }
 
-/// Young rows of one partition.
+/// Young rows of one partition, and what they are found by.
 #[derive(Debug, Default)]
 pub(crate) struct Young {
     pub(crate) live: Hot,
@@ -115,6 +126,10 @@ pub(crate) struct Young {
     pub(crate) frozen: Option<Arc<Hot>>,
     /// Memory of rows that are in the store by now, to be filled again.
     pub(crate) spare: Option<Hot>,
+    /// What the live rows are found by.
+    pub(crate) entries: Entries,
+    /// What those on their way to the store are found by.
+    pub(crate) frozen_entries: Vec<Arc<Block>>,
     /// Counts of this partition.
     pub(crate) counts: Counts,
 }
@@ -124,6 +139,7 @@ pub(crate) struct Young {
 pub(crate) struct Frozen {
     pub(crate) rows: Arc<Hot>,
     pub(crate) index: Arc<Generation>,
+    pub(crate) entries: Vec<Arc<Block>>,
     /// Where frames of this partition start that the frozen rows don't hold.
     pub(crate) replay_from: u64,
     /// Start and number of the group to replay from.
@@ -164,6 +180,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) keys: Keys,
     pub(crate) carriers: Vec<CarrierSlot>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) replayed: AtomicU64,
@@ -184,6 +201,7 @@ impl Shared {
     pub(crate) fn new(
         config: EngineConfig,
         journal: Journal,
+        keys: Keys,
         (store, clock): (Arc<dyn Store>, Arc<dyn Clock>),
         carriers: Vec<CarrierSlot>,
         shards: Vec<Shard>,
@@ -194,6 +212,7 @@ impl Shared {
             journal,
             store,
             clock,
+            keys,
             carriers,
             shards,
             replayed: AtomicU64::new(0),

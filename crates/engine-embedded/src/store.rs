@@ -1,9 +1,10 @@
 //! fjall behind the [`Store`] port: checkpoints go in as sorted runs, past its own log and memtables.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, PersistMode,
+    compaction::Leveled,
     config::{CompressionPolicy, FilterPolicy},
 };
 use parking_lot::Mutex;
@@ -11,6 +12,9 @@ use sluice_pipeline::{LogError, Store, Table};
 
 /// Bytes of the block cache.
 const CACHE_BYTES: u64 = 32 << 20;
+/// Runs of [`Table::Lookup`] that lie side by side before they are merged. Those of one day overlap all over, so that merging
+/// rewrites that day: seldom enough, an entry is written two or three times; a look-up seeks in this many runs at most.
+const LOOKUP_RUNS: u8 = 16;
 
 /// See the module.
 pub struct FjallStore {
@@ -26,6 +30,7 @@ fn name(table: Table) -> String {
     match table {
         Table::Rows => "rows".into(),
         Table::Meta => "meta".into(),
+        Table::Lookup => "lookup".into(),
         Table::Index(generation) => format!("index-{generation}"),
     }
 }
@@ -47,9 +52,15 @@ impl FjallStore {
         // Rows and index entries are mostly hashes and numbers: compressing them costs time and saves little. fjall's
         // own filters are never asked: rows are read by prefix, and index runs have ours.
         let options = || {
-            KeyspaceCreateOptions::default()
+            let options = KeyspaceCreateOptions::default()
                 .data_block_compression_policy(CompressionPolicy::disabled())
-                .filter_policy(FilterPolicy::disabled())
+                .filter_policy(FilterPolicy::disabled());
+            match table {
+                Table::Lookup => {
+                    options.compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(LOOKUP_RUNS)))
+                }
+                _ => options,
+            }
         };
         let keyspace = self.database.keyspace(&name(table), options).map_err(failed)?;
         self.open.lock().insert(table, keyspace.clone());
@@ -85,6 +96,16 @@ impl Store for FjallStore {
         for entry in self.keyspace(table)?.prefix(prefix) {
             let (key, value) = entry.into_inner().map_err(failed)?;
             each(&key, &value);
+        }
+        Ok(())
+    }
+
+    fn range(&self, table: Table, from: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), LogError> {
+        for entry in self.keyspace(table)?.range(from..) {
+            let (key, value) = entry.into_inner().map_err(failed)?;
+            if !each(&key, &value) {
+                break;
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! Who is asking: the API key of a merchant as a bearer token (RFC 6750).
+//! Who is asking: the API key of a merchant, or of an operator, as a bearer token (RFC 6750).
 
 use axum::http::{HeaderMap, header};
-use sluice_domain::{Merchant, Merchants};
+use sluice_domain::{Merchant, Merchants, Operators};
 use utoipa::{
     Modify,
     openapi::{
@@ -19,6 +19,18 @@ use crate::problem::Problem;
 /// doesn't say which.
 pub fn authenticate(headers: &HeaderMap, merchants: &Merchants) -> Result<Merchant, Problem> {
     bearer(headers).and_then(|key| merchants.by_key(key)).ok_or_else(Problem::unauthorized)
+}
+
+/// Lets the operators of the deployment through, and nobody else.
+///
+/// # Errors
+/// A 401 problem when the `Authorization` header is missing, given twice, not a bearer token, or not an operator's.
+pub fn authenticate_operator(headers: &HeaderMap, operators: &Operators) -> Result<(), Problem> {
+    const DETAIL: &str = "Send an operator's key as `Authorization: Bearer <key>`.";
+    match bearer(headers).is_some_and(|key| operators.knows(key)) {
+        true => Ok(()),
+        false => Err(Problem { detail: DETAIL.into(), ..Problem::unauthorized() }),
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -43,9 +55,25 @@ impl Modify for ApiKeySecurity {
     }
 }
 
+/// Adds the scheme `operator_key` that operators' routes refer to.
+#[derive(Debug, Clone, Copy)]
+pub struct OperatorKeySecurity;
+
+impl Modify for OperatorKeySecurity {
+    fn modify(&self, openapi: &mut OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("The key of an operator, who sees every merchant's orders."))
+            .build();
+        let components = openapi.components.get_or_insert_with(|| ComponentsBuilder::new().build());
+        components.add_security_scheme("operator_key", SecurityScheme::Http(scheme));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use sluice_domain::KeyHash;
 
     use super::*;
 
@@ -56,6 +84,18 @@ mod tests {
             headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
         }
         authenticate(&headers, &merchants).ok().map(|m| m.id.to_string())
+    }
+
+    #[test]
+    fn an_operator_is_asked_for_a_key_of_its_own() {
+        let operators = Operators::new(KeyHash::of("o-1").into_iter().collect());
+        let mut headers = HeaderMap::new();
+        let problem = authenticate_operator(&headers, &operators).unwrap_err();
+        assert_eq!((problem.status.as_u16(), problem.kind), (401, "unauthorized"));
+        assert!(problem.detail.contains("operator's key"));
+        headers.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer o-1"));
+        assert_eq!(authenticate_operator(&headers, &operators), Ok(()));
+        assert!(authenticate_operator(&headers, &Operators::default()).is_err());
     }
 
     #[test]

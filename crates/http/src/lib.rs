@@ -1,17 +1,19 @@
 //! The conventions that every HTTP service of Sluice keeps, so that they answer alike without seeing each other: problem
-//! details, bearer keys, idempotency keys, bodies within bounds, times as text, request metrics.
+//! details, bearer keys, idempotency keys, bodies within bounds, times as text, request metrics, signatures.
 
 pub mod auth;
 pub mod body;
 pub mod key;
 pub mod meter;
 pub mod problem;
+pub mod retry_after;
 pub mod rfc3339;
+pub mod webhook;
 pub mod whole;
 
-pub use auth::{ApiKeySecurity, authenticate};
+pub use auth::{ApiKeySecurity, OperatorKeySecurity, authenticate, authenticate_operator};
 pub use key::idempotency_key;
 pub use meter::RouteMeter;
-pub use problem::{FieldError, Problem, ProblemBody};
+pub use problem::{FieldError, Problem, ProblemBody, clip};
 pub use rfc3339::Timestamp;
 pub use whole::Whole;

@@ -17,7 +17,7 @@ pub const MAX_GOT: usize = 64;
 /// One thing wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Where: an RFC 6901 JSON pointer into the body, or the name of a header.
+    /// Where: an RFC 6901 JSON pointer into the body, or the name of a header or query parameter.
     #[schema(example = "/lines/0/quantity")]
     pub field: String,
     /// What is expected there.

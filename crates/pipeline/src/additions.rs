@@ -184,7 +184,8 @@ impl<S: Sink> Encoder<'_, S> {
         let placed_at = placed_at_ms(outcome.order) as i64;
         let (start, target) = (self.to.arena.len(), Subject::Known(outcome.order));
         // A tracking number is what came with an acceptance; what else was said is no number.
-        let text = if *kind == outcome.kind { outcome.text } else { "" };
+        let forgotten = *attempt & VOID != 0 && *kind == OutcomeKind::Accepted;
+        let text = if *kind == outcome.kind && !forgotten { outcome.text } else { "" };
         let settled = Delta::Settled { parcel: *parcel, attempt: *attempt, outcome: *kind, text };
         self.add(target, outcome.at_ms as i64 - placed_at, &settled);
         let late = view.now_ms() as i64 - placed_at;

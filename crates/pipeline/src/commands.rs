@@ -35,7 +35,7 @@ pub fn decide(
     effects: &mut Effects,
 ) {
     let Some((_, order_position)) = state.accepted else { return };
-    if is_settled(state, command.id) {
+    if is_settled(state, command.id, command.wish) {
         return;
     }
     match command.wish {

@@ -10,6 +10,7 @@
 mod commands;
 mod failures;
 mod life;
+mod lookup;
 mod news;
 mod numbers;
 mod repeats;
@@ -24,13 +25,16 @@ use sluice_schemas::{
 };
 
 pub use self::stages::stages;
-use crate::{OutcomeReport, Receipt, StoredOrder, Submission, Submitted, Words};
+use crate::{Listed, OutcomeReport, Receipt, StoredOrder, Submission, Submitted, Words};
 
 /// Carriers of the suite, by number.
 pub const CARRIERS: [&str; 2] = ["swift", "tortoise"];
 
 /// Time at which the suite's orders are placed, ms since the epoch. A harness's clock shows this or a little more.
 pub const PLACED_AT_MS: u64 = 1_794_268_800_123;
+
+/// The merchant of the suite's orders.
+pub const MERCHANT: &str = "m-1";
 
 /// An order of the suite. What becomes of it is written in its SKUs, see [`stages`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct Order {
     pub key: String,
     /// When it was placed, ms since the epoch.
     pub placed_at_ms: u64,
+    /// The merchant's id of the customer.
+    pub customer: String,
     /// One line each.
     pub skus: Vec<String>,
 }
@@ -46,12 +52,17 @@ pub struct Order {
 impl Order {
     /// An order under `key` with these lines.
     pub fn new(key: impl Into<String>, skus: &[&str]) -> Self {
-        Self { key: key.into(), placed_at_ms: PLACED_AT_MS, skus: skus.iter().map(|s| (*s).to_owned()).collect() }
+        Self {
+            key: key.into(),
+            placed_at_ms: PLACED_AT_MS,
+            customer: "c-77".to_owned(),
+            skus: skus.iter().map(|s| (*s).to_owned()).collect(),
+        }
     }
 
     /// The fingerprint of its request.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of("m-1", &self.key)
+        Fingerprint::of(MERCHANT, &self.key)
     }
 
     /// Its id.
@@ -68,8 +79,8 @@ impl Order {
             id: self.id().0,
             fingerprint_high: self.fingerprint().high(),
             accepted_at_ms: self.placed_at_ms + 5,
-            merchant: "m-1",
-            customer: "c-77",
+            merchant: MERCHANT,
+            customer: &self.customer,
             currency: "USD",
             ship_to,
             lines: self.skus.len(),
@@ -148,6 +159,10 @@ pub trait Harness {
     fn receipts(&mut self, submission: usize) -> Option<Vec<Receipt>>;
     /// The order, as a reader sees it once rows have followed what was committed.
     fn read(&mut self, id: OrderId) -> Option<StoredOrder>;
+    /// A customer's orders at a merchant, as a reader lists them once what is looked up has followed what was committed.
+    fn list(&mut self, merchant: &str, customer: &str, before: Option<OrderId>, max: usize) -> Listed;
+    /// The shipments that a carrier took under each of these numbers, likewise.
+    fn shipments(&mut self, carrier: &str, numbers: &[&str]) -> Vec<Vec<ShipmentId>>;
     /// What the carrier's outbox gives beyond what it gave before; after a restart, what a new notifier gets.
     fn outbox(&mut self, carrier: u16) -> Vec<Sent>;
     /// Says that the carrier's entries up to here are settled.
@@ -242,6 +257,10 @@ pub const CASES: &[(&str, Case)] = &[
     ("a command in the batch of its order", commands::a_command_in_the_batch_of_its_order),
     ("delivered goods come back once", commands::delivered_goods_come_back_once),
     ("events of an order are numbered without a gap", numbers::events_of_an_order_are_numbered_without_a_gap),
+    ("a customer's orders are listed newest first", lookup::a_customers_orders_are_listed_newest_first),
+    ("a shipment is found by its tracking number", lookup::a_shipment_is_found_by_its_tracking_number),
+    ("who shares a number is told apart", lookup::who_shares_a_number_is_told_apart),
+    ("a look-up finds what a look at every order finds", lookup::a_look_up_finds_what_a_look_at_every_order_finds),
 ];
 
 /// Runs every case against fresh engines from `make`.

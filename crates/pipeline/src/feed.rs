@@ -128,11 +128,45 @@ pub trait Feed: Send + Sync {
     /// # Errors
     /// [`FeedError`] as its variants say.
     fn read(&self, after: Cursor, max: usize, wait: Duration) -> BoxFuture<'_, Result<FeedPage, FeedError>>;
+
+    /// True if a reader at `reader` is still to be told of the event that was read between `before` and `next`, its own cursor.
+    /// A reader at another place has cursors of its own, so only the feed can tell. By default each position is a stream's: the
+    /// event's is one that has moved, and where several have, it counts as told unless all of them say that it isn't. A feed
+    /// whose positions mean something else says so itself.
+    fn is_ahead(&self, before: &Cursor, next: &Cursor, reader: &Cursor) -> bool {
+        let moved = next.0.iter().enumerate().filter(|(at, position)| before.0.get(*at) != Some(position));
+        let mut moved = moved.map(|(at, position)| reader.0.get(at).is_none_or(|told| position > told)).peekable();
+        moved.peek().is_some() && moved.all(|ahead| ahead)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Streams;
+
+    impl Feed for Streams {
+        fn bounds(&self) -> BoxFuture<'_, Result<(Cursor, Cursor), FeedError>> {
+            Box::pin(async { Err(FeedError::Unavailable(String::new())) })
+        }
+
+        fn read(&self, _: Cursor, _: usize, _: Duration) -> BoxFuture<'_, Result<FeedPage, FeedError>> {
+            Box::pin(async { Err(FeedError::Unavailable(String::new())) })
+        }
+    }
+
+    #[test]
+    fn an_event_is_ahead_of_a_reader_by_the_position_that_moved() {
+        let is_ahead = |before: &[u64], next: &[u64], reader: &[u64]| {
+            Streams.is_ahead(&Cursor(before.to_vec()), &Cursor(next.to_vec()), &Cursor(reader.to_vec()))
+        };
+        assert!(is_ahead(&[4, 0], &[5, 0], &[4, 9]));
+        assert!(!is_ahead(&[4, 0], &[5, 0], &[5, 0]));
+        assert!(!is_ahead(&[4, 0], &[5, 7], &[4, 9]), "several moved: as if told");
+        assert!(is_ahead(&[4], &[4, 1], &[4]), "a stream that there wasn't");
+        assert!(!is_ahead(&[4], &[4], &[0]));
+    }
 
     #[test]
     fn the_text_of_a_cursor_is_read_back() {

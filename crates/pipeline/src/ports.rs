@@ -409,6 +409,9 @@ pub enum Table {
     Rows,
     /// One generation of the duplicate index: fingerprint (16 bytes BE) → position (8 bytes BE).
     Index(u32),
+    /// What orders are found by: day of `placed_at`, inverted (4 bytes BE) + key (8 bytes BE) + order id, inverted (16 bytes
+    /// BE) → nothing.
+    Lookup,
     /// Checkpoint heads and filters, by name.
     Meta,
 }
@@ -434,6 +437,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// What the store says.
     fn scan(&self, table: Table, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), LogError>;
+    /// Gives the entries of `table` from key `from` on, ascending by key, to `each`, until it says `false`.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn range(&self, table: Table, from: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), LogError>;
     /// Drops a whole table.
     ///
     /// # Errors

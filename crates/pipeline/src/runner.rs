@@ -12,6 +12,7 @@ use sluice_domain::{
     order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
 };
 use sluice_schemas::{
+    delta::VOID,
     order::OrderRef,
     outcome::OutcomeKind,
     word::{About, peek_about},
@@ -243,7 +244,8 @@ impl<L: Log> Runner<L> {
                     _ => {}
                 }
                 self.effects.settle(input, o.parcel, o.attempt, o.kind);
-                if o.kind != OutcomeKind::Accepted {
+                // A parcel that was taken doesn't end because its carrier wouldn't forget it.
+                if o.kind != OutcomeKind::Accepted && o.attempt & VOID == 0 {
                     self.effects.dead_letter(reason);
                 }
             }

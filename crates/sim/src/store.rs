@@ -196,6 +196,14 @@ impl Store for SimStore {
         Ok(())
     }
 
+    fn range(&self, table: Table, from: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), LogError> {
+        if let Some(run) = self.look(table, "range")? {
+            let mut from = run.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Unbounded));
+            while from.next().is_some_and(|(key, value)| each(key, value)) {}
+        }
+        Ok(())
+    }
+
     fn drop_table(&self, table: Table) -> Result<(), LogError> {
         let pulse = self.pulse()?;
         let state = &mut *self.shared.state.lock();

@@ -65,14 +65,26 @@ pub(super) fn deltas(all: &[(i64, Delta<'_>)]) -> Vec<u8> {
 }
 
 /// One event of each type: the name of its fixtures, its bytes, and what a reader must find.
-pub(super) fn one_of_each() -> Vec<(&'static str, Encoded, Vec<u8>, OrderEvent)> {
-    let event = |occurred_late: i64, change| OrderEvent {
+pub(super) fn one_of_each() -> Vec<Sample> {
+    let mut all = of_orders_on_their_way();
+    all.extend(of_commands());
+    assert!(all.iter().map(|(_, e, ..)| e.event_type).eq(EventType::ALL));
+    all
+}
+
+type Sample = (&'static str, Encoded, Vec<u8>, OrderEvent);
+
+fn event(occurred_late: i64, change: Change) -> OrderEvent {
+    OrderEvent {
         order_id: text(ID),
         merchant_id: "m-1".to_owned(),
         placed_at_ms: 1_794_268_800_123,
         occurred_at_ms: 1_794_268_800_123 + occurred_late,
         change: Some(change),
-    };
+    }
+}
+
+fn of_orders_on_their_way() -> Vec<Sample> {
     let mut all = Vec::new();
     let mut add = |name, write: &dyn Fn(&mut Vec<u8>) -> Encoded, expected| {
         let mut out = Vec::new();
@@ -100,6 +112,16 @@ pub(super) fn one_of_each() -> Vec<(&'static str, Encoded, Vec<u8>, OrderEvent)>
     let decision = tracked_deltas();
     let track = |out: &mut Vec<u8>| encode_tracked(out, ID, "m-1", "swift", &decision).unwrap();
     add("parcel-tracked", &track, event(86_400_000, Change::Tracked(tracked())));
+    all
+}
+
+fn of_commands() -> Vec<Sample> {
+    let mut all = Vec::new();
+    let mut add = |name, write: &dyn Fn(&mut Vec<u8>) -> Encoded, expected| {
+        let mut out = Vec::new();
+        let encoded = write(&mut out);
+        all.push((name, encoded, out, expected));
+    };
     let decision = cancel_deltas();
     let cancel = |out: &mut Vec<u8>| encode_cancel(out, ID, "m-1", &decision).unwrap();
     add("order-cancel-requested", &cancel, event(70_000, Change::CancelRequested(cancel_requested())));
@@ -136,7 +158,6 @@ pub(super) fn one_of_each() -> Vec<(&'static str, Encoded, Vec<u8>, OrderEvent)>
         ..tracked()
     };
     add("return-tracked", &told, event(259_200_000, Change::ReturnTracked(returned)));
-    assert!(all.iter().map(|(_, e, ..)| e.event_type).eq(EventType::ALL));
     all
 }
 

@@ -2,7 +2,8 @@
 //! Sluice signs manifests ([`crate::webhook`]), and durable before the answer.
 //!
 //! Only form is judged here. What is told of a shipment that nobody knows, twice, or out of order, is taken like any
-//! other; the owner of its order decides what it means, and mostly that is nothing.
+//! other; the owner of its order decides what it means, and mostly that is nothing. What is told of a tracking number is
+//! told of the shipments that have it by then.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -28,10 +29,11 @@ use sluice_http::{
     Problem, RouteMeter,
     body::{Incoming, SharedRoom, require_type, too_slow},
 };
-use sluice_pipeline::{Clock, Receipt, WordIntake, Words};
+use sluice_pipeline::{Clock, Lookup, Receipt, WordIntake, Words};
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 
+use self::body::Checked;
 use crate::webhook::{ID_HEADER, SIGNATURE_HEADER, Secret, SecretError, TIMESTAMP_HEADER, TOLERANCE_S, the_header};
 
 mod body;
@@ -45,6 +47,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages remembered, so that one that comes again is not put into the log again. What is forgotten beyond it costs a
 /// record and changes nothing.
 const REMEMBERED: usize = 64 << 10;
+/// Messages whose tracking numbers are being looked up at once: up to a thousand numbers each.
+const LOOKUPS_AT_ONCE: usize = 4;
 
 /// A carrier and the keys that it may sign with.
 #[derive(Debug, Clone)]
@@ -88,6 +92,8 @@ pub enum KeysError {
 pub struct CarrierEvents {
     /// Where events go.
     pub words: Arc<dyn WordIntake>,
+    /// Where shipments are found by tracking number.
+    pub lookup: Arc<dyn Lookup>,
     /// Who may tell.
     pub tellers: Arc<[Teller]>,
     /// What time it is.
@@ -101,6 +107,7 @@ pub struct CarrierEvents {
 struct App {
     state: CarrierEvents,
     room: Semaphore,
+    lookups: Semaphore,
     /// Checked where there is no key, so that an answer's time doesn't tell who has how many; never believed.
     nobody: Option<Secret>,
     recent: Mutex<Recent>,
@@ -111,6 +118,7 @@ struct Meters {
     route: RouteMeter,
     taken: Counter,
     replayed: Counter,
+    unknown: Counter,
     invalid: Counter,
     refused: Counter,
 }
@@ -119,14 +127,15 @@ impl Meters {
     fn new() -> Self {
         describe_counter!(
             "sluice_carrier_events_total",
-            "Events that carriers told, by outcome: taken (durable), replayed (of a message that came before), invalid (will \
-             never be taken as they are), refused (may be taken later); a message that can't be read counts as one"
+            "Events that carriers told, by outcome: taken (durable), replayed (of a message that came before), unknown (of a \
+             tracking number that nobody knows), invalid (will never be taken as they are), refused (may be taken later); a message that can't be read counts as one"
         );
         let outcome = |outcome| counter!("sluice_carrier_events_total", "outcome" => outcome);
         Self {
             route: RouteMeter::new("POST /v1/carriers/{carrier}/events"),
             taken: outcome("taken"),
             replayed: outcome("replayed"),
+            unknown: outcome("unknown"),
             invalid: outcome("invalid"),
             refused: outcome("refused"),
         }
@@ -183,6 +192,7 @@ impl Recent {
 pub fn router(state: CarrierEvents) -> Router {
     let app = App {
         room: Semaphore::new(state.room_kib),
+        lookups: Semaphore::new(LOOKUPS_AT_ONCE),
         nobody: Secret::from_bytes(&[0; crate::webhook::SECRET_MIN_BYTES]).ok(),
         recent: Mutex::default(),
         meters: Meters::new(),
@@ -204,7 +214,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// Signed as [Standard Webhooks](https://www.standardwebhooks.com) by the carrier. 200 means that every event with status
 /// `taken` is on disk. Events may come in any order and any number of times, and a message may be sent again under its
 /// `webhook-id`: a status never moves back. An event that isn't as it should be is refused by itself, with status `refused`,
-/// and costs the others nothing; 422 only if none is good. What an event means is decided later, by the owner of its order;
+/// and costs the others nothing; 422 only if all are. One about a tracking number that nobody knows (yet) has status `unknown`,
+/// and is to be told again if there is a `retry_after_s`. What an event means is decided later, by the owner of its order;
 /// one about a shipment that this carrier doesn't have changes nothing.
 #[utoipa::path(
     post,
@@ -255,17 +266,17 @@ async fn take(app: &Arc<App>, carrier: &str, request: Request) -> Result<openapi
     let teller = verify(app, carrier, &parts.headers, &body)?;
     require_type(&parts.headers, "application/json")?;
     let told = &app.state.tellers[teller].carrier;
-    let checked = body::check(&body, told, app.state.clock.now_ms(), app.state.slots);
-    let checked = checked.map_err(|(problem, events)| {
-        app.meters.invalid.increment(events as u64);
-        problem
-    })?;
-    let (name, count) = (Name::of(teller, id, &checked.words), checked.words.words.len() as u64);
+    let checked = check(app, told, &body).await?;
+    let (name, count) = (Name::of(teller, id, &checked.words), checked.taken as u64);
     if app.recent.lock().has(name) {
         app.meters.replayed.increment(count);
         return Ok(checked.results);
     }
     app.meters.invalid.increment(checked.refused as u64);
+    app.meters.unknown.increment(checked.unknown as u64);
+    if count == 0 {
+        return Ok(checked.results);
+    }
     // On its own: who asked may go away before it is durable, and then comes again.
     let (storing, words) = (Arc::clone(app), checked.words);
     let stored = tokio::spawn(async move {
@@ -276,6 +287,27 @@ async fn take(app: &Arc<App>, carrier: &str, request: Request) -> Result<openapi
     });
     stored.await.unwrap_or_else(|_| Err(no_receipt()))?;
     Ok(checked.results)
+}
+
+/// Reads what `carrier` tells, and looks up the tracking numbers in it.
+async fn check(app: &App, carrier: &str, body: &[u8]) -> Result<Checked, Problem> {
+    let invalid = |(problem, events): (Problem, usize)| {
+        app.meters.invalid.increment(events as u64);
+        problem
+    };
+    let now_ms = app.state.clock.now_ms();
+    let told = body::read(body, now_ms, app.state.slots).map_err(invalid)?;
+    let numbers = told.numbers();
+    let mut shipments = Vec::new();
+    if !numbers.is_empty() {
+        let full = |_| Problem::unavailable("As many numbers are being looked up as this node does at once.", 1);
+        let _place = app.lookups.try_acquire().map_err(full)?;
+        shipments = app.state.lookup.shipments_of(carrier, &numbers).await.map_err(|error| {
+            tracing::warn!(carrier, %error, "tracking numbers could not be looked up");
+            Problem::unavailable("Tracking numbers can't be looked up now; send the message again.", 1)
+        })?;
+    }
+    told.check(carrier, now_ms, &numbers, &shipments).map_err(invalid)
 }
 
 /// The number of the teller that signed this.

@@ -6,4 +6,5 @@ pub mod events;
 pub mod notifier;
 pub mod routing;
 pub mod simulated;
-pub mod webhook;
+
+pub use sluice_http::webhook;

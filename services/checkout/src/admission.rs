@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metrics::Counter;
 use sluice_domain::Merchant;
 use sluice_http::Problem;
-use sluice_pipeline::Clock;
+use sluice_pipeline::{Clock, Receipt};
 
 use crate::{
     Checkout,
@@ -71,9 +71,11 @@ impl Admission {
         }
     }
 
-    /// Notes how long the log took from `since_us` until now to acknowledge what it was given.
-    pub fn acknowledged(&self, since_us: u64) {
-        self.budget.acknowledged(self.clock.monotonic_us().saturating_sub(since_us));
+    /// Notes how long the log took from `since_us` until now to answer. What it refused to queue says nothing of its pace.
+    pub fn answered(&self, since_us: u64, receipts: &[Receipt]) {
+        if !receipts.iter().any(|receipt| matches!(receipt, Receipt::Busy { .. })) {
+            self.budget.acknowledged(self.clock.monotonic_us().saturating_sub(since_us));
+        }
     }
 
     fn bucket(&self, merchant: &Merchant) -> Option<&(Bucket, Rate)> {

@@ -14,7 +14,7 @@ use axum::{
 };
 use futures_util::StreamExt;
 use sluice_domain::{
-    Fingerprint, OrderId,
+    Fingerprint, Merchant, OrderId,
     limits::{MAX_BATCH_BYTES, MAX_BATCH_LINES, MAX_ORDER_BYTES},
 };
 use sluice_http::{
@@ -24,7 +24,9 @@ use sluice_http::{
 use sluice_pipeline::{Submission, Submitted};
 
 use crate::{
-    App, answer,
+    App,
+    admission::Admission,
+    answer,
     budget::Hold,
     decode::{Context, Decoded, Key, Scratch, decode},
     ndjson::{Line, Lines},
@@ -103,6 +105,20 @@ pub(crate) async fn place_orders(State(app): State<Arc<App>>, request: Request) 
     response
 }
 
+/// What a batch counts as against its merchant's rate: what was read, and nothing if it never was.
+struct Charge<'a> {
+    admission: &'a Admission,
+    merchant: &'a Merchant,
+    guess: u64,
+    orders: u64,
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.admission.recount(self.merchant, self.guess, self.orders);
+    }
+}
+
 async fn place(app: &App, request: Request) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
     let merchant = authenticate(&parts.headers, &app.checkout.merchants)?;
@@ -110,13 +126,15 @@ async fn place(app: &App, request: Request) -> Result<Bytes, Problem> {
     app.checkout.intake.ready().map_err(|reason| Problem::unavailable(reason, 1))?;
     let length = body.size_hint().lower().min(MAX_BATCH_BYTES as u64) as usize;
     // How many lines there are is known when all are read; until then their usual length says.
-    let guess = (length / USUAL_BYTES).max(1) as u64;
+    let guess = (length / USUAL_BYTES).clamp(1, MAX_BATCH_LINES) as u64;
     let mut hold = app.admission.enter(&merchant, guess, length)?;
+    let mut charge = Charge { admission: &app.admission, merchant: &merchant, guess, orders: 0 };
     let mut decoding = Decoding::new(app.context(&merchant.id), length);
     let incoming = Incoming::new(body, &parts.headers, MAX_BATCH_BYTES, &mut hold);
     let read = Box::pin(decoding.read(app, incoming));
     tokio::time::timeout(app.checkout.body_timeout, read).await.map_err(|_| too_slow())??;
-    app.admission.recount(&merchant, guess, decoding.outcomes.len() as u64);
+    charge.orders = decoding.outcomes.len() as u64;
+    drop(charge);
     if decoding.outcomes.is_empty() {
         return Err(malformed("The body has no lines; one order a line is expected."));
     }
@@ -217,7 +235,7 @@ impl<'a> Decoding<'a> {
             }
             let since_us = app.checkout.clock.monotonic_us();
             let receipts = app.checkout.intake.submit(submission).await;
-            app.admission.acknowledged(since_us);
+            app.admission.answered(since_us, &receipts);
             receipts
         };
         let orders = &*app.checkout.orders;

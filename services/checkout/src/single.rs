@@ -94,7 +94,7 @@ async fn take(app: &App, merchant: &Merchant, key: Key<'_>, body: &[u8]) -> Resu
     submission.orders.push(Submitted { id, fingerprint: decoded.fingerprint, record: decoded.record });
     let since_us = app.checkout.clock.monotonic_us();
     let receipt = app.checkout.intake.submit(submission).await.first().copied();
-    app.admission.acknowledged(since_us);
+    app.admission.answered(since_us, receipt.as_slice());
     tracing::debug!(order_id = %id, merchant = context.merchant, ?receipt, "order");
     match receipt {
         Some(Receipt::Accepted) => Ok(Taken { id, replayed: false }),

@@ -1,4 +1,5 @@
-//! Tells consumers what was decided: `GET /v1/events`, pages and streams of CloudEvents, from any point that is retained.
+//! Tells consumers what was decided: `GET /v1/events`, pages and streams of CloudEvents, from any point that is retained; and
+//! operators the same of every merchant's orders, `GET /v1/operator/events`.
 //!
 //! A reader is a cursor and nothing else: the server keeps none of it between two pages, so readers are independent, and
 //! one that is slow holds a page of memory. Delivery is at least once.
@@ -19,9 +20,9 @@ use axum::{
     routing::get,
 };
 use metrics::{Counter, counter, describe_counter};
-use sluice_domain::{Merchant, Merchants};
-use sluice_http::{Problem, RouteMeter, authenticate};
-use sluice_pipeline::{Clock, Cursor, Feed, FeedError};
+use sluice_domain::{Merchant, Merchants, Operators};
+use sluice_http::{Problem, RouteMeter, authenticate, authenticate_operator};
+use sluice_pipeline::{Clock, Cursor, Feed, FeedError, FeedEvent};
 use tokio::sync::watch;
 
 mod line;
@@ -45,8 +46,10 @@ use crate::{
 pub struct Events {
     /// Where events are read.
     pub feed: Arc<dyn Feed>,
-    /// Who may ask.
+    /// Who may ask about its own orders.
     pub merchants: Arc<Merchants>,
+    /// Who may ask about everybody's.
+    pub operators: Arc<Operators>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// CloudEvents `source`, a URI reference.
@@ -57,25 +60,44 @@ pub struct Events {
     pub stop: watch::Receiver<bool>,
 }
 
+/// Streams of operators at once, and as many pages that wait. They take none of the merchants' places.
+pub const MAX_OPERATOR_STREAMS: usize = 8;
+
 struct App {
     events: Events,
-    room: Room,
     lines: Lines,
-    meter: RouteMeter,
+    merchants: Side,
+    operators: Side,
     sent: Counter,
 }
 
-/// The route. Called after the metrics recorder is installed, or nothing is counted.
+/// A route with the readers that it has room for.
+struct Side {
+    path: &'static str,
+    room: Room,
+    meter: RouteMeter,
+}
+
+/// The routes. Called after the metrics recorder is installed, or nothing is counted.
 pub fn router(state: Events) -> Router {
     let app = App {
-        room: Room::new(state.max_streams, state.merchants.len()),
         lines: Lines::new(&state.source),
-        meter: RouteMeter::new("GET /v1/events"),
+        merchants: Side {
+            path: "/v1/events",
+            room: Room::new(state.max_streams, state.merchants.len()),
+            meter: RouteMeter::new("GET /v1/events"),
+        },
+        operators: Side {
+            path: "/v1/operator/events",
+            room: Room::new(MAX_OPERATOR_STREAMS, 0),
+            meter: RouteMeter::new("GET /v1/operator/events"),
+        },
         sent: sent(),
         events: state,
     };
     Router::new()
         .route("/v1/events", get(events))
+        .route("/v1/operator/events", get(operator_events))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(Arc::new(app))
 }
@@ -116,21 +138,61 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     )
 )]
 async fn events(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    let who = authenticate(&headers, &app.events.merchants).map(Who::Merchant);
+    answer(&app, &app.merchants, who, query, &headers).await
+}
+
+/// Follow what is decided about every merchant's orders
+///
+/// As `GET /v1/events`, for operators; `merchantId` in the data says whose order an event is about.
+#[utoipa::path(
+    get,
+    path = "/v1/operator/events",
+    operation_id = "get_operator_events",
+    tag = "operator",
+    security(("operator_key" = [])),
+    params(openapi::Parameters, openapi::LastEventId),
+    responses(
+        (status = 200, description = "Events, oldest first. Those of one order are in their order.",
+            content((openapi::CloudEvent = "application/x-ndjson"), (String = "text/event-stream")),
+            headers(("Link" = String, description = "`</v1/operator/events?after=CURSOR>; rel=\"next\"`, where to go on; \
+                without `follow`"))),
+        openapi::OperatorEventsProblems,
+    )
+)]
+async fn operator_events(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    let who = authenticate_operator(&headers, &app.events.operators).map(|()| Who::Operator);
+    answer(&app, &app.operators, who, query, &headers).await
+}
+
+async fn answer(
+    app: &Arc<App>,
+    side: &Side,
+    who: Result<Who, Problem>,
+    query: Option<String>,
+    headers: &HeaderMap,
+) -> Response {
     let started = app.events.clock.monotonic_us();
-    let response = match answer(&app, query.as_deref().unwrap_or_default(), &headers).await {
+    let response = match read(app, side, who, query.as_deref().unwrap_or_default(), headers).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
-    app.meter.record(response.status(), app.events.clock.monotonic_us().saturating_sub(started));
+    side.meter.record(response.status(), app.events.clock.monotonic_us().saturating_sub(started));
     response
 }
 
-async fn answer(app: &Arc<App>, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-    let merchant = authenticate(headers, &app.events.merchants)?;
+async fn read(
+    app: &Arc<App>,
+    side: &Side,
+    who: Result<Who, Problem>,
+    query: &str,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let who = who?;
     let query = query::read(query, headers)?;
-    let place = app.room.take(&merchant, query.waits())?;
+    let place = side.room.take(who.number(), query.waits())?;
     let after = start(app, &query).await?;
-    let reader = Reader { app: Arc::clone(app), merchant, after, named: query.named, _place: place };
+    let reader = Reader { app: Arc::clone(app), path: side.path, who, after, named: query.named, _place: place };
     match query.mode {
         Mode::Page { limit, wait } => page::answer(reader, limit, wait).await,
         Mode::Lines => stream::answer(reader, false).await,
@@ -138,10 +200,42 @@ async fn answer(app: &Arc<App>, query: &str, headers: &HeaderMap) -> Result<Resp
     }
 }
 
+/// Who reads.
+enum Who {
+    Merchant(Merchant),
+    Operator,
+}
+
+impl Who {
+    /// A merchant's place in the table.
+    fn number(&self) -> Option<usize> {
+        match self {
+            Self::Merchant(merchant) => Some(merchant.number),
+            Self::Operator => None,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Merchant(merchant) => &merchant.id,
+            Self::Operator => "operator",
+        }
+    }
+
+    fn sees(&self, event: &FeedEvent) -> bool {
+        match self {
+            Self::Merchant(merchant) => *event.merchant == *merchant.id,
+            Self::Operator => true,
+        }
+    }
+}
+
 /// One request at work.
 struct Reader {
     app: Arc<App>,
-    merchant: Merchant,
+    /// The route that was asked.
+    path: &'static str,
+    who: Who,
     after: Cursor,
     /// The parameter or header that said so.
     named: &'static str,

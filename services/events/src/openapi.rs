@@ -1,7 +1,7 @@
 //! What the route looks like to consumers.
 
 use serde::Serialize;
-use sluice_http::{ApiKeySecurity, FieldError, ProblemBody};
+use sluice_http::{ApiKeySecurity, FieldError, OperatorKeySecurity, ProblemBody};
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 /// This service's part of the document.
@@ -12,10 +12,13 @@ pub fn document() -> utoipa::openapi::OpenApi {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Sluice", description = "Orders in, parcels out."),
-    paths(super::events),
+    paths(super::events, super::operator_events),
     components(schemas(CloudEvent, EventMessage, ProblemBody<'_>, FieldError)),
-    tags((name = "events", description = "What was decided about orders, for other systems.")),
-    modifiers(&ApiKeySecurity)
+    tags(
+        (name = "events", description = "What was decided about orders, for other systems."),
+        (name = "operator", description = "What operators see of every merchant's orders.")
+    ),
+    modifiers(&ApiKeySecurity, &OperatorKeySecurity)
 )]
 struct Document;
 
@@ -117,6 +120,30 @@ pub enum EventsProblems {
         headers(("Retry-After" = u32, description = "Seconds")))]
     Share(ProblemBody<'static>),
     /// As many streams are open as the node takes, or events can't be read now.
+    #[response(status = 503, content_type = "application/problem+json",
+        headers(("Retry-After" = u32, description = "Seconds")))]
+    Unavailable(ProblemBody<'static>),
+}
+
+/// What can be wrong when an operator asks.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes the answers, which are written without it")]
+pub enum OperatorEventsProblems {
+    /// A parameter or header is wrong, or the cursor isn't one of this deployment's.
+    #[response(status = 400, content_type = "application/problem+json")]
+    Parameter(ProblemBody<'static>),
+    /// No or a wrong key; a merchant's is one.
+    #[response(status = 401, content_type = "application/problem+json",
+        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
+    Unauthorized(ProblemBody<'static>),
+    /// Another method than GET.
+    #[response(status = 405, content_type = "application/problem+json",
+        headers(("Allow" = String, description = "`GET,HEAD`")))]
+    Method(ProblemBody<'static>),
+    /// Events after the cursor are no longer kept; the problem names the oldest cursor after which they are.
+    #[response(status = 410, content_type = "application/problem+json")]
+    Expired(ProblemBody<'static>),
+    /// As many streams of operators are open as the node takes, or events can't be read now.
     #[response(status = 503, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]
     Unavailable(ProblemBody<'static>),

@@ -45,7 +45,7 @@ pub async fn answer(mut reader: Reader, limit: usize, wait: Duration) -> Result<
         let nothing = page.events.is_empty() && page.next == reader.after;
         let (read, known) = (page.events.len(), count);
         reader.after = page.next;
-        for event in page.events.into_iter().filter(|event| *event.merchant == *reader.merchant.id) {
+        for event in page.events.into_iter().filter(|event| reader.who.sees(event)) {
             reader.app.lines.put_one(&mut body, &event, false);
             count += 1;
             if count == limit || body.len() >= PAGE_BYTES {
@@ -64,7 +64,7 @@ pub async fn answer(mut reader: Reader, limit: usize, wait: Duration) -> Result<
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(link) = HeaderValue::try_from(format!("</v1/events?after={}>; rel=\"next\"", reader.after)) {
+    if let Ok(link) = HeaderValue::try_from(format!("<{}?after={}>; rel=\"next\"", reader.path, reader.after)) {
         headers.insert(header::LINK, link);
     }
     Ok(response)

@@ -1,7 +1,11 @@
 //! A stream: events as they are committed, for as long as the client stays. The next page is read when the one before was
 //! taken by the connection, so a slow client holds one page.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -20,6 +24,10 @@ use crate::{Reader, line::put_id, problem};
 const PAGE: usize = 200;
 /// Something is sent at least so often, so that whatever stands between doesn't take the connection for dead.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a stream lasts, so that it follows when keys change or nodes come and go, …
+const LIFETIME: Duration = Duration::from_secs(3_600);
+/// … less up to so much, by chance, so that streams that began together don't end together.
+const SPREAD_MS: u64 = 600_000;
 /// How long a client of server-sent events should wait before it comes again.
 const RETRY: &[u8] = b"retry: 2000\n";
 
@@ -30,6 +38,7 @@ struct Stream {
     first: Option<FeedPage>,
     /// When something was sent last.
     sent: Instant,
+    ends: Instant,
 }
 
 /// The answer to a request for a stream, of server-sent `messages` or of lines.
@@ -40,7 +49,9 @@ pub async fn answer(reader: Reader, messages: bool) -> Result<Response, Problem>
     // A cursor that leads nowhere must be said before the stream begins.
     let first = reader.app.events.feed.read(reader.after.clone(), PAGE, Duration::ZERO).await;
     let first = first.map_err(|error| problem(error, reader.named))?;
-    let stream = Stream { reader, messages, first: Some(first), sent: Instant::now() };
+    let sent = Instant::now();
+    let ends = sent + LIFETIME - Duration::from_millis(RandomState::new().hash_one(0) % SPREAD_MS);
+    let stream = Stream { reader, messages, first: Some(first), sent, ends };
     let chunks = unfold(Some(stream), |stream| async {
         let mut stream = stream?;
         let chunk = stream.next().await?;
@@ -67,6 +78,7 @@ impl Stream {
         loop {
             let page = match self.first.take() {
                 Some(page) => page,
+                None if Instant::now() >= self.ends => return None,
                 None => {
                     let wait = HEARTBEAT.saturating_sub(self.sent.elapsed());
                     let reading = self.reader.app.events.feed.read(self.reader.after.clone(), PAGE, wait);
@@ -82,7 +94,7 @@ impl Stream {
             }
             self.reader.after = page.next;
             let mut count = 0;
-            for event in page.events.iter().filter(|event| *event.merchant == *self.reader.merchant.id) {
+            for event in page.events.iter().filter(|event| self.reader.who.sees(event)) {
                 self.reader.app.lines.put_one(&mut out, event, self.messages);
                 count += 1;
             }
@@ -108,6 +120,6 @@ impl Stream {
 
     /// The stream ends, and its client comes again: then it is told what is the matter.
     fn broken(&self, error: &FeedError) {
-        tracing::warn!(merchant = &*self.reader.merchant.id, %error, "a stream of events ends");
+        tracing::warn!(reader = self.reader.who.name(), %error, "a stream of events ends");
     }
 }

@@ -17,8 +17,8 @@ use axum::{
 };
 use futures_util::StreamExt;
 use serde_json::Value;
-use sluice_domain::{Merchants, OrderId};
-use sluice_events::{Events, router};
+use sluice_domain::{KeyHash, Merchants, Operators, OrderId};
+use sluice_events::{Events, MAX_OPERATOR_STREAMS, router};
 use sluice_pipeline::{BoxFuture, Clock, Cursor, Feed, FeedError, FeedEvent, FeedPage};
 use tokio::sync::{Notify, watch};
 use tower::ServiceExt;
@@ -117,6 +117,7 @@ impl World {
         let routes = router(Events {
             feed: feed.clone(),
             merchants: Arc::new(merchants),
+            operators: Arc::new(Operators::new(KeyHash::of("operator").into_iter().collect())),
             clock: Arc::new(Now),
             source: "/sluice".to_owned(),
             max_streams: 3,
@@ -126,7 +127,11 @@ impl World {
     }
 
     async fn ask(&self, key: &str, query: &str, headers: &[(&str, &str)]) -> Response<Body> {
-        let mut request = Request::get(format!("/v1/events{query}")).header("authorization", format!("Bearer {key}"));
+        self.ask_at("/v1/events", key, query, headers).await
+    }
+
+    async fn ask_at(&self, path: &str, key: &str, query: &str, headers: &[(&str, &str)]) -> Response<Body> {
+        let mut request = Request::get(format!("{path}{query}")).header("authorization", format!("Bearer {key}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -270,6 +275,35 @@ async fn a_stream_gives_what_comes_and_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn an_operator_sees_everybodys_and_takes_nobodys_place() {
+    const PATH: &str = "/v1/operator/events";
+    let world = World::new();
+    for (merchant, count) in [("m-1", 2), ("m-2", 1), ("gone", 1)] {
+        world.feed.tell(merchant, count);
+    }
+    let page = world.ask_at(PATH, "operator", "?limit=3", &[]).await;
+    assert_eq!(header(&page, "link"), "</v1/operator/events?after=1.3>; rel=\"next\"");
+    assert_eq!(all(page).await.lines().count(), 3);
+    let sse = [("accept", "text/event-stream"), ("last-event-id", "1.2")];
+    let mut stream = world.ask_at(PATH, "operator", "", &sse).await.into_body().into_data_stream();
+    assert_eq!(next(&mut stream).await.unwrap().matches("\ndata: ").count(), 2);
+    // Each key opens one of the two.
+    assert_eq!(world.ask_at(PATH, "key-1", "", &[]).await.status(), 401);
+    assert_eq!(world.ask("operator", "", &[]).await.status(), 401);
+    let mut streams = vec![stream];
+    for _ in 1..MAX_OPERATOR_STREAMS {
+        let open = world.ask_at(PATH, "operator", "?follow=true", &[]).await;
+        assert_eq!(open.status(), 200);
+        streams.push(open.into_body().into_data_stream());
+    }
+    let refused = world.ask_at(PATH, "operator", "?wait=1", &[]).await;
+    assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (503, "10"));
+    assert_eq!(world.ask("key-1", "?follow=true", &[]).await.status(), 200, "merchants have places of their own");
+    world.feed.oldest.store(2, SeqCst);
+    assert_eq!(world.ask_at(PATH, "operator", "?after=1.1", &[]).await.status(), 410);
+}
+
+#[tokio::test]
 async fn a_slow_reader_holds_one_page() {
     let world = World::new();
     world.feed.tell("m-1", 1_000);
@@ -308,4 +342,15 @@ async fn a_stream_without_events_says_that_it_lives() {
     let mut lines = world.ask("key-1", "?follow=true", &[]).await.into_body().into_data_stream();
     assert_eq!(next(&mut lines).await.unwrap(), "\n");
     assert_eq!(started.elapsed().as_secs(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_after_an_hour_at_most() {
+    let world = World::new();
+    for _ in 0..3 {
+        let began = tokio::time::Instant::now();
+        all(world.ask("key-1", "?follow=true", &[]).await).await;
+        let lasted = began.elapsed().as_secs();
+        assert!((3_000..=3_615).contains(&lasted), "{lasted} s");
+    }
 }

@@ -76,9 +76,10 @@ fn text(report: &CheckReport) -> String {
             count(report.deltas)
         ),
         format!(
-            "store:   {} rows, {} index entries, checkpoint {}",
+            "store:   {} rows, {} index entries, {} look-up entries, checkpoint {}",
             count(report.rows),
             count(report.index_entries),
+            count(report.lookup_entries),
             report.checkpoint
         ),
         format!("read:    {} bytes in {:.2} s", count(report.bytes), report.seconds),

@@ -12,6 +12,7 @@ use crate::{
     demo::{self, DemoArgs},
     exit,
     load::{self, LoadArgs},
+    operator::{self, DlqArgs, TapArgs, TraceArgs},
     output,
     serve::{self, ServeArgs},
     simulate::cli::{self as simulate, SimulateArgs},
@@ -29,6 +30,7 @@ Examples:
   sluice serve --example > sluice.toml && sluice serve --config sluice.toml
   sluice check sluice-data
   sluice top
+  sluice trace 01M6VZ4W3V00J8Z8M3C0V9S1QK
 
 Environment:
   RUST_LOG, SLUICE_LOG   log directives such as info or info,sluice_carrier=debug; they go to standard error
@@ -66,6 +68,12 @@ pub enum Command {
     Load(LoadArgs),
     /// Show what running nodes do, live
     Top(TopArgs),
+    /// Show every hop of one order, of any merchant
+    Trace(TraceArgs),
+    /// Show what is decided about all merchants' orders, live
+    Tap(TapArgs),
+    /// Show what nobody carries
+    Dlq(DlqArgs),
     /// Verify a stopped data folder, and name any damage by file and offset
     Check(CheckArgs),
     /// Run the pipeline in a simulated world that crashes and misbehaves, and check every invariant
@@ -112,6 +120,18 @@ pub fn run(cli: Cli) -> u8 {
         Command::Top(args) => {
             logs("error");
             on_one_thread(top::command(args))
+        }
+        Command::Trace(args) => {
+            logs("error");
+            on_one_thread(operator::trace::command(args))
+        }
+        Command::Tap(args) => {
+            logs("error");
+            on_one_thread(operator::tap::command(args))
+        }
+        Command::Dlq(args) => {
+            logs("error");
+            on_one_thread(operator::dlq::command(args))
         }
         Command::Check(args) => {
             logs("warn");

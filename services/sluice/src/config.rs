@@ -15,9 +15,10 @@ use sluice_carrier::{
 };
 use sluice_domain::Group;
 
-use crate::{cluster::ClusterConfig, tls::TlsConfig};
+use crate::{cluster::ClusterConfig, tls::TlsConfig, webhooks::WebhooksConfig};
 
 mod merchant;
+mod operator;
 
 pub use merchant::MerchantConfig;
 
@@ -88,6 +89,12 @@ pub struct CarrierConfig {
     /// Whether it remembers its final answer to every shipment id. If not, nothing is ever sent to it twice.
     #[serde(default)]
     pub idempotent: bool,
+    /// Whether it can be asked to forget a shipment that it took: it answers `voids` in manifests.
+    #[serde(default)]
+    pub voids: bool,
+    /// Whether it brings goods back: it answers `returns` in manifests.
+    #[serde(default)]
+    pub returns: bool,
     /// Handling groups it takes.
     pub handling: Vec<String>,
     /// What a parcel costs, in minor units.
@@ -159,6 +166,8 @@ impl CarrierConfig {
             events_secret: None,
             events_secret_env: None,
             idempotent: false,
+            voids: false,
+            returns: false,
             handling: handling.iter().map(|group| group.name().to_owned()).collect(),
             cost: defaults::cost(),
             promised_days: defaults::promised_days(),
@@ -237,6 +246,12 @@ pub struct Config {
     pub log_level: String,
     /// Rule file for goods that the catalogue doesn't know; the embedded one if absent.
     pub rules: Option<PathBuf>,
+    /// The key by which an operator sees every merchant's orders.
+    pub operator_key: Option<Hidden>,
+    /// … or the environment variable that holds it.
+    pub operator_key_env: Option<String>,
+    /// A further one as a BLAKE3 hash, 64 hexadecimal digits.
+    pub operator_key_hash: Option<Hidden>,
     /// Who may post orders.
     #[serde(rename = "merchant")]
     pub merchants: Vec<MerchantConfig>,
@@ -245,6 +260,8 @@ pub struct Config {
     pub carriers: Vec<CarrierConfig>,
     /// The certificate of the HTTP API; in the clear if absent.
     pub tls: Option<TlsConfig>,
+    /// How merchants are told what happens.
+    pub webhooks: WebhooksConfig,
     /// Where Kafka and ScyllaDB are; only workers of a cluster need it.
     pub cluster: Option<ClusterConfig>,
 }
@@ -271,9 +288,13 @@ impl Default for Config {
             log_format: LogFormat::Pretty,
             log_level: "info".to_owned(),
             rules: None,
+            operator_key: None,
+            operator_key_env: None,
+            operator_key_hash: None,
             merchants: Vec::new(),
             carriers: Vec::new(),
             tls: None,
+            webhooks: WebhooksConfig::default(),
             cluster: None,
         }
     }
@@ -302,7 +323,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 type Setter = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every key that an environment variable overrides: `SLUICE_` and the key in upper case.
-const OVERRIDES: [(&str, Setter); 19] = [
+const OVERRIDES: [(&str, Setter); 22] = [
     ("SLUICE_LISTEN", |c, v| set(&mut c.listen, v, "an address and port such as 127.0.0.1:8080")),
     ("SLUICE_DATA_DIR", |c, v| set(&mut c.data_dir, v, "a folder")),
     ("SLUICE_PLACED_AT_WINDOW_S", |c, v| set(&mut c.placed_at_window_s, v, "a number of seconds")),
@@ -327,6 +348,18 @@ const OVERRIDES: [(&str, Setter); 19] = [
     ("SLUICE_LOG_LEVEL", |c, v| set(&mut c.log_level, v, "a level")),
     ("SLUICE_RULES", |c, v| {
         c.rules = Some(PathBuf::from(v));
+        Ok(())
+    }),
+    ("SLUICE_OPERATOR_KEY", |c, v| {
+        (c.operator_key, c.operator_key_env) = (Some(Hidden::new(v)), None);
+        Ok(())
+    }),
+    ("SLUICE_OPERATOR_KEY_ENV", |c, v| {
+        (c.operator_key, c.operator_key_env) = (None, Some(v.to_owned()));
+        Ok(())
+    }),
+    ("SLUICE_OPERATOR_KEY_HASH", |c, v| {
+        c.operator_key_hash = Some(Hidden::new(v));
         Ok(())
     }),
 ];
@@ -382,6 +415,7 @@ impl Config {
                 setter(self, value.trim()).map_err(|problem| ConfigError::at(name, problem))?;
             }
         }
+        resolve("", "operator_key", &mut self.operator_key, self.operator_key_env.as_deref(), environment)?;
         self.merchants.iter_mut().try_for_each(|merchant| merchant.apply(environment))?;
         for carrier in &mut self.carriers {
             let who = format!("carrier {:?}", carrier.id);
@@ -422,12 +456,14 @@ impl Config {
         }
         self.merchants.iter().try_for_each(MerchantConfig::check)?;
         self.merchant_table()?;
+        self.operators()?;
         self.routing_table()?;
         for carrier in &self.carriers {
             carrier.endpoint()?;
             carrier.teller()?;
             carrier.check()?;
         }
+        self.webhooks.endpoints(&self.merchants, 0)?;
         if let Some(cluster) = &self.cluster {
             cluster.check()?;
         }
@@ -468,6 +504,8 @@ impl Config {
                 max_weight_g: carrier.max_weight_g,
                 cost: carrier.cost,
                 promised_days: carrier.promised_days,
+                voids: carrier.voids,
+                returns: carrier.returns,
             })
         };
         let rules = self.carriers.iter().map(rule).collect::<Result<_, ConfigError>>()?;
@@ -502,8 +540,8 @@ fn key_of(text: &str, line: usize) -> Option<&str> {
     EXAMPLE.lines().any(|line| known(line).is_some()).then(|| key.trim())
 }
 
-/// Takes a secret from the variable that is named for it.
-fn resolve(
+/// Takes a secret from the variable that is named for it; `who` is empty at the top level.
+pub(crate) fn resolve(
     who: &str,
     key: &str,
     secret: &mut Option<Hidden>,
@@ -511,11 +549,12 @@ fn resolve(
     environment: Environment<'_>,
 ) -> Result<(), ConfigError> {
     let Some(variable) = variable else { return Ok(()) };
+    let place = if who.is_empty() { key.to_owned() } else { format!("{who}: {key}") };
     if secret.is_some() {
-        return Err(ConfigError::at(format!("{who}: {key}"), format!("expected either {key} or {key}_env, got both")));
+        return Err(ConfigError::at(place, format!("expected either {key} or {key}_env, got both")));
     }
     let value = environment(variable).filter(|value| !value.is_empty());
-    let missing = || ConfigError::at(format!("{who}: {key}_env"), format!("the variable {variable} isn't set"));
+    let missing = || ConfigError::at(format!("{place}_env"), format!("the variable {variable} isn't set"));
     *secret = Some(Hidden(value.ok_or_else(missing)?));
     Ok(())
 }

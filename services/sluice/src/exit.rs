@@ -2,7 +2,8 @@
 
 /// What was asked for was done, and nothing was found wrong.
 pub const OK: u8 = 0;
-/// Something is wrong with the orders or the data: an order lost, doubled or left in flight, or stored bytes damaged.
+/// Something is wrong with the orders or the data: an order lost, doubled, left in flight or unknown, or stored bytes
+/// damaged.
 pub const FOUND_WRONG: u8 = 1;
 /// The command line or the configuration can't be followed.
 pub const USAGE: u8 = 2;
@@ -25,7 +26,7 @@ pub const INTERRUPTED: u8 = 130;
 pub const HELP: &str = "\
 Exit codes:
     0  done, and nothing found wrong
-    1  an order is lost, doubled or left in flight, or stored bytes are damaged
+    1  an order is lost, doubled, left in flight or unknown, or stored bytes are damaged
     2  wrong usage or configuration
     3  no server at the given URL; brokers or store of a cluster can't be used, or don't have what is needed
    69  the address to listen on can't be had

@@ -2,7 +2,7 @@
 //!
 //! * [`config`]: what an operator can set; [`cli`]: what can be run; [`exit`]: how it ends.
 //! * [`topology`]: the pipeline, wired in one function.
-//! * [`serve`], [`demo`], [`load`], [`carrier_sim`], [`check`], [`top`]: the subcommands.
+//! * [`serve`], [`demo`], [`load`], [`carrier_sim`], [`check`], [`top`], [`operator`]: the subcommands.
 
 pub mod carrier_sim;
 pub mod check;
@@ -14,6 +14,7 @@ pub mod demo;
 pub mod exit;
 pub mod load;
 pub mod machine;
+pub mod operator;
 pub mod ops;
 pub mod output;
 mod patient;
@@ -26,3 +27,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod top;
 pub mod topology;
+pub mod webhooks;

@@ -57,7 +57,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     document.merge(sluice_checkout::openapi());
     document.merge(sluice_status::openapi());
     document.merge(sluice_events::openapi());
+    document.merge(sluice_operator::openapi());
     document.merge(sluice_carrier::events::openapi());
+    document.merge(sluice_webhooks::openapi());
     document
 }
 
@@ -133,6 +135,7 @@ mod tests {
             ("/v1/orders:batch", "post"),
             ("/v1/orders/{id}", "get"),
             ("/v1/orders/{id}/events", "get"),
+            ("/v1/webhooks/{id}/replay", "post"),
             ("/healthz", "get"),
             ("/readyz", "get"),
             ("/metrics", "get"),

@@ -15,6 +15,19 @@ pub fn result(text: impl Display) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// Lines of a result, each with its end, on standard output at once. False if their reader has gone away.
+pub fn lines(text: &[u8]) -> bool {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text).and_then(|()| out.flush()).is_ok()
+}
+
+/// Whether a person sees standard output, and wants colours there: <https://no-color.org>.
+#[must_use]
+pub fn is_coloured() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
 /// A result as one line of JSON, on standard output.
 pub fn json(value: &impl Serialize) {
     match serde_json::to_string(value) {

@@ -1,9 +1,9 @@
-//! What a running process takes over from its configuration when it gets SIGHUP: merchants' keys, and the
+//! What a running process takes over from its configuration when it gets SIGHUP: merchants' and operators' keys, and the
 //! certificate. A configuration that can't be used changes nothing and is logged; everything else in it takes a restart.
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
-use sluice_domain::Merchants;
+use sluice_domain::{Merchants, Operators};
 
 use crate::{
     config::{Config, ConfigError},
@@ -16,6 +16,8 @@ use crate::{
 pub struct Live {
     /// Who may post, and with which keys.
     pub merchants: Arc<Merchants>,
+    /// Who sees every merchant's orders.
+    pub operators: Arc<Operators>,
     /// The certificate. Which files it is in takes a restart.
     pub tls: Option<Arc<Tls>>,
 }
@@ -38,7 +40,7 @@ impl Live {
 
     fn renew(&self, path: &Path) {
         match self.reload(path) {
-            Ok(()) => tracing::info!("merchants' keys were read again"),
+            Ok(()) => tracing::info!("merchants' and operators' keys were read again"),
             Err(error) => tracing::error!(%error, "no keys were read again: the configuration can't be used"),
         }
         if let Some(tls) = &self.tls {
@@ -52,9 +54,11 @@ impl Live {
     /// [`ConfigError`]; then nothing has changed.
     fn reload(&self, path: &Path) -> Result<(), ConfigError> {
         let (config, _) = Config::load(path, &|name: &str| std::env::var(name).ok())?;
-        let merchants = config.merchant_table()?;
+        let (merchants, operators) = (config.merchant_table()?, config.operators()?);
         let restart = |error| ConfigError::at("merchant", format!("{error}; merchants come and go at a restart"));
-        self.merchants.take_keys(&merchants).map_err(restart)
+        self.merchants.take_keys(&merchants).map_err(restart)?;
+        self.operators.take_keys(&operators);
+        Ok(())
     }
 }
 
@@ -67,14 +71,22 @@ mod tests {
     fn keys_are_replaced_and_a_wrong_file_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sluice.toml");
-        let live =
-            Live { merchants: Arc::new(Config::parse("x", EXAMPLE).unwrap().merchant_table().unwrap()), tls: None };
+        let merchants = Arc::new(Config::parse("x", EXAMPLE).unwrap().merchant_table().unwrap());
+        let live = Live { merchants, operators: Arc::default(), tls: None };
         let reload = |text: &str| {
             std::fs::write(&path, text).unwrap();
             live.reload(&path).map_err(|error| error.to_string())
         };
         assert_eq!(reload(&EXAMPLE.replace("\"change-me\"", "\"other\"")), Ok(()));
         assert!(live.merchants.by_key("change-me").is_none() && live.merchants.by_key("other").is_some());
+        assert_eq!(reload(&EXAMPLE.replace("# operator_key = \"", "operator_key = \"")), Ok(()));
+        assert!(live.operators.knows("change-me-operator"));
+        assert!(
+            reload(&EXAMPLE.replace("# operator_key = \"change-me-operator", "operator_key = \"change-me")).is_err()
+        );
+        assert!(live.operators.knows("change-me-operator"), "a merchant's key is refused, and nothing has changed");
+        assert_eq!(reload(&EXAMPLE.replace("\"change-me\"", "\"other\"")), Ok(()));
+        assert!(!live.operators.knows("change-me-operator"));
         assert!(reload("listen = 5").unwrap_err().contains("listen"));
         let error = reload(&EXAMPLE.replace("id = \"m-1\"", "id = \"m-2\"")).unwrap_err();
         assert!(error.contains("m-2") && error.contains("restart"), "{error}");

@@ -25,13 +25,14 @@ use sluice_carrier::{
 };
 use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify, Rules, RulesError};
-use sluice_domain::{Merchants, SlotCount};
+use sluice_domain::{Merchants, Operators, SlotCount};
 use sluice_engine_embedded::{
-    Counts, DataLock, Engine, EngineConfig, FjallStore, Opened, RealDisk, Recovered, Threads,
+    Counts, DataLock, Engine, EngineConfig, FjallDocuments, FjallStore, Opened, RealDisk, Recovered, Threads,
 };
 use sluice_events::Events;
 use sluice_http::Problem;
-use sluice_pipeline::{Clock, Feed, HealthBoard, Intake, LogError, Runner, Stage, WordIntake};
+use sluice_operator::Operator;
+use sluice_pipeline::{Clock, Feed, HealthBoard, Intake, LogError, Lookup, Runner, Stage, WordIntake};
 use sluice_schemas::event::DEFAULT_SOURCE;
 use sluice_status::{Status, stream::Streams};
 use tokio::{
@@ -49,6 +50,7 @@ use crate::{
     server::{Patience, Server, Serving},
     telemetry,
     tls::Tls,
+    webhooks::Webhooks,
 };
 
 /// How often gauges are published.
@@ -148,6 +150,7 @@ pub struct Pipeline {
     health: Arc<HealthBoard>,
     notifiers: JoinSet<()>,
     stop_notifiers: watch::Sender<bool>,
+    webhooks: Webhooks,
     publisher: JoinHandle<()>,
     receipts: JoinHandle<()>,
     failed: watch::Receiver<Option<String>>,
@@ -172,6 +175,7 @@ impl Pipeline {
         let metrics = telemetry::install_metrics();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let merchants = Arc::new(config.merchant_table()?);
+        let operators = Arc::new(config.operators()?);
         let table = Arc::new(config.routing_table()?);
         let chain = Arc::new(chain(&config)?);
         let health = Arc::new(HealthBoard::new(table.carriers().len()));
@@ -200,8 +204,14 @@ impl Pipeline {
         let notifiers = notifiers(&config.carriers, &world, &stop, &fail)?;
 
         let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
-        let feed = events(&config, Arc::new(engine.feed()), (&merchants, &clock), &stop);
-        let app = app(&config, &engine, &merchants, &clock, ops.clone())?.merge(sluice_events::router(feed));
+        let feed: Arc<dyn Feed> = Arc::new(engine.feed());
+        let events = events(&config, Arc::clone(&feed), (&merchants, &operators), &clock, &stop);
+        let documents = documents(&config).await?;
+        let (webhooks, routes) = Webhooks::start(&config, feed, documents, &merchants, &clock).await?;
+        let traces =
+            Operator { orders: Arc::new(engine.clone()), operators: Arc::clone(&operators), clock: clock.clone() };
+        let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
+        let app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(traces)).merge(routes);
         let server = match Server::start(reserved, app, serving(&config, &tls)) {
             Ok(server) => server,
             Err(source) => {
@@ -220,11 +230,12 @@ impl Pipeline {
             health,
             notifiers,
             stop_notifiers,
+            webhooks,
             publisher,
             receipts,
             failed,
             recovered,
-            live: Live { merchants, tls },
+            live: Live { merchants, operators, tls },
             before,
             _lock: lock,
         })
@@ -289,6 +300,7 @@ impl Pipeline {
         while self.notifiers.join_next().await.is_some() {}
         self.engine.watchers().close();
         self.server.stop(HTTP_GRACE).await;
+        self.webhooks.stop().await;
         self.publisher.abort();
         self.receipts.abort();
         let threads = self.threads;
@@ -369,6 +381,15 @@ async fn open(config: &Config, table: &Table, clock: &Arc<dyn Clock>) -> Result<
     opening.await.map_err(crashed).flatten().map_err(failed)
 }
 
+/// Opens the documents beside the store, on a thread that may block.
+async fn documents(config: &Config) -> Result<Arc<FjallDocuments>, StartError> {
+    let folder = config.data_dir.join("documents");
+    let failed = |source| StartError::Engine { folder: config.data_dir.display().to_string(), source };
+    let opening = tokio::task::spawn_blocking(move || FjallDocuments::open(&folder)).await;
+    let crashed = |error: tokio::task::JoinError| LogError::Store(format!("opening ended early: {error}"));
+    opening.map_err(crashed).flatten().map(Arc::new).map_err(failed)
+}
+
 /// What all notifiers share.
 struct World<'a> {
     engine: &'a Engine,
@@ -431,16 +452,17 @@ fn app(
     checkout.max_inflight_bytes = (config.max_inflight_mb as usize) << 20;
     checkout.slow_ack = Duration::from_millis(config.slow_ack_ms.into());
     checkout.limits = config.merchant_limits();
-    let events = carrier_events(config, engine.clone(), clock)?;
+    let events = carrier_events(config, engine.clone(), engine.clone(), clock)?;
     let watchers = Arc::clone(engine.watchers());
     let (merchants, clock) = (Arc::clone(merchants), Arc::clone(clock));
-    let status = Status { orders: engine.clone(), words: engine, merchants, clock };
+    let status = Status { orders: engine.clone(), words: engine.clone(), lookup: engine, merchants, clock };
     let streams = Streams { status: status.clone(), watchers, limit: config.stream_limit() };
     Ok(sluice_checkout::router(checkout)
         .merge(sluice_status::router(status))
         .merge(sluice_status::stream::router(streams))
         .merge(sluice_carrier::events::router(events))
         .merge(ops::router(ops))
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::not_found("There is nothing at this path; /openapi.json says what there is.") }))
 }
 
@@ -448,13 +470,15 @@ fn app(
 pub(crate) fn events(
     config: &Config,
     feed: Arc<dyn Feed>,
-    (merchants, clock): (&Arc<Merchants>, &Arc<dyn Clock>),
+    (merchants, operators): (&Arc<Merchants>, &Arc<Operators>),
+    clock: &Arc<dyn Clock>,
     stop: &watch::Receiver<bool>,
 ) -> Events {
     let source = config.cluster.as_ref().map_or(DEFAULT_SOURCE, |cluster| &cluster.event_source);
     Events {
         feed,
         merchants: Arc::clone(merchants),
+        operators: Arc::clone(operators),
         clock: Arc::clone(clock),
         source: source.to_owned(),
         max_streams: config.max_event_streams as usize,
@@ -462,14 +486,16 @@ pub(crate) fn events(
     }
 }
 
-/// What carriers tell, on its way to `words`.
+/// What carriers tell, on its way to `words`; of a tracking number, by way of `lookup`.
 pub(crate) fn carrier_events(
     config: &Config,
     words: Arc<dyn WordIntake>,
+    lookup: Arc<dyn Lookup>,
     clock: &Arc<dyn Clock>,
 ) -> Result<CarrierEvents, ConfigError> {
     Ok(CarrierEvents {
         words,
+        lookup,
         tellers: config.carriers.iter().map(CarrierConfig::teller).collect::<Result<_, _>>()?,
         clock: Arc::clone(clock),
         slots: SlotCount::DEFAULT,

@@ -13,7 +13,7 @@ use axum::{
 use serde::Serialize;
 use sluice_domain::{
     Fingerprint, Merchant, OrderId, OrderState,
-    commands::{Cancelling, MAX_COMMANDS, plan_return},
+    commands::{Cancelling, MAX_CANCELS, MAX_COMMANDS, plan_return},
     limits::MAX_RETURN_BYTES,
 };
 use sluice_http::{
@@ -37,6 +37,8 @@ use crate::{
 
 /// How long an answer waits for the owner's decision.
 const WAIT: Duration = Duration::from_secs(2);
+/// Wishes that wait for a decision at once.
+pub(crate) const DECIDED_AT_ONCE: usize = 256;
 /// First and longest pause between two looks at the row.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(160));
 /// Time that a body may take to arrive.
@@ -44,7 +46,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Cancel an order
 ///
-/// Parcels are looked at one by one. A carrier that has taken one and not moved it is asked to forget it; its answer decides,
+/// Parcels are looked at one by one. A carrier that has taken one and not moved it is asked to forget it, if that carrier
+/// does so; its answer decides,
 /// and until it comes the parcel is `void_requested`. A parcel that a carrier is still being asked to take, or nobody knows
 /// whether it took, is `already_requested`: cancel again once that is known. 409 if nothing is, or can become, cancelled.
 /// Cancelling again changes nothing about what was asked already.
@@ -84,21 +87,29 @@ async fn cancel(app: &App, id: Result<Path<String>, PathRejection>, headers: &He
     let standings = |state: &OrderState<'_>| state.parcels.iter().map(|p| Cancelling::of(state, p)).collect::<Vec<_>>();
     let now = standings(&state);
     if !now.contains(&Cancelling::Voidable) {
-        return cancelled(&state, &now);
+        return cancelled(&state, &now, None);
     }
-    room_for_another(&state)?;
+    room_for_another(&state, MAX_CANCELS)?;
     let now_ms = app.status.clock.now_ms();
     // Two wishes of one millisecond are one.
     let name = Fingerprint::of(&merchant.id, &format!("cancel {id} {now_ms}"));
     let command = Command { order: id.0, id: name.low(), at_ms: now_ms, wish: Wish::Cancel };
-    let (stored, _) = decide(app, &merchant, &command, stored.clone()).await?;
+    let (stored, known) = decide(app, &merchant, &command, stored.clone()).await?;
     let state = fold(id, &stored)?;
-    cancelled(&state, &standings(&state))
+    cancelled(&state, &standings(&state), known.map(|(_, verdict)| verdict))
 }
 
-fn cancelled(state: &OrderState<'_>, now: &[Cancelling]) -> Result<Response, Problem> {
-    let waits = now.iter().any(|c| matches!(c, Cancelling::Voidable | Cancelling::VoidRequested));
-    if waits || now.contains(&Cancelling::Cancelled) {
+/// The answer to the wish to cancel an order whose parcels stand like that; `verdict` is what its owner has decided.
+fn cancelled(state: &OrderState<'_>, now: &[Cancelling], verdict: Option<Verdict>) -> Result<Response, Problem> {
+    // A carrier that forgets nothing leaves its parcels voidable, and nothing to wait for.
+    let waits = now.iter().any(|c| match c {
+        Cancelling::Voidable => verdict != Some(Verdict::NothingToCancel),
+        Cancelling::VoidRequested => true,
+        _ => false,
+    });
+    let done = now.contains(&Cancelling::Cancelled);
+    if waits || done {
+        let waits = waits || now.contains(&Cancelling::AlreadyRequested);
         let status = if waits { StatusCode::ACCEPTED } else { StatusCode::OK };
         return json(status, state.id, &view_of_cancelling(state));
     }
@@ -170,25 +181,22 @@ async fn bring_back(app: &App, id: Result<Path<String>, PathRejection>, request:
     let name = command_id(&merchant, id, &key, &wanted);
     let command = Command { order: id.0, id: name, at_ms: app.status.clock.now_ms(), wish };
     let state = fold(id, &stored)?;
-    if let Some(other) = state.commands.iter().find(|c| c.0 >> 32 == name >> 32 && c.0 != name) {
-        tracing::debug!(order_id = %id, command = other.0, "a key comes again for another return");
-        return Err(key_reused());
-    }
-    let known = state.commands.iter().any(|c| c.0 == name);
-    if !known {
-        room_for_another(&state)?;
+    let known = decided(&state, name);
+    if known.is_none() {
+        room_for_another(&state, MAX_COMMANDS)?;
         plan_return(&state, lines).map_err(refused)?;
     }
-    let (stored, verdict) = match known {
-        true => (stored.clone(), verdict_of(&state, name)),
-        false => decide(app, &merchant, &command, stored.clone()).await?,
+    let (stored, known) = match known {
+        Some(known) => (stored.clone(), Some(known)),
+        None => decide(app, &merchant, &command, stored.clone()).await?,
     };
-    match verdict {
-        Some(Verdict::Done) | None => {
+    match known {
+        Some((other, _)) if other != name => Err(key_reused()),
+        Some((_, Verdict::Done)) | None => {
             let returns = return_views(&stored, name).map_err(|error| damaged(id, error))?;
             json(StatusCode::ACCEPTED, id, &openapi::Returned { returns })
         }
-        Some(verdict) => Err(refused(verdict)),
+        Some((_, verdict)) => Err(refused(verdict)),
     }
 }
 
@@ -217,15 +225,17 @@ async fn read_body(app: &App, body: Body, headers: &HeaderMap) -> Result<axum::b
     tokio::time::timeout(BODY_TIMEOUT, incoming.whole()).await.unwrap_or_else(|_| Err(too_slow()))
 }
 
-/// Has the order's owner decide, and waits a while for what it makes of the wish. Gives the order as it is then, and the
-/// verdict, if there is one by then.
+/// Has the order's owner decide, and waits a while for what it makes of the wish. Gives the order as it is then, and what
+/// [`decided`] says by then.
 async fn decide(
     app: &App,
     merchant: &Merchant,
     command: &Command<'_>,
     mut stored: StoredOrder,
-) -> Result<(StoredOrder, Option<Verdict>), Problem> {
+) -> Result<(StoredOrder, Option<(u64, Verdict)>), Problem> {
     let id = OrderId(command.order);
+    let full = "As many cancellations and returns are being decided as this node waits for at once.";
+    let _waiting = app.deciding.try_acquire().map_err(|_| Problem::unavailable(full, 1))?;
     match app.status.words.hear(Words::of_command(command)).await.first() {
         Some(Receipt::Busy { retry_after_s, reason }) => return Err(Problem::unavailable(*reason, *retry_after_s)),
         Some(_) => {}
@@ -238,18 +248,19 @@ async fn decide(
     let mut pause = PAUSES.0;
     loop {
         stored = load(&app.status, merchant, id).await.unwrap_or(stored);
-        let verdict = verdict_of(&fold(id, &stored)?, command.id);
+        let known = decided(&fold(id, &stored)?, command.id);
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        if verdict.is_some() || left.is_zero() {
-            return Ok((stored, verdict));
+        if known.is_some() || left.is_zero() {
+            return Ok((stored, known));
         }
         tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 2).min(PAUSES.1);
     }
 }
 
-fn verdict_of(state: &OrderState<'_>, command: u64) -> Option<Verdict> {
-    state.commands.iter().find(|c| c.0 == command).map(|c| c.1)
+/// What was decided about the command of this id, or about another one of the same idempotency key, with that one's id.
+fn decided(state: &OrderState<'_>, command: u64) -> Option<(u64, Verdict)> {
+    state.commands.iter().find(|c| c.0 >> 32 == command >> 32).map(|c| (c.0, c.1))
 }
 
 fn fold(id: OrderId, stored: &StoredOrder) -> Result<OrderState<'_>, Problem> {
@@ -268,11 +279,11 @@ fn command_id(merchant: &Merchant, id: OrderId, key: &str, wanted: &Wanted) -> u
     of(format!("return {id} {key}")) << 32 | wish & u64::from(u32::MAX)
 }
 
-fn room_for_another(state: &OrderState<'_>) -> Result<(), Problem> {
-    if state.commands.len() < MAX_COMMANDS {
+fn room_for_another(state: &OrderState<'_>, most: usize) -> Result<(), Problem> {
+    if state.commands.len() < most {
         return Ok(());
     }
-    let detail = format!("The order has had {MAX_COMMANDS} cancellations and returns; no more are kept.");
+    let detail = format!("The order has had {most} cancellations and returns; no more of this are kept.");
     Err(Problem::new(StatusCode::CONFLICT, "too-many-commands", "Too many commands", detail))
 }
 

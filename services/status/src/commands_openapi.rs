@@ -125,7 +125,7 @@ pub(crate) enum CancelProblems {
     #[response(status = 405, content_type = "application/problem+json", headers(("Allow" = String, description = "`POST`")))]
     Method(ProblemBody<'static>),
     /// Nothing is, or can now become, cancelled: `already-requested` while a carrier is being asked to take it, else
-    /// `not-cancellable`.
+    /// `not-cancellable`; or the order has had as many commands as are kept: `too-many-commands`.
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(ProblemBody<'static>),
     /// The order can't be read or changed now.
@@ -156,7 +156,7 @@ pub(crate) enum ReturnProblems {
     #[response(status = 408, content_type = "application/problem+json")]
     Slow(ProblemBody<'static>),
     /// Not so much was delivered, or it is on its way back already: `not-returnable`; or the order has as many return parcels
-    /// as it may have: `too-many-returns`.
+    /// as it may have: `too-many-returns`; or has had as many commands as are kept: `too-many-commands`.
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(ProblemBody<'static>),
     /// The body is too large.

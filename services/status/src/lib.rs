@@ -1,7 +1,7 @@
 //! Tells where an order stands: the row that the stages wrote, folded into the view that its merchant reads; and takes what
 //! the merchant wants done with it from then on.
 //!
-//! * [`router`]: `GET /v1/orders/{id}`, `POST …/cancel`, `POST …/returns`.
+//! * [`router`]: `GET /v1/orders/{id}`, `GET /v1/orders?customer=…`, `POST …/cancel`, `POST …/returns`.
 //! * [`stream`]: `GET …/events`, the same view whenever it changes.
 //! * [`view()`]: the view itself, a pure function of what is stored.
 
@@ -17,17 +17,19 @@ use axum::{
 };
 use sluice_domain::{Merchant, Merchants, OrderId};
 use sluice_http::{ApiKeySecurity, FieldError, Problem, ProblemBody, RouteMeter, authenticate};
-use sluice_pipeline::{Clock, Orders, StoredOrder, WordIntake};
+use sluice_pipeline::{Clock, Lookup, Orders, StoredOrder, WordIntake};
 use sluice_schemas::{CodecError, order::OrderRef};
 use tokio::sync::Semaphore;
 use utoipa::{IntoResponses, OpenApi};
 
 mod commands;
 mod commands_openapi;
+mod list;
 mod returns_body;
 pub mod stream;
 mod view;
 
+pub use list::{OrderList, OrderSummary};
 pub use view::{LineView, OrderView, ParcelView, ReturnView, TimelineEntry, view};
 
 /// Below this age (ms of `placed_at`) an id that isn't known may still be on its way here.
@@ -40,6 +42,8 @@ pub struct Status {
     pub orders: Arc<dyn Orders>,
     /// Where merchants' wishes go.
     pub words: Arc<dyn WordIntake>,
+    /// Where they are found by customer.
+    pub lookup: Arc<dyn Lookup>,
     /// Who may ask.
     pub merchants: Arc<Merchants>,
     /// What time it is.
@@ -52,28 +56,36 @@ const ROOM_KIB: usize = 16 << 10;
 struct App {
     status: Status,
     room: Semaphore,
+    lists: Semaphore,
+    deciding: Semaphore,
     meters: Meters,
 }
 
 struct Meters {
     order: RouteMeter,
+    list: RouteMeter,
     cancel: RouteMeter,
     returns: RouteMeter,
 }
 
-/// The routes of status. Called after the metrics recorder is installed, or nothing is counted.
+/// The routes of status. Called after the metrics recorder is installed, or nothing is counted. `/v1/orders` is checkout's,
+/// too: what other methods are told there is said where the two come together.
 pub fn router(state: Status) -> Router {
     let meters = Meters {
         order: RouteMeter::new("GET /v1/orders/{id}"),
+        list: RouteMeter::new("GET /v1/orders"),
         cancel: RouteMeter::new("POST /v1/orders/{id}/cancel"),
         returns: RouteMeter::new("POST /v1/orders/{id}/returns"),
     };
-    let app = App { status: state, room: Semaphore::new(ROOM_KIB), meters };
+    let (room, lists) = (Semaphore::new(ROOM_KIB), Semaphore::new(list::LISTS_AT_ONCE));
+    let deciding = Semaphore::new(commands::DECIDED_AT_ONCE);
+    let app = App { status: state, room, lists, deciding, meters };
     Router::new()
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/cancel", post(commands::cancel_order))
         .route("/v1/orders/{id}/returns", post(commands::return_goods))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .route("/v1/orders", get(list::orders))
         .with_state(Arc::new(app))
 }
 
@@ -87,7 +99,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Sluice", description = "Orders in, parcels out."),
-    paths(order, commands::cancel_order, commands::return_goods),
+    paths(order, list::orders, commands::cancel_order, commands::return_goods),
     components(schemas(ProblemBody<'_>, FieldError)),
     tags((name = "orders", description = "Placing orders and following them.")),
     modifiers(&ApiKeySecurity)
@@ -115,16 +127,20 @@ async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejecti
     let started = app.status.clock.monotonic_us();
     // What isn't text is nobody's id.
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    let response = match read(&app.status, &id, &headers).await {
+    let response = answer(read(&app.status, &id, &headers).await);
+    app.meters.order.record(response.status(), app.status.clock.monotonic_us().saturating_sub(started));
+    response
+}
+
+fn answer(json: Result<Vec<u8>, Problem>) -> Response {
+    match json {
         Ok(json) => {
             let mut response = Response::new(Body::from(json));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
         Err(problem) => problem.into_response(),
-    };
-    app.meters.order.record(response.status(), app.status.clock.monotonic_us().saturating_sub(started));
-    response
+    }
 }
 
 async fn read(status: &Status, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
@@ -210,9 +226,14 @@ mod tests {
     #[test]
     fn the_description_covers_every_answer() {
         let document = serde_json::to_value(openapi()).unwrap();
-        let responses = &document["paths"]["/v1/orders/{id}"]["get"]["responses"];
-        for status in ["200", "401", "404", "405", "503"] {
-            assert!(responses[status]["content"].is_object(), "{status}");
+        for (path, statuses) in [
+            ("/v1/orders/{id}", ["200", "401", "404", "405", "503"]),
+            ("/v1/orders", ["200", "400", "401", "405", "503"]),
+        ] {
+            let responses = &document["paths"][path]["get"]["responses"];
+            for status in statuses {
+                assert!(responses[status]["content"].is_object(), "{path}: {status}");
+            }
         }
         let text = document.to_string();
         for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {

@@ -482,10 +482,10 @@ mod tests {
                 "parcels": [
                     {"id": first, "handling": "chilled", "carrier": "strong", "tracking_number": "T-1",
                      "status": "picked_up",
-                     "lines": [{"sku": "1", "title": "MILK", "quantity": 4, "unit_price": 129}]},
+                     "lines": [{"line": 0, "sku": "1", "title": "MILK", "quantity": 4, "unit_price": 129}]},
                     {"id": second, "handling": "ambient", "carrier": "slow", "tracking_number": null,
                      "status": "carrier_requested",
-                     "lines": [{"sku": "2", "title": "TEA", "quantity": 1, "unit_price": 300}]},
+                     "lines": [{"line": 1, "sku": "2", "title": "TEA", "quantity": 1, "unit_price": 300}]},
                 ],
                 "timeline": [
                     {"milestone": "accepted", "at": at(6)},

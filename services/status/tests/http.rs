@@ -5,8 +5,10 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use serde_json::Value;
-use sluice_domain::{Fingerprint, Merchants, OrderId, SlotCount};
-use sluice_pipeline::{BoxFuture, Clock, LogError, Orders, Receipt, StoredOrder, WordIntake, Words};
+use sluice_domain::{Fingerprint, Merchants, OrderId, ShipmentId, SlotCount};
+use sluice_pipeline::{
+    BoxFuture, Clock, Listed, LogError, Lookup, Orders, Receipt, StoredOrder, WordIntake, Words, lookup::is_of,
+};
 use sluice_schemas::{
     delta::Delta,
     order::{Head, Line, ShipTo, put_head, put_line},
@@ -15,6 +17,7 @@ use sluice_status::{Status, router};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
 };
 
 /// 2026-11-11T00:00:00.123Z.
@@ -24,12 +27,67 @@ const NOW: u64 = 1_794_355_200_123;
 struct Store {
     orders: HashMap<u128, StoredOrder>,
     broken: bool,
+    gate: Option<Arc<Gate>>,
+}
+
+/// Lists come in, and are answered once they are let through.
+struct Gate {
+    entered: Semaphore,
+    open: Semaphore,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { entered: Semaphore::new(0), open: Semaphore::new(0) }
+    }
 }
 
 impl Orders for Store {
     fn read(&self, id: OrderId) -> BoxFuture<'_, Result<Option<StoredOrder>, LogError>> {
         let found = if self.broken { Err(LogError::Closed) } else { Ok(self.orders.get(&id.0).cloned()) };
         Box::pin(async move { found })
+    }
+}
+
+/// Lists by looking at every order; knows of no numbers.
+impl Lookup for Store {
+    fn orders_of<'a>(
+        &'a self,
+        merchant: &'a str,
+        customer: &'a str,
+        before: Option<OrderId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Listed, LogError>> {
+        Box::pin(async move {
+            if let Some(gate) = &self.gate {
+                gate.entered.add_permits(1);
+                gate.open.acquire().await.unwrap().forget();
+            }
+            if self.broken {
+                return Err(LogError::Closed);
+            }
+            let mut orders: Vec<(OrderId, StoredOrder)> = self
+                .orders
+                .iter()
+                .filter(|(id, order)| {
+                    before.is_none_or(|before| **id < before.0)
+                        && is_of(OrderId(**id), order, merchant, customer).unwrap()
+                })
+                .map(|(id, order)| (OrderId(*id), order.clone()))
+                .collect();
+            orders.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
+            let more = orders.len() > max;
+            orders.truncate(max);
+            Ok(Listed { next: orders.last().map(|o| o.0).filter(|_| more), orders })
+        })
+    }
+
+    fn shipments_of<'a>(
+        &'a self,
+        _: &'a str,
+        numbers: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Vec<ShipmentId>>, LogError>> {
+        Box::pin(async move { Ok(vec![Vec::new(); numbers.len()]) })
     }
 }
 
@@ -81,8 +139,8 @@ fn stored(key: &str) -> (u128, StoredOrder) {
 
 async fn start(store: Store) -> SocketAddr {
     let merchants = Arc::new(Merchants::new([("m-1", "key-1"), ("m-2", "key-2")]).unwrap());
-    let (orders, words) = (Arc::new(store), Arc::new(Deaf));
-    let routes = router(Status { orders, words, merchants, clock: Arc::new(Now) });
+    let (store, words) = (Arc::new(store), Arc::new(Deaf));
+    let routes = router(Status { orders: store.clone(), words, lookup: store, merchants, clock: Arc::new(Now) });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -91,10 +149,13 @@ async fn start(store: Store) -> SocketAddr {
 
 /// Status, head in lower case, and body.
 async fn send(address: SocketAddr, method: &str, id: &str, key: &str) -> (u16, String, Value) {
+    ask(address, method, &format!("/v1/orders/{id}"), key).await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str, key: &str) -> (u16, String, Value) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let head = format!(
-        "{method} /v1/orders/{id} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\r\n"
-    );
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
@@ -104,7 +165,7 @@ async fn send(address: SocketAddr, method: &str, id: &str, key: &str) -> (u16, S
 
 #[tokio::test]
 async fn a_merchant_reads_its_order() {
-    let address = start(Store { orders: HashMap::from([stored("k")]), broken: false }).await;
+    let address = start(Store { orders: HashMap::from([stored("k")]), ..Store::default() }).await;
     let id = id("k", NOW).to_string();
     for text in [id.clone(), id.to_lowercase()] {
         let (status, head, body) = send(address, "GET", &text, "key-1").await;
@@ -122,7 +183,7 @@ async fn a_merchant_reads_its_order() {
 
 #[tokio::test]
 async fn what_is_not_ones_own_is_unknown() {
-    let address = start(Store { orders: HashMap::from([stored("k")]), broken: false }).await;
+    let address = start(Store { orders: HashMap::from([stored("k")]), ..Store::default() }).await;
     let (own, never) = (id("k", NOW).to_string(), id("other", NOW).to_string());
     let of_others = send(address, "GET", &own, "key-2").await;
     let of_nobody = send(address, "GET", &never, "key-2").await;
@@ -149,7 +210,7 @@ async fn a_young_order_may_still_come() {
 
 #[tokio::test]
 async fn other_refusals_are_problems_too() {
-    let address = start(Store { orders: HashMap::new(), broken: true }).await;
+    let address = start(Store { broken: true, ..Store::default() }).await;
     let own = id("k", NOW).to_string();
     let (status, head, body) = send(address, "GET", &own, "key-1").await;
     assert_eq!((status, &body["status"]), (503, &503.into()));
@@ -165,6 +226,68 @@ async fn other_refusals_are_problems_too() {
 async fn a_damaged_order_is_not_shown() {
     let (key, mut order) = stored("k");
     order.row.push(99);
-    let address = start(Store { orders: HashMap::from([(key, order)]), broken: false }).await;
+    let address = start(Store { orders: HashMap::from([(key, order)]), ..Store::default() }).await;
     assert_eq!(send(address, "GET", &id("k", NOW).to_string(), "key-1").await.0, 503);
+}
+
+#[tokio::test]
+async fn a_customers_orders_are_listed_by_pages() {
+    let keys = ["a", "b", "c", "d", "e"];
+    let address = start(Store { orders: keys.map(stored).into(), ..Store::default() }).await;
+    let mut ids = keys.map(|key| id(key, NOW).to_string());
+    ids.sort_by(|a, b| b.cmp(a));
+    let (mut found, mut path) = (Vec::new(), "/v1/orders?customer=c%20%2277%22&limit=2".to_owned());
+    for page in 0..3 {
+        let (status, head, body) = ask(address, "GET", &path, "key-1").await;
+        assert!(status == 200 && head.contains("content-type: application/json"), "{head}");
+        let orders = body["orders"].as_array().unwrap();
+        assert_eq!(orders.len(), if page < 2 { 2 } else { 1 });
+        for order in orders {
+            assert_eq!((&order["customer"], &order["status"]), (&"c \"77\"".into(), &"accepted".into()));
+            assert_eq!((&order["currency"], &order["total"]), (&"USD".into(), &129.into()));
+            assert_eq!(order["placed_at"], "2026-11-11T00:00:00.123Z");
+            found.push(order["id"].as_str().unwrap().to_owned());
+        }
+        match body["next"].as_str() {
+            Some(next) => path = format!("/v1/orders?customer=c%20%2277%22&limit=2&after={next}"),
+            None => assert!(page == 2 && body["next"].is_null(), "{body}"),
+        }
+    }
+    assert_eq!(found, ids);
+    let none = serde_json::json!({"orders": [], "next": null});
+    for (customer, key) in [("c", "key-1"), ("c+%2277%22", "key-2")] {
+        assert_eq!(ask(address, "GET", &format!("/v1/orders?customer={customer}"), key).await.2, none);
+    }
+}
+
+#[tokio::test]
+async fn lists_that_cannot_be_read_are_problems() {
+    let address = start(Store { broken: true, ..Store::default() }).await;
+    let (status, head, _) = ask(address, "GET", "/v1/orders?customer=c", "key-1").await;
+    assert!(status == 503 && head.contains("retry-after: 1"), "{head}");
+    assert_eq!(ask(address, "GET", "/v1/orders?customer=c", "wrong").await.0, 401);
+    let (status, _, body) = ask(address, "GET", "/v1/orders?limit=0", "key-1").await;
+    let fields: Vec<_> = body["errors"].as_array().unwrap().iter().map(|e| e["field"].as_str().unwrap()).collect();
+    assert_eq!((status, fields), (400, vec!["limit", "customer"]), "{body}");
+    // One order that can't be read, and nobody is told that the list is whole.
+    let (key, mut order) = stored("k");
+    order.row.push(99);
+    let address = start(Store { orders: HashMap::from([(key, order)]), ..Store::default() }).await;
+    assert_eq!(ask(address, "GET", "/v1/orders?customer=c%20%2277%22", "key-1").await.0, 503);
+}
+
+#[tokio::test]
+async fn so_many_lists_are_read_at_once() {
+    let gate = Arc::new(Gate::default());
+    let address = start(Store { gate: Some(Arc::clone(&gate)), ..Store::default() }).await;
+    let list = move || async move { ask(address, "GET", "/v1/orders?customer=c", "key-1").await };
+    let sixteen: Vec<_> = (0..16).map(|_| tokio::spawn(list())).collect();
+    gate.entered.acquire_many(16).await.unwrap().forget();
+    let (status, head, _) = list().await;
+    assert!(status == 503 && head.contains("retry-after: 1"), "{head}");
+    gate.open.add_permits(17);
+    for task in sixteen {
+        assert_eq!(task.await.unwrap().0, 200);
+    }
+    assert_eq!(list().await.0, 200);
 }

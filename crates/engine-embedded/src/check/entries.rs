@@ -1,4 +1,4 @@
-//! Rows, index entries and the checkpoint's head, each against the journal.
+//! Rows, index and look-up entries and the checkpoint's head, each against the journal.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -6,10 +6,13 @@ use std::{
 };
 
 use sluice_domain::{Fingerprint, OrderId};
-use sluice_pipeline::{Filter, LogError, Store, Table};
+use sluice_pipeline::{
+    Filter, LogError, Store, Table,
+    lookup::{day_of, numbers_in},
+};
 use sluice_schemas::{
     delta::{Delta, row_deltas},
-    order::peek_id,
+    order::{peek_customer, peek_id},
 };
 
 use super::{Pass, log::Log};
@@ -17,7 +20,9 @@ use crate::{
     FjallStore,
     checkpoint::{Head, filter_key},
     journal::Segments,
+    lookup::{Keys, read_key, stored_key},
     recovery::{Deployment, peek_fingerprint, read_head},
+    shared::BORN,
 };
 
 /// What the store says about the journal.
@@ -77,13 +82,25 @@ pub(super) fn open(folder: &Path, pass: &mut Pass<'_>) -> Option<Opened> {
 pub(super) fn verify(opened: Opened, log: &Log, segments: &Segments, pass: &mut Pass<'_>) -> Result<(), LogError> {
     pass.report.checkpoint = opened.known.head.number;
     guarded(pass, |pass| {
-        let mut entries = Entries { opened: &opened, log, segments, pass, record: Vec::new() };
+        let keys = Keys::new(opened.known.journal);
+        let mut entries = Entries { opened: &opened, log, segments, pass, record: Vec::new(), keys };
         entries.head();
         entries.rows()?;
         entries.index()?;
+        entries.lookup()?;
         entries.wanted()
     })?;
     Ok(())
+}
+
+/// An order's row, and what the order must be found by.
+#[derive(Default)]
+struct Row {
+    deltas: Vec<u8>,
+    /// By its customer; else it is older than look-ups.
+    listed: bool,
+    /// Keys of its tracking numbers.
+    found_by: Vec<u64>,
 }
 
 struct Entries<'e, 'p> {
@@ -92,6 +109,7 @@ struct Entries<'e, 'p> {
     segments: &'e Segments,
     pass: &'e mut Pass<'p>,
     record: Vec<u8>,
+    keys: Keys,
 }
 
 impl Entries<'_, '_> {
@@ -139,8 +157,8 @@ impl Entries<'_, '_> {
 
     fn rows(&mut self) -> Result<(), LogError> {
         let opened = self.opened;
-        let last = opened.known.head.number.to_be_bytes();
-        let (mut current, mut row, mut orders, mut result) = (None::<u128>, Vec::new(), 0, Ok(()));
+        let (last, listed_since) = (opened.known.head.number.to_be_bytes(), opened.known.head.listed_since);
+        let (mut current, mut row, mut orders, mut result) = (None::<u128>, Row::default(), 0, Ok(()));
         opened.store.scan(Table::Rows, &[], &mut |key, deltas| {
             self.pass.advance((key.len() + deltas.len()) as u64);
             let Ok(key) = <[u8; 20]>::try_from(key) else {
@@ -158,9 +176,13 @@ impl Entries<'_, '_> {
                     result = self.row(OrderId(done), &row);
                     orders += 1;
                 }
-                row.clear();
+                row = Row::default();
             }
-            row.extend_from_slice(deltas);
+            if key[16..] >= listed_since.to_be_bytes()[..] {
+                row.listed |= deltas.first() == Some(&BORN);
+                row.found_by.extend(numbers_in(deltas).map(|number| self.keys.number(number)));
+            }
+            row.deltas.extend_from_slice(deltas);
         })?;
         result?;
         if let Some(done) = current {
@@ -175,9 +197,9 @@ impl Entries<'_, '_> {
         Ok(())
     }
 
-    fn row(&mut self, id: OrderId, row: &[u8]) -> Result<(), LogError> {
+    fn row(&mut self, id: OrderId, row: &Row) -> Result<(), LogError> {
         let mut position = None;
-        for delta in row_deltas(id.placed_at_ms(), row) {
+        for delta in row_deltas(id.placed_at_ms(), &row.deltas) {
             match delta {
                 Ok((_, Delta::Accepted { position: at })) => position = Some(at),
                 Ok(_) => {}
@@ -193,8 +215,36 @@ impl Entries<'_, '_> {
                 "rows",
                 format!("the row of order {id} names log position {position}, where another order is"),
             );
+            return Ok(());
+        }
+        let customer = peek_customer(&self.record).ok().filter(|_| row.listed).map(|c| self.keys.customer(c));
+        for &key in customer.iter().chain(&row.found_by) {
+            if self.opened.store.get(Table::Lookup, &stored_key(day_of(id), key, id))?.is_none() {
+                let by = if key & 1 == 0 { "its customer" } else { "its tracking number" };
+                self.damaged("lookup", format!("order {id} can't be found by {by}"));
+            }
         }
         Ok(())
+    }
+
+    /// Entries of a checkpoint that wasn't finished count, too: the journal still has their orders.
+    fn lookup(&mut self) -> Result<(), LogError> {
+        let (opened, mut result) = (self.opened, Ok(()));
+        opened.store.scan(Table::Lookup, &[], &mut |key, value| {
+            self.pass.advance((key.len() + value.len()) as u64);
+            self.pass.report.lookup_entries += 1;
+            let Some((_, _, order)) = read_key(key) else {
+                return self.damaged("lookup", "an entry that is no day, key and order of that day");
+            };
+            let mut known = self.log.young.contains(&order.0);
+            if !known && result.is_ok() {
+                result = opened.store.scan(Table::Rows, &order.0.to_be_bytes(), &mut |_, _| known = true);
+            }
+            if !known {
+                self.damaged("lookup", format!("an entry names order {order}, which has no row"));
+            }
+        })?;
+        result
     }
 
     fn index(&mut self) -> Result<(), LogError> {

@@ -6,7 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use sluice_pipeline::conformance::{Harness, Order, answer, submission};
+use sluice_domain::OrderId;
+use sluice_pipeline::{
+    Store, Table,
+    conformance::{Harness, Order, answer, submission},
+    lookup::day_of,
+};
 use sluice_schemas::outcome::OutcomeKind;
 
 use super::world::{World, tiny};
@@ -14,6 +19,7 @@ use crate::{
     DataLock, FjallStore, RealDisk,
     check::{CheckReport, check},
     journal::format::GROUP_HEAD,
+    lookup::stored_key,
 };
 
 fn open(folder: &Path) -> World {
@@ -108,6 +114,7 @@ fn a_sound_folder_is_sound_again_and_again() {
         let report = run(folder.path());
         assert!(report.sound && report.torn.is_empty() && report.skipped.is_empty(), "{report:#?}");
         assert_eq!((report.orders, report.rows, report.index_entries, report.checkpoint), (800, 600, 600, 3));
+        assert!(report.lookup_entries > 600, "an order has one entry, and one for each tracking number: {report:#?}");
         assert!(report.groups > 20 && report.deltas > 1_500 && report.bytes > 500_000, "{report:#?}");
         if round == 0 {
             // The engine still opens what was checked.
@@ -263,6 +270,38 @@ fn a_store_and_a_journal_that_do_not_belong_together_are_told() {
     let report = run(mixed.path());
     assert!(report.damage_found > 500, "every row and index entry: {}", report.damage_found);
     assert_eq!(report.damage.len(), 100, "the list is bounded");
+}
+
+#[test]
+fn what_cannot_be_found_is_damage() {
+    let folder = folder();
+    let entries = run(folder.path()).lookup_entries;
+    {
+        let store = FjallStore::open(&folder.path().join("store")).unwrap();
+        store.drop_table(Table::Lookup).unwrap();
+        let stranger = OrderId(1_794_268_800_123 << 80 | 77);
+        store.ingest(Table::Lookup, &mut |put| put(&stored_key(day_of(stranger), 4, stranger), b"")).unwrap();
+    }
+    let report = run(folder.path());
+    // Each order by its customer, those that have one by their tracking number, and the stranger.
+    assert_eq!((report.damage_found, report.lookup_entries), (entries + 1, 1));
+    let named = |what: &str| report.damage.iter().any(|d| d.file == "store, table lookup" && d.what.contains(what));
+    assert!(named("can't be found by its customer") && named("can't be found by its tracking number"), "{report:#?}");
+}
+
+#[test]
+fn entries_of_nobody_are_damage() {
+    let folder = folder();
+    let stranger = OrderId(1_794_268_800_123 << 80 | 77);
+    let entries = [&stored_key(day_of(stranger), 4, stranger)[..], b"no entry"];
+    for entry in entries {
+        let store = FjallStore::open(&folder.path().join("store")).unwrap();
+        store.ingest(Table::Lookup, &mut |put| put(entry, b"")).unwrap();
+    }
+    let report = run(folder.path());
+    let named = |what: &str| report.damage.iter().any(|d| d.file == "store, table lookup" && d.what.contains(what));
+    assert!(named("which has no row") && named("no day, key and order"), "{report:#?}");
+    assert_eq!(report.damage_found, 2, "{report:#?}");
 }
 
 #[test]

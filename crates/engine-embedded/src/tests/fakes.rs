@@ -187,6 +187,13 @@ impl Store for MemStore {
         Ok(())
     }
 
+    fn range(&self, table: Table, from: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), LogError> {
+        let tables = self.tables.lock();
+        let mut entries = tables.get(&table).into_iter().flat_map(|t| t.range(from.to_vec()..));
+        while entries.next().is_some_and(|(k, v)| each(k, v)) {}
+        Ok(())
+    }
+
     fn drop_table(&self, table: Table) -> Result<(), LogError> {
         self.tables.lock().remove(&table);
         Ok(())

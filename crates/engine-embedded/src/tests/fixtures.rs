@@ -9,7 +9,7 @@ use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 use sluice_domain::{Class, order_state::class_of_row};
 use sluice_pipeline::{
     Disk, Receipt, Store, Table,
-    conformance::{Harness, Order, answer, submission},
+    conformance::{Harness, MERCHANT, Order, answer, submission},
 };
 use sluice_schemas::outcome::OutcomeKind;
 
@@ -80,7 +80,7 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
     let damaged = damaged(&segment, &meta(b"deployment"));
     vec![
         ("journal-v1.seg", segment),
-        ("checkpoint-head-v1.bin", meta(b"head")),
+        ("checkpoint-head-v2.bin", meta(b"head")),
         ("deployment-v1.bin", meta(b"deployment")),
         ("index-filter-v1.bin", meta(b"filter-1")),
         ("journal-damaged-v1.txt", damaged.into_bytes()),
@@ -177,20 +177,35 @@ fn a_frozen_journal_is_still_read() {
 
 #[test]
 fn a_frozen_checkpoint_is_still_read() {
-    let head = crate::checkpoint::Head::decode(&frozen("checkpoint-head-v1.bin")).unwrap();
-    assert_eq!((head.number, head.replay_from.len(), head.generations.len()), (1, 2, 1));
-    assert_eq!((head.counts.accepted, head.counts.finished), (6, 2));
+    for (name, listed_since) in [("checkpoint-head-v1.bin", 2), ("checkpoint-head-v2.bin", 0)] {
+        let head = crate::checkpoint::Head::decode(&frozen(name)).unwrap();
+        assert_eq!((head.number, head.replay_from.len(), head.generations.len()), (1, 2, 1));
+        assert_eq!((head.counts.accepted, head.counts.finished, head.listed_since), (6, 2, listed_since));
+        a_checkpoint_is_read(&frozen(name), listed_since == 0);
+    }
+}
+
+fn a_checkpoint_is_read(head: &[u8], lists: bool) {
     // Its rows are not frozen: they are deltas, which are. Made anew from the same log they belong to the same head.
     let world = write(true);
     let (disk, store) = (world.disk().fork(), world.mem_store().fork());
-    let head = frozen("checkpoint-head-v1.bin");
-    store.ingest(Table::Meta, &mut |put| put(b"head", &head)).unwrap();
+    store.ingest(Table::Meta, &mut |put| put(b"head", head)).unwrap();
+    if !lists {
+        store.drop_table(Table::Lookup).unwrap();
+    }
     let filter = frozen("index-filter-v1.bin");
     store.ingest(Table::Meta, &mut |put| put(b"filter-1", &filter)).unwrap();
     let mut world = World::of(disk, store);
     world.config = config();
     assert_eq!(world.open().unwrap().orders, 0, "all of it is behind the checkpoint");
     judge(&mut world);
+    // What an older version took is not listed; what is taken from now on is.
+    let newer = Order::new("newer", &["c0"]);
+    world.submit(submission(std::slice::from_ref(&newer)));
+    world.settle_down();
+    world.checkpoint();
+    let listed = world.list(MERCHANT, &newer.customer, None, 100).orders.len();
+    assert_eq!(listed, if lists { ORDERS.len() + 1 } else { 1 });
 }
 
 #[test]

@@ -7,10 +7,10 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use sluice_domain::{OrderId, SlotCount};
+use sluice_domain::{OrderId, ShipmentId, SlotCount};
 use sluice_pipeline::{
-    Cursor, Disk, FeedEvent, HealthBoard, LogError, Orders, Outbox, OutboxBatch, OutcomeReport, Outcomes, Receipt,
-    Runner, Store, StoredOrder, Submission, Words,
+    BoxFuture, Cursor, Disk, FeedEvent, HealthBoard, Listed, LogError, Lookup, Orders, Outbox, OutboxBatch,
+    OutcomeReport, Outcomes, Receipt, Runner, Store, StoredOrder, Submission, Words,
     conformance::{CARRIERS, Harness, PLACED_AT_MS, Sent, Told, stages},
 };
 
@@ -192,6 +192,17 @@ impl World {
         panic!("the checkpoint does not end");
     }
 
+    /// What a reader gets, for whom everything is made durable as often as he waits.
+    fn wait_for<T>(&mut self, mut future: BoxFuture<'_, T>) -> T {
+        for _ in 0..10_000 {
+            if let Poll::Ready(found) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return found;
+            }
+            self.flush();
+        }
+        panic!("a read waits for ever");
+    }
+
     /// Answers of one ticket, if they are all there.
     fn poll_ticket(&mut self, number: usize) -> Option<Vec<Receipt>> {
         let (_, receipts) = self.live().tickets.iter_mut().find(|t| t.0 == number)?;
@@ -253,14 +264,17 @@ impl Harness for World {
 
     fn read(&mut self, id: OrderId) -> Option<StoredOrder> {
         let engine = self.engine().clone();
-        let mut future = engine.read(id);
-        for _ in 0..3 {
-            if let Poll::Ready(found) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                return found.unwrap();
-            }
-            self.flush();
-        }
-        panic!("a read waits for ever");
+        self.wait_for(engine.read(id)).unwrap()
+    }
+
+    fn list(&mut self, merchant: &str, customer: &str, before: Option<OrderId>, max: usize) -> Listed {
+        let engine = self.engine().clone();
+        self.wait_for(engine.orders_of(merchant, customer, before, max)).unwrap()
+    }
+
+    fn shipments(&mut self, carrier: &str, numbers: &[&str]) -> Vec<Vec<ShipmentId>> {
+        let engine = self.engine().clone();
+        self.wait_for(engine.shipments_of(carrier, numbers)).unwrap()
     }
 
     fn outbox(&mut self, carrier: u16) -> Vec<Sent> {

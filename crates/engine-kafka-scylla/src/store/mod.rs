@@ -8,6 +8,7 @@
 
 mod config;
 mod error;
+pub(crate) mod keys;
 mod read;
 mod retry;
 mod schema;
@@ -16,12 +17,12 @@ mod session;
 mod tests;
 mod write;
 
-use std::{sync::OnceLock, time::Duration};
+use std::time::Duration;
 
 use metrics::{Counter, Histogram};
 use scylla::{
     client::session::Session,
-    statement::{Statement, batch::Batch, prepared::PreparedStatement},
+    statement::{Statement, prepared::PreparedStatement},
 };
 use sluice_domain::OrderId;
 use tokio::sync::Semaphore;
@@ -31,6 +32,7 @@ pub use self::{
     error::StoreError,
     schema::{Migrated, SCHEMA_VERSION},
 };
+use self::{keys::Keys, write::Table};
 
 /// Most read requests under way from one [`Store`].
 const READS_IN_FLIGHT: usize = 64;
@@ -82,10 +84,9 @@ impl Page {
 pub struct Store {
     session: Session,
     keyspace: String,
-    insert: PreparedStatement,
+    insert: Table,
     select: PreparedStatement,
-    /// `batches[n]` is the insert repeated n times.
-    batches: Vec<OnceLock<Batch>>,
+    keys: Keys,
     limits: Limits,
     writes: Semaphore,
     reads: Semaphore,
@@ -146,11 +147,11 @@ impl Store {
              WHERE placed_second = ? AND slot_group = ? AND order_id IN ?"
         );
         Ok(Self {
-            insert: prepare(&session, insert).await?,
+            insert: Table::new(prepare(&session, insert).await?, config.rows_per_batch),
             select: prepare(&session, select).await?,
+            keys: Keys::new(&session, &keyspace, config.rows_per_batch).await?,
             session,
             keyspace,
-            batches: (0..=config.rows_per_batch).map(|_| OnceLock::new()).collect(),
             limits: Limits {
                 in_flight: config.batches_in_flight,
                 rows: config.rows_per_batch,
@@ -172,15 +173,19 @@ impl Store {
         lives_ms.is_some_and(|ms| order.placed_at_ms().saturating_add(ms) <= now_ms.saturating_add(SLACK_MS))
     }
 
-    /// Drops every row of every order, for a rebuild by replay. Nobody may be writing. All nodes must be up.
+    /// Drops every row of every order, and what they are found by, for a rebuild by replay. Nobody may be writing. All nodes must be up.
     ///
     /// # Errors
     /// [`StoreError::Request`], for example while a node is down; rows may be gone on some nodes then, so repeat it.
     pub async fn drop_rows(&self) -> Result<(), StoreError> {
-        let mut truncate = Statement::new(format!("TRUNCATE TABLE {}.order_rows", self.keyspace));
-        truncate.set_is_idempotent(true);
-        truncate.set_request_timeout(Some(schema::SCHEMA_TIMEOUT));
-        self.session.query_unpaged(truncate, ()).await.map(drop).map_err(StoreError::request("drop all rows"))
+        // Keys first, so that none is found whose row is gone.
+        for table in ["order_keys", "order_rows"] {
+            let mut truncate = Statement::new(format!("TRUNCATE TABLE {}.{table}", self.keyspace));
+            truncate.set_is_idempotent(true);
+            truncate.set_request_timeout(Some(schema::SCHEMA_TIMEOUT));
+            self.session.query_unpaged(truncate, ()).await.map_err(StoreError::request("drop all rows"))?;
+        }
+        Ok(())
     }
 }
 

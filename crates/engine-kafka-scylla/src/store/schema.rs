@@ -13,13 +13,17 @@ use scylla::{
 use super::{Store, StoreConfig, StoreError, error::transient, retry::Backoff, session};
 
 /// The schema version of this program.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// The statements that lead to each version, the first to version 1.
-const VERSIONS: [&str; SCHEMA_VERSION as usize] = [include_str!("../../../../schemas/cql/v1.cql")];
+const VERSIONS: [&str; SCHEMA_VERSION as usize] =
+    [include_str!("../../../../schemas/cql/v1.cql"), include_str!("../../../../schemas/cql/v2.cql")];
+
+/// Tables whose rows vanish after the retention.
+const RETAINED: [&str; 2] = ["order_rows", "order_keys"];
 
 /// Windows change along: ScyllaDB bounds how many a retention may have.
-const RETENTION: &str = "ALTER TABLE {keyspace}.order_rows WITH default_time_to_live = {ttl_seconds} AND compaction = \
+const RETENTION: &str = "ALTER TABLE {keyspace}.{table} WITH default_time_to_live = {ttl_seconds} AND compaction = \
     {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'HOURS', \
     'compaction_window_size': '{window_hours}'}";
 
@@ -65,8 +69,10 @@ impl Store {
             let done = "INSERT INTO {keyspace}.schema_version (component, version) VALUES ('order_rows', {version})";
             changer.run(&fill.apply(done).replace("{version}", &number.to_string())).await?;
         }
-        if retention(session, &config.keyspace).await? != Some(fill.ttl_seconds) {
-            changer.run(&fill.apply(RETENTION)).await?;
+        for table in RETAINED {
+            if retention(session, &config.keyspace, table).await? != Some(fill.ttl_seconds) {
+                changer.run(&fill.apply(RETENTION).replace("{table}", table)).await?;
+            }
         }
         Ok(Migrated { created: from == 0, from, to: SCHEMA_VERSION })
     }
@@ -115,10 +121,9 @@ async fn version(session: &Session, keyspace: &str) -> Result<u32, StoreError> {
 }
 
 /// The seconds after which new rows vanish; 0 = never; `None` if the answering node doesn't know the table yet.
-async fn retention(session: &Session, keyspace: &str) -> Result<Option<u64>, StoreError> {
-    let found = "SELECT default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND \
-                 table_name = 'order_rows'";
-    let found = query(session, found, (keyspace,)).await?;
+async fn retention(session: &Session, keyspace: &str, table: &str) -> Result<Option<u64>, StoreError> {
+    let found = "SELECT default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
+    let found = query(session, found, (keyspace, table)).await?;
     let row = found.maybe_first_row::<(i32,)>().map_err(|e| StoreError::Answer(e.to_string()))?;
     Ok(row.and_then(|(seconds,)| u64::try_from(seconds).ok()))
 }

@@ -8,10 +8,16 @@ use std::{
 
 use sluice_brokers::Brokers;
 use sluice_domain::OrderId;
+use sluice_pipeline::{
+    conformance::{MERCHANT, Order},
+    lookup::NUMBER_ORDERS,
+};
+use sluice_schemas::{delta::Delta, outcome::OutcomeKind};
 
 use super::{
-    MAX_ROWS_PER_BATCH, Migrated, Page, Row, SCHEMA_VERSION, Store, StoreConfig, StoreError, StoredRow, retry, schema,
-    session, write,
+    MAX_ROWS_PER_BATCH, Migrated, Page, Row, SCHEMA_VERSION, Store, StoreConfig, StoreError, StoredRow, keys, retry,
+    schema, session,
+    write::{self, Written},
 };
 use crate::testing;
 
@@ -269,7 +275,7 @@ fn batches_hold_one_page_and_keep_their_bounds() {
         assert_eq!(batches.iter().map(|b| b.len()).sum::<usize>(), rows.len());
         for batch in batches {
             assert!(batch.len() <= max_rows && batch.iter().all(|b| b.page() == batch[0].page()));
-            assert!(batch.len() == 1 || batch.iter().map(write::Bound::bytes).sum::<usize>() <= max_bytes);
+            assert!(batch.len() == 1 || batch.iter().map(Written::bytes).sum::<usize>() <= max_bytes);
         }
     }
     assert_eq!(cut(256, 1 << 20).len(), 7);
@@ -319,4 +325,121 @@ fn pauses_grow_to_their_bound() {
     let pauses: Vec<_> = (0..12).map(|_| backoff.next_pause()).collect();
     assert!(pauses[0] >= Duration::from_millis(10) && pauses[0] <= Duration::from_millis(20), "{pauses:?}");
     assert!(pauses[11] >= Duration::from_secs(1) && pauses[11] <= Duration::from_secs(2), "{pauses:?}");
+}
+
+/// An order of the suite's merchant, so many days after the first, and its row with these tracking numbers.
+fn order_on(day: u64, key: impl std::fmt::Display, customer: &str, numbers: &[&str]) -> (OrderId, Vec<u8>, Vec<u8>) {
+    let placed_at_ms = (20_000 + day) * 86_400_000 + 5;
+    let order = Order { placed_at_ms, customer: customer.to_owned(), ..Order::new(key.to_string(), &["c0"]) };
+    let mut deltas = Vec::new();
+    for (parcel, text) in (0..).zip(numbers) {
+        Delta::Settled { parcel, attempt: 0, outcome: OutcomeKind::Accepted, text }.encode(3, &mut deltas);
+    }
+    (order.id(), order.record(), deltas)
+}
+
+fn as_rows(orders: &[(OrderId, Vec<u8>, Vec<u8>)]) -> Vec<Row<'_>> {
+    orders
+        .iter()
+        .map(|(order, record, deltas)| Row { order: *order, event: event(1), deltas, record: Some(record) })
+        .collect()
+}
+
+/// The whole list, and how many pages it took.
+async fn list(store: &Store, customer: &str, max: usize) -> (Vec<OrderId>, usize) {
+    let (mut all, mut before, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let (found, next) = store.newest(keys::customer_key(MERCHANT, customer), before, 0, max).await.unwrap();
+        assert!(found.len() <= max);
+        all.extend(found);
+        pages += 1;
+        match next {
+            Some(next) => before = Some(next),
+            None => return (all, pages),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_found_by_customer_whatever_day_they_came() {
+    let Some((_server, mut config)) = shared("store_keys").await else { return };
+    (config.rows_per_batch, config.bytes_per_batch) = (7, 600);
+    let store = migrated(&config).await;
+    // One customer every day, another on the first and the last only, and so many on one day.
+    let mut orders: Vec<_> = (0..150).map(|day| order_on(day, day, "daily", &[])).collect();
+    orders.extend([0, 149].map(|day| order_on(day, format!("rare-{day}"), "rare", &[])));
+    orders.extend((0..40).map(|n| order_on(77, format!("busy-{n}"), "busy", &[])));
+    is_send(store.write(&as_rows(&orders))).await.unwrap();
+    store.write(&as_rows(&orders[..20])).await.unwrap();
+    let of = |range: std::ops::Range<usize>| {
+        let mut ids: Vec<OrderId> = orders[range].iter().map(|o| o.0).collect();
+        ids.sort_by(|a, b| b.cmp(a));
+        ids
+    };
+    for max in [1, 6, 100, 1_000] {
+        assert_eq!(list(&store, "daily", max).await.0, of(0..150), "by {max}");
+        assert_eq!(list(&store, "busy", max).await.0, of(152..192), "by {max}");
+        let (rare, pages) = list(&store, "rare", max).await;
+        // A page asks for so many days, and then goes on where it ended.
+        assert!(rare == of(150..152) && pages >= 3, "by {max}: {rare:?}, {pages} pages");
+    }
+    assert_eq!(list(&store, "nobody", 10).await.0, []);
+    // What has expired is not asked for.
+    let mut brief = config.clone();
+    brief.retention = Some(Duration::from_secs(10 * 86_400));
+    let reader = Store::connect(&brief).await.unwrap();
+    let days = reader.days(20_149 * 86_400_000, 0, u32::MAX).await.unwrap();
+    assert_eq!((days[0], days.len()), (20_149, 12), "ten days, and an hour's slack");
+    assert_eq!(store.days(0, 20_010, 20_012).await.unwrap(), [20_012, 20_011, 20_010]);
+    store.drop_rows().await.unwrap();
+    assert_eq!(list(&store, "daily", 10).await.0, []);
+    store.write(&as_rows(&orders)).await.unwrap();
+    assert_eq!(list(&store, "daily", 10).await.0, of(0..150));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_found_together_and_none_crowds_out_another() {
+    let Some((_server, config)) = shared("store_numbers").await else { return };
+    let store = migrated(&config).await;
+    let numbers: Vec<String> = (0..300).map(|n| format!("N-{n}")).collect();
+    // One is on every order: it must not hide those that share its bucket.
+    let mut orders: Vec<_> = (0..300).map(|n| order_on(n % 3, n, "c", &[&numbers[n as usize], "everywhere"])).collect();
+    orders.extend((0..900).map(|n| order_on(1, format!("more-{n}"), "c", &["everywhere"])));
+    store.write(&as_rows(&orders)).await.unwrap();
+    let mut asked: Vec<u64> = numbers.iter().map(|number| keys::number_key(number)).collect();
+    asked.extend([keys::number_key("everywhere"), keys::number_key("nowhere")]);
+    asked.sort_unstable();
+    let found = is_send(store.under_any(&[20_000, 20_001, 20_002, 20_003], &asked)).await.unwrap();
+    for (number, order) in numbers.iter().zip(&orders) {
+        let its: Vec<_> = found.iter().filter(|f| f.0 == keys::number_key(number)).map(|f| f.1).collect();
+        assert_eq!(its, [order.0], "{number}");
+    }
+    let everywhere = found.iter().filter(|f| f.0 == keys::number_key("everywhere")).count();
+    assert_eq!(everywhere, 3 * NUMBER_ORDERS, "so many of each day");
+    assert_eq!(found.len(), 300 + everywhere);
+    assert_eq!(store.under_any(&[], &asked).await.unwrap(), []);
+    assert_eq!(store.under_any(&[20_000], &[]).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_without_look_ups_gets_them() {
+    let Some((_server, config)) = shared("store_v1").await else { return };
+    let store = migrated(&config).await;
+    let order = [order_on(0, "old", "c", &[])];
+    store.write(&as_rows(&order)).await.unwrap();
+    for statement in [
+        "DROP TABLE store_v1.order_keys",
+        "DROP TABLE store_v1.order_days",
+        "DELETE FROM store_v1.schema_version WHERE component = 'order_rows' AND version = 2",
+    ] {
+        execute(&config, statement).await;
+    }
+    assert!(matches!(Store::connect(&config).await.err(), Some(StoreError::SchemaOld { found: 1, .. })));
+    let changed = Store::migrate(&config).await.unwrap();
+    assert_eq!(changed, Migrated { created: false, from: 1, to: SCHEMA_VERSION });
+    let store = Store::connect(&config).await.unwrap();
+    assert!(store.read(order[0].0).await.unwrap().is_some(), "its rows are as they were");
+    assert_eq!(list(&store, "c", 10).await.0, [], "and are found once they are folded again");
+    store.write(&as_rows(&order)).await.unwrap();
+    assert_eq!(list(&store, "c", 10).await.0, [order[0].0]);
 }

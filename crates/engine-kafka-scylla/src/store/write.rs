@@ -1,7 +1,7 @@
 //! Rows become few requests: sorted by page, cut into batches of one partition each, sent a bounded number at a time,
 //! and sent again until the store has them.
 
-use std::time::Instant;
+use std::{sync::OnceLock, time::Instant};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use scylla::{
@@ -10,7 +10,10 @@ use scylla::{
         row::{RowSerializationContext, SerializeRow},
         writers::RowWriter,
     },
-    statement::batch::{Batch, BatchStatement, BatchType},
+    statement::{
+        batch::{Batch, BatchStatement, BatchType},
+        prepared::PreparedStatement,
+    },
     value::MaybeUnset,
 };
 
@@ -22,6 +25,40 @@ use super::{
 
 /// Bytes of a batch that belong to a row besides its values: keys and lengths.
 const ROW_OVERHEAD: usize = 80;
+
+/// A table's insert, alone and many at a time.
+pub(super) struct Table {
+    insert: PreparedStatement,
+    /// `batches[n]` is the insert repeated n times.
+    batches: Vec<OnceLock<Batch>>,
+}
+
+impl Table {
+    pub fn new(insert: PreparedStatement, rows_per_batch: usize) -> Self {
+        Self { insert, batches: (0..=rows_per_batch).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// The statement repeated `rows` times, made once per size.
+    fn batch(&self, rows: usize) -> &Batch {
+        self.batches[rows].get_or_init(|| {
+            let statement = BatchStatement::PreparedStatement(self.insert.clone());
+            let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![statement; rows]);
+            batch.set_is_idempotent(true);
+            batch
+        })
+    }
+}
+
+/// What is written to a table: values of its insert.
+pub(super) trait Written: SerializeRow {
+    /// What rows of one batch have in common.
+    type Partition: PartialEq;
+
+    fn partition(&self) -> Self::Partition;
+
+    /// About as many bytes of a batch.
+    fn bytes(&self) -> usize;
+}
 
 /// A row with its page worked out once, serialised straight from the caller's slices.
 #[derive(Clone, Copy)]
@@ -39,8 +76,16 @@ impl<'a> Bound<'a> {
     pub fn page(&self) -> Page {
         self.page
     }
+}
 
-    pub fn bytes(&self) -> usize {
+impl Written for Bound<'_> {
+    type Partition = Page;
+
+    fn partition(&self) -> Page {
+        self.page
+    }
+
+    fn bytes(&self) -> usize {
         ROW_OVERHEAD + self.row.deltas.len() + self.row.record.map_or(0, <[u8]>::len)
     }
 }
@@ -64,7 +109,7 @@ impl SerializeRow for Bound<'_> {
 }
 
 impl Store {
-    /// Writes all `rows`, in any order; they are durable (LOCAL_QUORUM) when this returns. Writing a row again changes
+    /// Writes all `rows`, in any order, and then what they are found by; all of it is durable (LOCAL_QUORUM) when this returns. Writing a row again changes
     /// nothing. Costs the fewest requests if rows of a page (one second of `placed_at` in a group of slots) come together in
     /// one call.
     ///
@@ -78,13 +123,19 @@ impl Store {
         let mut bound: Vec<Bound<'_>> = rows.iter().map(Bound::new).collect();
         // Stable, because it is fast on input that is nearly sorted.
         bound.sort_by_key(|b| b.page);
-        let mut batches = cut(&bound, self.limits.rows, self.limits.bytes);
+        self.write_all(&self.insert, &bound).await?;
+        self.write_entries(rows).await
+    }
+
+    /// Writes `rows` to `table`; those of a partition stand together.
+    pub(super) async fn write_all<W: Written>(&self, table: &Table, rows: &[W]) -> Result<(), StoreError> {
+        let mut batches = cut(rows, self.limits.rows, self.limits.bytes);
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < self.limits.in_flight
                 && let Some(batch) = batches.next()
             {
-                under_way.push(self.write_batch(batch));
+                under_way.push(self.write_batch(table, batch));
             }
             match under_way.next().await {
                 Some(written) => written?,
@@ -93,13 +144,13 @@ impl Store {
         }
     }
 
-    async fn write_batch(&self, rows: &[Bound<'_>]) -> Result<(), StoreError> {
+    async fn write_batch<W: Written>(&self, table: &Table, rows: &[W]) -> Result<(), StoreError> {
         let (started, mut backoff, mut failing) = (Instant::now(), Backoff::new(), None::<Failing<'_>>);
         loop {
             // One permit per attempt: a batch that waits for its next one doesn't hold up the pages of healthy nodes.
             // The semaphore is never closed, so there is a permit in the result.
             let permit = self.writes.acquire().await;
-            let Err(error) = self.send(rows).await else { break };
+            let Err(error) = self.send(table, rows).await else { break };
             drop(permit);
             if !transient(&error) {
                 return Err(StoreError::request("write rows")(error));
@@ -115,38 +166,24 @@ impl Store {
         Ok(())
     }
 
-    async fn send(&self, rows: &[Bound<'_>]) -> Result<(), ExecutionError> {
+    async fn send<W: Written>(&self, table: &Table, rows: &[W]) -> Result<(), ExecutionError> {
         match rows {
             [] => Ok(()),
-            [row] => self.session.execute_unpaged(&self.insert, row).await.map(drop),
+            [row] => self.session.execute_unpaged(&table.insert, row).await.map(drop),
             // The driver sends a batch to a replica of its first row, which is everyone's: they share the partition.
-            _ => self.session.batch(self.batch(rows.len()), rows).await.map(drop),
+            _ => self.session.batch(table.batch(rows.len()), rows).await.map(drop),
         }
-    }
-
-    /// The statement repeated `rows` times, made once per size.
-    fn batch(&self, rows: usize) -> &Batch {
-        self.batches[rows].get_or_init(|| {
-            let statement = BatchStatement::PreparedStatement(self.insert.clone());
-            let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![statement; rows]);
-            batch.set_is_idempotent(true);
-            batch
-        })
     }
 }
 
-/// Runs of one page, at most `max_rows` rows and about `max_bytes` bytes each.
-pub(super) fn cut<'a, 'b>(
-    mut rows: &'b [Bound<'a>],
-    max_rows: usize,
-    max_bytes: usize,
-) -> impl Iterator<Item = &'b [Bound<'a>]> {
+/// Runs of one partition, at most `max_rows` rows and about `max_bytes` bytes each.
+pub(super) fn cut<W: Written>(mut rows: &[W], max_rows: usize, max_bytes: usize) -> impl Iterator<Item = &[W]> {
     std::iter::from_fn(move || {
         let first = rows.first()?;
         let mut bytes = first.bytes();
-        let fits = |b: &&Bound<'_>| {
+        let fits = |b: &&W| {
             bytes += b.bytes();
-            b.page == first.page && bytes <= max_bytes
+            b.partition() == first.partition() && bytes <= max_bytes
         };
         let len = 1 + rows[1..].iter().take(max_rows - 1).take_while(fits).count();
         let (batch, rest) = rows.split_at(len);

@@ -33,7 +33,8 @@ use tokio::runtime::Runtime;
 
 use super::tail::Tail;
 use crate::{
-    ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, OwnersConfig, Progress, TopicFeed, Writer,
+    ClusterLookup, ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, OwnersConfig, Progress, TopicFeed,
+    Writer,
     context::{Quiet, Reader},
     outbox::{CarrierConsumer, KafkaOutbox, OutboxOptions},
     owner::{MakeStages, driver::Driver},
@@ -81,6 +82,7 @@ pub struct Cluster {
     store: Arc<Store>,
     pub runtime: Runtime,
     pub orders: ClusterOrders,
+    pub lookup: ClusterLookup,
     pub live: Option<Live>,
     lags: bool,
     /// How far the owners and the folds are, as their groups say.
@@ -146,6 +148,7 @@ impl Cluster {
         let tail = |topic| Tail::new(&config, topic, PARTITIONS);
         let mut cluster = Self {
             orders: ClusterOrders::new(store.clone(), Arc::clone(&progress), deployment, Arc::clone(&clock)),
+            lookup: ClusterLookup::new(store.clone(), Arc::clone(&clock)),
             owners: OwnersConfig {
                 log: config.clone(),
                 deployment,

@@ -7,9 +7,9 @@ use std::{
     task::{Context, Waker},
 };
 
-use sluice_domain::OrderId;
+use sluice_domain::{OrderId, ShipmentId};
 use sluice_pipeline::{
-    Intake, Orders, OutcomeReport, Outcomes, Receipt, StoredOrder, Submission, WordIntake, Words,
+    Intake, Listed, Lookup, Orders, OutcomeReport, Outcomes, Receipt, StoredOrder, Submission, WordIntake, Words,
     conformance::{Harness, Sent, Told},
 };
 
@@ -93,6 +93,18 @@ impl Harness for World {
         let mut cluster = self.cluster.borrow_mut();
         cluster.folded();
         cluster.runtime.block_on(cluster.orders.read(id)).unwrap()
+    }
+
+    fn list(&mut self, merchant: &str, customer: &str, before: Option<OrderId>, max: usize) -> Listed {
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.folded();
+        cluster.runtime.block_on(cluster.lookup.orders_of(merchant, customer, before, max)).unwrap()
+    }
+
+    fn shipments(&mut self, carrier: &str, numbers: &[&str]) -> Vec<Vec<ShipmentId>> {
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.folded();
+        cluster.runtime.block_on(cluster.lookup.shipments_of(carrier, numbers)).unwrap()
     }
 
     fn outbox(&mut self, carrier: u16) -> Vec<Sent> {

@@ -37,7 +37,7 @@ fn bring_back(harness: &mut dyn Harness, order: &Order, id: u64, quantities: &[u
     let mut bytes = Vec::new();
     Lines::encode(&lines, &mut bytes);
     let lines = Lines::read(&mut Reader::new(&bytes)).expect("lines that read");
-    hear(harness, command(order, id, Wish::Return { reason: "too small", lines }));
+    hear(harness, command(order, id << 32, Wish::Return { reason: "too small", lines }));
 }
 
 fn told(harness: &mut dyn Harness, (parcel, carrier): (u8, &str), order: &Order, milestone: Milestone) {
@@ -61,7 +61,9 @@ fn with_state<T>(harness: &mut dyn Harness, order: &Order, look: impl FnOnce(&Or
 fn standing(harness: &mut dyn Harness, order: &Order) -> (Class, Vec<(u64, Verdict)>, Vec<Cancelling>) {
     with_state(harness, order, |state| {
         let parcels = state.parcels.iter().map(|p| Cancelling::of(state, p)).collect();
-        (state.class(), state.commands.iter().map(|&(id, verdict, _)| (id, verdict)).collect(), parcels)
+        // Of a return the key's half of the id.
+        let short = |id: u64| if id >> 32 == 0 { id } else { id >> 32 };
+        (state.class(), state.commands.iter().map(|&(id, verdict, _)| (short(id), verdict)).collect(), parcels)
     })
 }
 

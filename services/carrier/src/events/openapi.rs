@@ -62,12 +62,24 @@ pub struct Events {
 /// One thing that happened to one shipment.
 #[derive(Serialize, ToSchema)]
 pub struct Event {
-    /// As the manifest had it.
+    /// As the manifest had it. Either this or `tracking_number`.
     #[schema(
+        required = false,
         pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}(-([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])){2}$",
         example = "01M6VZ4W3V00J8Z8M3C0V9S1QK-0-0"
     )]
-    shipment_id: String,
+    shipment_id: Option<String>,
+    /// As the carrier gave it when it took the parcel, in an order of the last 60 days; every parcel of that order which
+    /// travels under it is meant (16 at most). Should several orders have it, the newest is meant. Either this or
+    /// `shipment_id`.
+    #[schema(
+        required = false,
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$",
+        example = "CA473124829US"
+    )]
+    tracking_number: Option<String>,
     milestone: Progress,
     /// When it happened (RFC 3339): at most a day before its order, and at most five minutes ahead.
     #[schema(format = DateTime, example = "2026-11-12T09:30:00Z")]
@@ -128,6 +140,18 @@ pub struct EventResult {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub errors: Vec<FieldError>,
+    /// Seconds; only if the number is unknown and may become known, because what the carrier answered to the manifest may not
+    /// have been decided yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false, minimum = 1, example = 60)]
+    pub retry_after_s: Option<u32>,
+}
+
+impl EventResult {
+    /// A result that needs no more words.
+    pub fn new(index: usize, status: EventStatus) -> Self {
+        Self { index, status, errors: Vec::new(), retry_after_s: None }
+    }
 }
 
 /// What became of an event.
@@ -138,6 +162,9 @@ pub enum EventStatus {
     Taken,
     /// It is not as it should be, and will never be taken like this.
     Refused,
+    /// No shipment that this carrier took has this tracking number now. Tell it again after `retry_after_s`, in another
+    /// message; without that, it will hardly be found.
+    Unknown,
 }
 
 /// What can be wrong.

@@ -17,10 +17,10 @@ use axum::{
 use hyper::body::Frame;
 use serde_json::{Value, json};
 use sluice_domain::{
-    Fingerprint, OrderId, SlotCount,
-    limits::{MAX_EVENTS, MAX_EVENTS_BYTES},
+    Fingerprint, OrderId, ShipmentId, SlotCount,
+    limits::{MAX_EVENTS, MAX_EVENTS_BYTES, MAX_TRACKING_NUMBER},
 };
-use sluice_pipeline::{BoxFuture, Clock, Receipt, WordIntake, Words};
+use sluice_pipeline::{BoxFuture, Clock, Listed, LogError, Lookup, Receipt, WordIntake, Words};
 use sluice_schemas::word::Word;
 use tower::ServiceExt;
 
@@ -64,6 +64,48 @@ impl WordIntake for Log {
     }
 }
 
+/// Numbers that carriers gave.
+#[derive(Default)]
+struct Numbers {
+    known: Mutex<Vec<(&'static str, String, Vec<ShipmentId>)>>,
+    away: Mutex<bool>,
+    /// How many were asked for at a time.
+    asked: Mutex<Vec<usize>>,
+    gate: Mutex<Option<Arc<Semaphore>>>,
+}
+
+impl Lookup for Numbers {
+    fn orders_of<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: Option<OrderId>,
+        _: usize,
+    ) -> BoxFuture<'a, Result<Listed, LogError>> {
+        Box::pin(async { panic!("nobody lists orders here") })
+    }
+
+    fn shipments_of<'a>(
+        &'a self,
+        carrier: &'a str,
+        numbers: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Vec<ShipmentId>>, LogError>> {
+        self.asked.lock().unwrap().push(numbers.len());
+        let gate = self.gate.lock().unwrap().clone();
+        Box::pin(async move {
+            if let Some(gate) = gate {
+                gate.acquire().await.unwrap().forget();
+            }
+            if *self.away.lock().unwrap() {
+                return Err(LogError::Closed);
+            }
+            let known = self.known.lock().unwrap();
+            let find = |number: &&str| known.iter().find(|k| k.0 == carrier && k.1 == *number).map(|k| k.2.clone());
+            Ok(numbers.iter().map(|number| find(number).unwrap_or_default()).collect())
+        })
+    }
+}
+
 /// A body that is announced and never comes.
 struct Silent;
 
@@ -90,23 +132,26 @@ impl Clock for Now {
 
 struct World {
     log: Arc<Log>,
+    numbers: Arc<Numbers>,
     clock: Arc<Now>,
     router: Router,
 }
 
 /// Carriers swift (one key), polar (two, one of them new), mute (none).
 fn world() -> World {
-    let (log, clock) = (Arc::new(Log::default()), Arc::new(Now(AtomicU64::new(NOW_MS))));
+    let (log, numbers) = (Arc::new(Log::default()), Arc::new(Numbers::default()));
+    let clock = Arc::new(Now(AtomicU64::new(NOW_MS)));
     let polar = Teller::new("polar", &format!("{NEW_KEY} {KEY}")).unwrap();
     let tellers = vec![Teller::new("swift", KEY).unwrap(), polar, Teller { carrier: "mute".into(), keys: vec![] }];
     let state = CarrierEvents {
         words: log.clone(),
+        lookup: numbers.clone(),
         tellers: tellers.into(),
         clock: clock.clone(),
         slots: SlotCount::DEFAULT,
         room_kib: 2 << 10,
     };
-    World { log, clock, router: router(state) }
+    World { log, numbers, clock, router: router(state) }
 }
 
 fn shipment() -> String {
@@ -217,6 +262,124 @@ fn bad_id(field: &str) -> &'static str {
     }
 }
 
+fn numbered(number: &str) -> Value {
+    json!({"tracking_number": number, "milestone": "delivered", "occurred_at": "2026-11-11T00:00:00Z"})
+}
+
+#[tokio::test]
+async fn a_tracking_number_stands_for_its_shipments() {
+    let world = world();
+    let shipments = |n: u8| (0..n).map(|n| ShipmentId { parcel: n, ..shipment().parse().unwrap() }).collect::<Vec<_>>();
+    let longest = "⚖".repeat(MAX_TRACKING_NUMBER / 3) + "x";
+    *world.numbers.known.lock().unwrap() = vec![
+        ("swift", "one".to_owned(), shipments(1)),
+        ("swift", longest.clone(), shipments(1)),
+        ("swift", "three".to_owned(), shipments(3)),
+        ("polar", "polars".to_owned(), shipments(1)),
+    ];
+    let mut stale = numbered("never");
+    stale["occurred_at"] = "2026-11-09T23:59:00Z".into();
+    let mut early = numbered("one");
+    early["occurred_at"] = "2026-11-09T00:00:00Z".into();
+    let events = [
+        numbered("one"),
+        event("picked_up"),
+        numbered("three"),
+        numbered("never"),
+        stale,
+        numbered("polars"),
+        early,
+        numbered(&longest),
+        numbered("one"),
+    ];
+    let (status, _, answer) = Message::new(&json!({"events": events})).send(&world).await;
+    assert_eq!(status, 200, "{answer}");
+    let results = answer["results"].as_array().unwrap();
+    let statuses: Vec<_> = results.iter().map(|r| r["status"].as_str().unwrap()).collect();
+    let wanted = ["taken", "taken", "taken", "unknown", "unknown", "unknown", "refused", "taken", "taken"];
+    assert_eq!(statuses, wanted, "{answer}");
+    let retry: Vec<_> = results.iter().map(|r| r["retry_after_s"].as_u64()).collect();
+    assert_eq!(retry, [None, None, None, Some(60), None, Some(60), None, None, None]);
+    assert_eq!(results[6]["errors"][0]["field"], "/events/6/occurred_at");
+    assert_eq!(results[6]["errors"][0]["got"], "2026-11-09T00:00:00.000Z");
+    assert_eq!(*world.numbers.asked.lock().unwrap(), [5], "each number once, all of them at once");
+    let parcels: Vec<String> =
+        world.log.words.lock().unwrap().iter().map(|w| w.split(' ').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(parcels, ["0-0", "1-0", "0-0", "1-0", "2-0", "0-0", "0-0"]);
+}
+
+#[tokio::test]
+async fn an_unknown_number_is_no_outage_and_an_outage_is_no_unknown_number() {
+    let world = world();
+    let message = || Message::new(&json!({"events": [numbered("late"), numbered("never")]}));
+    let (status, _, answer) = message().send(&world).await;
+    assert_eq!((status, &answer["results"][1]["status"]), (StatusCode::OK, &"unknown".into()), "{answer}");
+    assert_eq!(world.log.messages.load(SeqCst), 0, "there is nothing to store");
+    *world.numbers.away.lock().unwrap() = true;
+    let (status, retry_after, _) = message().send(&world).await;
+    assert_eq!((status, retry_after.as_deref()), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    *world.numbers.away.lock().unwrap() = false;
+    // Known by now: the same message is another one.
+    world.numbers.known.lock().unwrap().push(("swift", "late".to_owned(), vec![shipment().parse().unwrap()]));
+    let (_, _, answer) = message().send(&world).await;
+    assert_eq!((&answer["results"][0]["status"], world.log.messages.load(SeqCst)), (&"taken".into(), 1));
+}
+
+#[tokio::test]
+async fn an_event_is_told_of_one_thing() {
+    let world = world();
+    let neither = json!({"milestone": "delivered", "occurred_at": "2026-11-11T00:00:00Z"});
+    let mut both = event("delivered");
+    both["tracking_number"] = "one".into();
+    let events = [
+        neither,
+        both,
+        numbered(""),
+        numbered(&"x".repeat(MAX_TRACKING_NUMBER + 1)),
+        numbered("a\nb"),
+        json!({"tracking_number": 7, "milestone": "delivered", "occurred_at": "2026-11-11T00:00:00Z"}),
+    ];
+    let (status, _, answer) = Message::new(&json!({"events": events})).send(&world).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let fields: Vec<_> = answer["errors"].as_array().unwrap().iter().map(|e| e["field"].as_str().unwrap()).collect();
+    let wanted = [
+        "/events/0/shipment_id",
+        "/events/1/shipment_id",
+        "/events/1/tracking_number",
+        "/events/2/tracking_number",
+        "/events/3/tracking_number",
+        "/events/4/tracking_number",
+        "/events/5/tracking_number",
+    ];
+    assert_eq!(fields, wanted, "{answer}");
+    assert!(world.numbers.asked.lock().unwrap().is_empty(), "nothing is looked up for them");
+}
+
+#[tokio::test]
+async fn so_many_messages_look_numbers_up_at_once() {
+    let world = world();
+    let gate = Arc::new(Semaphore::new(0));
+    *world.numbers.gate.lock().unwrap() = Some(Arc::clone(&gate));
+    let message = || Message::new(&json!({"events": [numbered("one")]}));
+    let mut waiting: Vec<_> = (0..LOOKUPS_AT_ONCE).map(|_| Box::pin(message().send(&world))).collect();
+    for message in &mut waiting {
+        assert!(futures_poll(message.as_mut()).is_pending());
+    }
+    let (status, retry_after, _) = message().send(&world).await;
+    assert_eq!((status, retry_after.as_deref()), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    // Who asks for no number isn't held up.
+    assert_eq!(Message::new(&json!({"events": [event("picked_up")]})).send(&world).await.0, 200);
+    gate.add_permits(LOOKUPS_AT_ONCE + 1);
+    for message in waiting {
+        assert_eq!(message.await.0, 200);
+    }
+    assert_eq!(message().send(&world).await.0, 200);
+}
+
+fn futures_poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(std::task::Waker::noop()))
+}
+
 #[tokio::test]
 async fn the_last_moment_that_may_be_told_is_taken() {
     let world = world();
@@ -322,7 +485,8 @@ async fn more_than_there_is_room_for_is_refused_and_silence_costs_nothing() {
     let silent = |n: usize| {
         let change: fn(&mut Request<Body>) = |r| *r.body_mut() = Body::new(Silent);
         let message = Message { change, ..Message::new(&json!({"n": n})) };
-        let router = World { log: world.log.clone(), clock: world.clock.clone(), router: world.router.clone() };
+        let World { log, numbers, clock, router } = &world;
+        let router = World { log: log.clone(), numbers: numbers.clone(), clock: clock.clone(), router: router.clone() };
         tokio::spawn(async move { message.send(&router).await.0 })
     };
     let waiting: Vec<_> = (0..20).map(silent).collect();

@@ -15,11 +15,11 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use parking_lot::Mutex;
+use sluice_http::retry_after::retry_after_ms;
 use sluice_pipeline::{Answer, Clock, Manifest};
 
 use super::{
     config::NotifierConfig,
-    dates::retry_after_ms,
     wire::{WireError, read_results, write_manifest},
 };
 use crate::webhook::{ID_HEADER, SIGNATURE_HEADER, Secret, TIMESTAMP_HEADER};

@@ -155,7 +155,7 @@ impl Notifier {
                 let text = "an earlier run may have sent it, and what the carrier said is not known";
                 self.settle(entry.position, entry.shipment, OutcomeKind::Unknown, text.to_owned(), now);
             } else {
-                if !self.queue.back_mut().is_some_and(|draft| draft.has_room(bytes, &self.config)) {
+                if !self.queue.back_mut().is_some_and(|draft| draft.has_room(entry, &self.config)) {
                     let draft = Draft::new(now);
                     self.deadline_us = self.deadline_us.min(draft.deadline_us(&self.config));
                     self.queue.push_back(draft);

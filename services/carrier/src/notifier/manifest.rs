@@ -6,7 +6,10 @@ use std::{ops::Range, sync::Arc};
 use sluice_domain::ShipmentId;
 use sluice_pipeline::{Manifest, OutboxBatch, OutboxEntry};
 
-use super::config::{Moment, NotifierConfig, ms, us};
+use super::{
+    config::{Moment, NotifierConfig, ms, us},
+    wire::Purpose,
+};
 
 /// A manifest that may still grow.
 #[derive(Debug)]
@@ -25,11 +28,15 @@ impl Draft {
         Self { shipments: OutboxBatch::default(), since, closed: false, copied: None }
     }
 
-    /// Whether `bytes` more fit; closes the draft if they don't.
-    pub(super) fn has_room(&mut self, bytes: usize, config: &NotifierConfig) -> bool {
-        let empty = self.shipments.entries.is_empty();
-        let fits = self.shipments.bytes.len() + bytes <= config.manifest_bytes;
-        self.closed |= self.len() >= config.manifest_shipments || !(fits || empty);
+    /// Whether `entry` still fits; closes the draft if it doesn't. What is asked in one manifest is asked for one purpose, so
+    /// that a carrier that stumbles over a void delivers all the same.
+    pub(super) fn has_room(&mut self, entry: &OutboxEntry, config: &NotifierConfig) -> bool {
+        let bytes = self.shipments.bytes.len() + entry.record.len() + entry.items.len();
+        let fits = match self.shipments.entries.last() {
+            Some(last) => bytes <= config.manifest_bytes && Purpose::of(last) == Purpose::of(entry),
+            None => true,
+        };
+        self.closed |= self.len() >= config.manifest_shipments || !fits;
         !self.closed
     }
 

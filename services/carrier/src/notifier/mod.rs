@@ -20,7 +20,6 @@
 //! | timeout, reset, 5xx, other 4xx, unreadable answer | sent again under the same shipment id | parked as unknown |
 //! | the give-up time is over | given up | given up: it was certainly never taken |
 
-mod backoff;
 mod breaker;
 mod budget;
 mod call;
@@ -44,10 +43,11 @@ mod speed_tests;
 #[cfg(test)]
 mod testing;
 
-pub use backoff::{Backoff, Seeded};
 pub use breaker::{BreakerConfig, BreakerState};
 pub use call::{Endpoint, EndpointError};
 pub use config::{Moment, NotifierConfig};
 pub use core::{CallId, Counters, Next, Notifier};
 pub use driver::{Driver, Summary};
+use sluice_pipeline::backoff;
+pub use sluice_pipeline::backoff::{Backoff, Seeded};
 pub use wire::{Results, WireError, read_results, write_manifest};

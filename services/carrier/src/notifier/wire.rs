@@ -33,7 +33,7 @@ pub enum WireError {
 
 /// What a carrier is asked by an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+pub(super) enum Purpose {
     /// To bring a parcel to the customer.
     Ship,
     /// To bring goods back from the customer.
@@ -43,7 +43,7 @@ enum Purpose {
 }
 
 impl Purpose {
-    fn of(entry: &OutboxEntry) -> Self {
+    pub(super) fn of(entry: &OutboxEntry) -> Self {
         match entry.shipment {
             ShipmentId { attempt, .. } if attempt & VOID != 0 => Self::Void,
             ShipmentId { parcel: FIRST_RETURN.., .. } => Self::Return,
@@ -239,9 +239,11 @@ struct ResultsIn<'a> {
 
 #[derive(Deserialize)]
 struct ResultIn<'a> {
-    #[serde(borrow)]
-    #[serde(alias = "void_id")]
-    shipment_id: Cow<'a, str>,
+    /// Of a void; then `shipment_id` may be there, too.
+    #[serde(borrow, default)]
+    void_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    shipment_id: Option<Cow<'a, str>>,
     outcome: OutcomeIn,
     #[serde(default)]
     tracking_number: Option<String>,
@@ -275,8 +277,9 @@ pub struct Results {
 pub fn read_results(body: &[u8]) -> Result<Results, serde_json::Error> {
     let ResultsIn { results } = serde_json::from_slice(body)?;
     let mut read = Results { answers: Vec::with_capacity(results.len()), alien: 0 };
-    for ResultIn { shipment_id, outcome, tracking_number, reason } in results {
-        let Ok(shipment) = shipment_id.parse::<ShipmentId>() else {
+    for ResultIn { void_id, shipment_id, outcome, tracking_number, reason } in results {
+        let id = void_id.or(shipment_id);
+        let Some(shipment) = id.and_then(|id| id.parse::<ShipmentId>().ok()) else {
             read.alien += 1;
             continue;
         };
@@ -395,7 +398,9 @@ mod tests {
         );
         let void = |parcel, attempt| json!({"void_id": format!("{id}-{parcel}-{}", 64 + attempt), "shipment_id": format!("{id}-{parcel}-{attempt}")});
         assert_eq!(value["voids"], json!([void(3, 2), void(4, 0)]));
-        let body = json!({"results": [{"void_id": format!("{id}-3-66"), "outcome": "rejected", "reason": "sorted"}]});
+        let (void, shipment) = (format!("{id}-3-66"), format!("{id}-3-2"));
+        let result = json!({"void_id": void, "shipment_id": shipment, "outcome": "rejected", "reason": "sorted"});
+        let body = json!({"results": [result]});
         let read = read_results(body.to_string().as_bytes()).unwrap();
         let refused = ShipmentId { order: id, parcel: 3, attempt: VOID | 2 };
         assert_eq!(read.answers, [ShipmentAnswer { shipment: refused, outcome: Err("sorted".to_owned()) }]);
@@ -447,7 +452,6 @@ mod tests {
             "{}",
             "[]",
             "null",
-            "{\"results\":[{\"outcome\":\"accepted\"}]}",
             "{\"results\":[",
             "\u{1}",
             "{\"results\":[{\"shipment_id\":\"x\",\"outcome\":5}]}",

@@ -290,7 +290,7 @@ fn carriers() -> impl Strategy<Value = Vec<CarrierRule>> {
     proptest::collection::vec(rule, 1..9).prop_map(|rules| {
         let rule = |(n, (bits, max_weight_g, cost, promised_days)): (usize, (u8, u32, u32, u16))| {
             let groups: Vec<Group> = Group::ALL.into_iter().filter(|&g| bits >> g as u8 & 1 == 1).collect();
-            CarrierRule { id: n.to_string(), groups: GroupSet::of(&groups), max_weight_g, cost, promised_days }
+            CarrierRule { max_weight_g, cost, promised_days, ..CarrierRule::new(n.to_string(), GroupSet::of(&groups)) }
         };
         rules.into_iter().enumerate().map(rule).collect()
     })

@@ -10,7 +10,7 @@ use sluice_domain::{
 };
 use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, commands, effects::Route as Routed};
 use sluice_schemas::{
-    delta::{Delta, Requested, row_deltas},
+    delta::{Delta, FIRST_RETURN, Requested, VOID, row_deltas},
     outcome::{Outcome, OutcomeKind},
     word::Word,
 };
@@ -87,7 +87,8 @@ impl Route {
                 settle(effects);
                 // Without its row nothing says who else could be asked. An answer that leaves the parcel with a
                 // carrier, or may have, needs no decision.
-                if matches!(outcome.kind, OutcomeKind::Rejected | OutcomeKind::GivenUp) {
+                let lost = matches!(outcome.kind, OutcomeKind::Rejected | OutcomeKind::GivenUp);
+                if lost && outcome.attempt & VOID == 0 {
                     effects.dead_letter(&format!("the order's row can't be read: {error}; {}", said(outcome)));
                 }
             }
@@ -107,7 +108,7 @@ impl Route {
             let code = turned_down.handling;
             return Err(format!("handling group {code} isn't known to this version; {}", said(outcome)));
         };
-        let mut tried = CarrierSet::default();
+        let mut tried = if outcome.parcel < FIRST_RETURN { CarrierSet::default() } else { self.table.one_way() };
         for (_, delta) in row_deltas(0, row).flatten() {
             if let Delta::Requested(asked) = delta
                 && asked.parcel == outcome.parcel
@@ -167,12 +168,13 @@ struct Returns<'r, 'o> {
 
 impl commands::Carriers for Returns<'_, '_> {
     fn number(&self, id: &str) -> Option<u16> {
-        self.stage.table.number(id)
+        self.stage.table.forgets(id)
     }
 
     fn pick(&mut self, group: Group, back: &Back) -> Result<u16, String> {
-        let picked = self.odds.pick(group, back.weight_g, self.order, 0, None);
-        picked.ok_or_else(|| self.stage.why_nobody(group, back.weight_g))
+        let one_way = self.stage.table.one_way();
+        let picked = self.odds.pick(group, back.weight_g, self.order, 0, Some(&one_way));
+        picked.ok_or_else(|| format!("no carrier brings {} parcels of {} g back", group.name(), grams(back.weight_g)))
     }
 }
 

@@ -60,6 +60,10 @@ pub struct CarrierRule {
     pub cost: u32,
     /// Days from its yes to the customer's door, at most [`MAX_PROMISED_DAYS`].
     pub promised_days: u16,
+    /// Whether it can be asked to forget a shipment that it took.
+    pub voids: bool,
+    /// Whether it brings goods back from customers.
+    pub returns: bool,
 }
 
 impl CarrierRule {
@@ -79,6 +83,8 @@ impl CarrierRule {
             max_weight_g: Self::DEFAULT_MAX_WEIGHT_G,
             cost: Self::DEFAULT_COST,
             promised_days: Self::DEFAULT_PROMISED_DAYS,
+            voids: false,
+            returns: false,
         }
     }
 }
@@ -174,6 +180,21 @@ impl Table {
     #[must_use]
     pub fn number(&self, id: &str) -> Option<u16> {
         self.carriers.iter().position(|carrier| carrier.id == id).map(|at| at as u16)
+    }
+
+    /// The carrier with this id, if it can be asked to forget what it took.
+    #[must_use]
+    pub fn forgets(&self, id: &str) -> Option<u16> {
+        self.number(id).filter(|number| self.carriers[usize::from(*number)].voids)
+    }
+
+    /// Those that bring nothing back.
+    #[must_use]
+    pub fn one_way(&self) -> CarrierSet {
+        let mut set = CarrierSet::default();
+        let all = self.carriers.iter().enumerate();
+        all.filter(|(_, carrier)| !carrier.returns).for_each(|(number, _)| set.insert(number as u16));
+        set
     }
 
     /// By group code, the heaviest parcel that any carrier takes, in grams; `u32::MAX` for a group that none takes,

@@ -1,5 +1,5 @@
 //! What simulated carriers tell on their own: a shipment that they took is picked up, moves, and is delivered. As real
-//! ones, they tell some of it twice and some of it out of order.
+//! ones, they tell some of it twice and some of it out of order, and some by tracking number instead of shipment id.
 
 use std::{
     cmp::Reverse,
@@ -19,7 +19,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sluice_domain::ShipmentId;
 use sluice_schemas::{delta::FIRST_RETURN, milestone::Milestone};
 use tokio::{
@@ -27,7 +27,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::seeded::{Seeded, carrier_seed};
+use super::{
+    seeded::{Seeded, carrier_seed},
+    tracking::tracking_number,
+};
 use crate::webhook::{ID_HEADER, SIGNATURE_HEADER, Secret, TIMESTAMP_HEADER};
 
 /// Shipments under way at once; what is taken beyond it is delivered in silence.
@@ -41,6 +44,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(500);
 /// Rate of events that are told twice, and of shipments of which two events are told in the wrong order.
 const DISORDER: f64 = 0.1;
+/// Rate of events that are told by tracking number.
+const BY_NUMBER: f64 = 0.5;
+/// How often a number that is not known is told again before the shipment id is told instead: it stays unknown if the answer
+/// that had it was lost.
+const UNKNOWN_TRIES: u8 = 5;
 /// What is told of a shipment, in the order in which it happens.
 const JOURNEY: [Milestone; 4] =
     [Milestone::PickedUp, Milestone::InTransit, Milestone::OutForDelivery, Milestone::Delivered];
@@ -76,6 +84,10 @@ impl Telling {
 pub(super) struct Told {
     /// Taken, repetitions among them.
     events: AtomicU64,
+    /// … of these, told by tracking number.
+    by_number: AtomicU64,
+    /// Answers that a number is not known; told again.
+    unknown: AtomicU64,
     /// Refused for good: not sent again.
     refused: AtomicU64,
     /// Messages that had to be sent again.
@@ -133,11 +145,16 @@ struct Due {
     again: bool,
     /// Nothing was told of the shipment before: until then it can be forgotten.
     first: bool,
+    /// How often it may still be told by number; then, or if never, it is told by shipment id.
+    by_number: u8,
 }
 
 #[derive(Serialize)]
 struct Event<'a> {
-    shipment_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shipment_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking_number: Option<String>,
     milestone: &'static str,
     occurred_at: String,
 }
@@ -146,7 +163,9 @@ impl Due {
     /// What has swapped its place happens later than it is told; nobody tells the future.
     fn event(&self, now_ms: u64) -> Event<'_> {
         let occurred_at = sluice_http::Timestamp(self.happened_ms.min(now_ms)).to_string();
-        Event { shipment_id: &self.shipment, milestone: journey(&self.shipment)[self.step].name(), occurred_at }
+        let tracking_number = (self.by_number > 0).then(|| tracking_number(&self.shipment));
+        let shipment_id = tracking_number.is_none().then_some(&*self.shipment);
+        Event { shipment_id, tracking_number, milestone: journey(&self.shipment)[self.step].name(), occurred_at }
     }
 }
 
@@ -224,8 +243,9 @@ impl Teller {
             let happened_ms = now_ms + after(step).as_millis() as u64;
             let (carrier, shipment) = (Arc::clone(&taken.carrier), Arc::clone(&shipment));
             let again = self.draws.unit() < DISORDER;
+            let by_number = if self.draws.unit() < BY_NUMBER { UNKNOWN_TRIES } else { 0 };
             let (at, first) = (now + after(told_at), step == 0);
-            self.due.push(Reverse(Due { at, step, carrier, shipment, happened_ms, again, first }));
+            self.due.push(Reverse(Due { at, step, carrier, shipment, happened_ms, again, first, by_number }));
         }
     }
 
@@ -258,13 +278,15 @@ impl Teller {
         let now_ms = unix_ms();
         let told: Vec<Event<'_>> = events.iter().map(|due| due.event(now_ms)).collect();
         let body = serde_json::json!({ "events": told }).to_string();
+        let mut unknown = Vec::new();
         loop {
             match tokio::time::timeout(PATIENCE, self.exchange(carrier, &id, body.clone().into())).await {
-                Ok(Some(status)) if status.is_success() => {
-                    self.told.events.fetch_add(events.len() as u64, Relaxed);
+                Ok(Some((status, results))) if status.is_success() => {
+                    unknown = unknown_of(&results);
+                    self.taken(&events, &unknown);
                     break;
                 }
-                Ok(Some(status)) if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+                Ok(Some((status, _))) if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
                     tracing::warn!(carrier, %status, "what a simulated carrier tells is refused");
                     self.told.refused.fetch_add(events.len() as u64, Relaxed);
                     break;
@@ -275,13 +297,26 @@ impl Teller {
                 }
             }
         }
-        for due in events.into_iter().filter(|due| due.again) {
-            let at = Instant::now() + self.telling.step;
-            self.due.push(Reverse(Due { at, again: false, first: false, ..due }));
+        for (index, due) in events.into_iter().enumerate() {
+            if unknown.binary_search(&index).is_ok() {
+                let by_number = due.by_number.saturating_sub(1);
+                self.due.push(Reverse(Due { at: Instant::now() + AGAIN, by_number, first: false, ..due }));
+            } else if due.again {
+                let at = Instant::now() + self.telling.step;
+                self.due.push(Reverse(Due { at, again: false, first: false, ..due }));
+            }
         }
     }
 
-    async fn exchange(&self, carrier: &str, id: &str, body: Bytes) -> Option<StatusCode> {
+    /// Counts events that were answered, of which these are about unknown numbers.
+    fn taken(&self, events: &[Due], unknown: &[usize]) {
+        let by_number = events.iter().filter(|due| due.by_number > 0).count().saturating_sub(unknown.len());
+        self.told.events.fetch_add((events.len() - unknown.len()) as u64, Relaxed);
+        self.told.by_number.fetch_add(by_number as u64, Relaxed);
+        self.told.unknown.fetch_add(unknown.len() as u64, Relaxed);
+    }
+
+    async fn exchange(&self, carrier: &str, id: &str, body: Bytes) -> Option<(StatusCode, Bytes)> {
         let now_s = (unix_ms() / 1_000) as i64;
         let base = self.telling.url.to_string();
         let request = Request::post(format!("{}/v1/carriers/{carrier}/events", base.trim_end_matches('/')))
@@ -294,9 +329,25 @@ impl Teller {
         let response = self.client.request(request).await.ok()?;
         let status = response.status();
         // Read to its end, so that the connection can be used again.
-        response.into_body().collect().await.ok()?;
-        Some(status)
+        Some((status, response.into_body().collect().await.ok()?.to_bytes()))
     }
+}
+
+/// The events whose numbers an answer calls unknown, ascending.
+fn unknown_of(answer: &[u8]) -> Vec<usize> {
+    #[derive(Deserialize)]
+    struct Results<'a> {
+        #[serde(borrow)]
+        results: Vec<One<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct One<'a> {
+        index: usize,
+        status: &'a str,
+    }
+    let read = serde_json::from_slice::<Results<'_>>(answer);
+    let results = read.map(|read| read.results).unwrap_or_default();
+    results.iter().filter(|one| one.status == "unknown").map(|one| one.index).collect()
 }
 
 fn unix_ms() -> u64 {

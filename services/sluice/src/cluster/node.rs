@@ -22,10 +22,10 @@ use sluice_carrier::{
 };
 use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify};
-use sluice_domain::Merchants;
+use sluice_domain::{Merchants, Operators};
 use sluice_engine_kafka_scylla::{
-    ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress, TopicFeed,
-    Writer, groups,
+    ClusterLookup, ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress,
+    TopicFeed, Writer, groups,
     outbox::{CarrierConsumer, OutboxOptions},
     owner::MakeStages,
     store::Store,
@@ -33,6 +33,7 @@ use sluice_engine_kafka_scylla::{
     watch as changes,
 };
 use sluice_http::Problem;
+use sluice_operator::Operator;
 use sluice_pipeline::{Clock, HealthBoard, Intake, Stage, Watchers};
 use sluice_status::{Status, stream::Streams};
 use tokio::{
@@ -144,6 +145,7 @@ struct Base {
     progress: Arc<Progress>,
     clock: Arc<dyn Clock>,
     merchants: Arc<Merchants>,
+    operators: Arc<Operators>,
     table: Arc<Table>,
     health: Arc<HealthBoard>,
     /// Who follows which order.
@@ -156,6 +158,7 @@ impl Base {
         let cluster = config.cluster.clone().ok_or_else(missing)?;
         let log = cluster.log(&config)?;
         let merchants = Arc::new(config.merchant_table()?);
+        let operators = Arc::new(config.operators()?);
         let table = Arc::new(config.routing_table()?);
         let asked = log.clone();
         let deployment = tokio::task::spawn_blocking(move || read_deployment(&asked)).await;
@@ -171,7 +174,7 @@ impl Base {
         let progress = Progress::start(&log, deployment).map_err(ClusterError::from)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let watchers = Watchers::new();
-        Ok(Self { config, log, deployment, store, progress, clock, merchants, table, health, watchers })
+        Ok(Self { config, log, deployment, store, progress, clock, merchants, operators, table, health, watchers })
     }
 
     fn owners(&self, chain: Chain) -> Result<Owners, StartError> {
@@ -228,6 +231,7 @@ impl Base {
             self.deployment,
             Arc::clone(&self.clock),
         ));
+        let lookup = Arc::new(ClusterLookup::new(Arc::clone(&self.store), Arc::clone(&self.clock)));
         let mut app = ops::router(ops);
         if let Some(writer) = writer.filter(|_| roles.contains(&Role::Checkout)) {
             let (merchants, clock) = (Arc::clone(&self.merchants), Arc::clone(&self.clock));
@@ -244,21 +248,24 @@ impl Base {
         if let Some(writer) = writer.filter(|_| roles.contains(&Role::Status)) {
             let (merchants, clock) = (Arc::clone(&self.merchants), Arc::clone(&self.clock));
             let feed = Arc::new(TopicFeed::new(&self.log));
-            let events = topology::events(&self.config, feed, (&merchants, &clock), stop);
-            app = app.merge(sluice_events::router(events));
+            let events = topology::events(&self.config, feed, (&merchants, &self.operators), &clock, stop);
+            let operators = Arc::clone(&self.operators);
+            let traces = Operator { orders: orders.clone(), operators, clock: Arc::clone(&clock) };
+            app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(traces));
             let words = Arc::new(writer.clone());
-            let status = Status { orders, words, merchants, clock };
+            let status = Status { orders, words, lookup: lookup.clone(), merchants, clock };
             let (watchers, limit) = (Arc::clone(&self.watchers), self.config.stream_limit());
             let streams = Streams { status: status.clone(), watchers, limit };
             app = app.merge(sluice_status::router(status)).merge(sluice_status::stream::router(streams));
         }
         if let Some(writer) = writer.filter(|_| roles.contains(&Role::Carrier)) {
-            let mut events = topology::carrier_events(&self.config, Arc::new(writer.clone()), &self.clock)?;
+            let mut events = topology::carrier_events(&self.config, Arc::new(writer.clone()), lookup, &self.clock)?;
             if let Ok(slots) = self.deployment.slot_count() {
                 events.slots = slots;
             }
             app = app.merge(sluice_carrier::events::router(events));
         }
+        let app = app.method_not_allowed_fallback(|| async { Problem::method_not_allowed() });
         Ok(app.fallback(|| async {
             Problem::not_found("There is nothing at this path on this node; /openapi.json says what the whole API has.")
         }))
@@ -324,7 +331,7 @@ impl Node {
             watchers: base.watchers,
             takes_orders: has(Role::Checkout),
             deployment: base.deployment,
-            live: Live { merchants: base.merchants, tls },
+            live: Live { merchants: base.merchants, operators: base.operators, tls },
         })
     }
 

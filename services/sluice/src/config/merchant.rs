@@ -7,6 +7,7 @@ use sluice_checkout::{MerchantLimit, Rate};
 use sluice_domain::{KeyHash, Merchants, merchants::MAX_API_KEY};
 
 use super::{Config, ConfigError, Environment, Hidden, resolve};
+use crate::webhooks::MerchantWebhook;
 
 /// Most orders a second, and most orders at once, that a limit may say.
 pub const MAX_RATE: u32 = 10_000_000;
@@ -39,6 +40,9 @@ pub struct MerchantConfig {
     /// Its share of a node that is under pressure, beside that of the others.
     #[serde(default = "weight")]
     pub weight: u32,
+    /// Where it is told what happens, besides what it sets over the API.
+    #[serde(default, rename = "webhook")]
+    pub webhooks: Vec<MerchantWebhook>,
 }
 
 fn weight() -> u32 {
@@ -71,12 +75,14 @@ impl MerchantConfig {
             rate_limit: None,
             burst: None,
             weight: weight(),
+            webhooks: Vec::new(),
         }
     }
 
     pub(super) fn apply(&mut self, environment: Environment<'_>) -> Result<(), ConfigError> {
         let who = format!("merchant {:?}", self.id);
-        resolve(&who, "api_key", &mut self.api_key, self.api_key_env.as_deref(), environment)
+        resolve(&who, "api_key", &mut self.api_key, self.api_key_env.as_deref(), environment)?;
+        self.webhooks.iter_mut().try_for_each(|webhook| webhook.apply(&self.id, environment))
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

@@ -161,6 +161,8 @@ impl Fleet {
             let url = format!("{}/carriers/{}/manifests", self.url, profile.id);
             CarrierConfig {
                 idempotent: profile.idempotent,
+                voids: true,
+                returns: true,
                 cost: profile.cost,
                 promised_days: profile.promised_days,
                 max_weight_g: profile.max_weight_g,

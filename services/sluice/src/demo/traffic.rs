@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     fn reply(status: u16, body: &str, replayed: bool) -> Reply<'_> {
-        Reply { status, retry_after: None, replayed, body: body.as_bytes() }
+        Reply { status, retry_after: None, replayed, link: None, body: body.as_bytes() }
     }
 
     const ID: &str = "01M6VZ4W3V00J8Z8M3C0V9S1QK";

@@ -123,7 +123,7 @@ mod tests {
 
     fn single(status: u16, retry_after: Option<u64>, body: &str) -> Verdict {
         let retry_after = retry_after.map(Duration::from_secs);
-        Verdict::of_single(&Reply { status, retry_after, replayed: false, body: body.as_bytes() })
+        Verdict::of_single(&Reply { status, retry_after, replayed: false, link: None, body: body.as_bytes() })
     }
 
     #[test]

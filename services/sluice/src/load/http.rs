@@ -134,6 +134,8 @@ pub struct Reply<'a> {
     pub retry_after: Option<Duration>,
     /// Whether the server says that it had answered this request before.
     pub replayed: bool,
+    /// The `Link` header: where a page says that the next one is.
+    pub link: Option<&'a str>,
     /// The body, whole.
     pub body: &'a [u8],
 }
@@ -200,7 +202,8 @@ impl Link {
             self.wire = Some(wire);
         }
         let body = self.input.get(body).unwrap_or_default();
-        Ok(Reply { status: head.status, retry_after: head.retry_after, replayed: head.replayed, body })
+        let link = head.link.and_then(|(from, to)| str::from_utf8(self.input.get(from..to)?).ok());
+        Ok(Reply { status: head.status, retry_after: head.retry_after, replayed: head.replayed, link, body })
     }
 }
 
@@ -328,6 +331,8 @@ struct Head {
     keep_alive: bool,
     retry_after: Option<Duration>,
     replayed: bool,
+    /// Where the value of the `Link` header is in the input.
+    link: Option<(usize, usize)>,
 }
 
 impl Head {
@@ -343,13 +348,19 @@ impl Head {
         }
         let empty = matches!(status, 204 | 304);
         let body = if empty { Framing::Length(0) } else { Framing::UntilClose };
-        let mut head = Self { status, length: 0, body, keep_alive: true, retry_after: None, replayed: false };
+        let mut head =
+            Self { status, length: 0, body, keep_alive: true, retry_after: None, replayed: false, link: None };
+        let mut start = lines.at;
         while let Some(line) = lines.next() {
             if line.is_empty() {
                 head.length = lines.at;
                 return Ok(Some(head));
             }
-            head.field(line)?;
+            match link(line) {
+                Some((from, to)) => head.link = Some((start + from, start + to)),
+                None => head.field(line)?,
+            }
+            start = lines.at;
         }
         Ok(None)
     }
@@ -376,6 +387,13 @@ impl Head {
         }
         Ok(())
     }
+}
+
+/// Where the value of a header is in its line, if the header is `Link`.
+fn link(line: &[u8]) -> Option<(usize, usize)> {
+    let (name, value) = line.split_at_checked(5)?;
+    let from = line.len() - value.trim_ascii_start().len();
+    name.eq_ignore_ascii_case(b"link:").then(|| (from, from + value.trim_ascii().len()))
 }
 
 /// Lines that ended, without their ends.
@@ -447,8 +465,7 @@ mod tests {
 
     #[tokio::test]
     async fn reads_every_framing_however_it_is_cut() {
-        let whole =
-            "HTTP/1.1 429 Too Many\r\nRetry-After: 2\r\nidempotent-replayed: true\r\nContent-Length: 5\r\n\r\nhello";
+        let whole = "HTTP/1.1 429 Too Many\r\nRetry-After: 2\r\nlInk:  </x> \r\nidempotent-replayed: true\r\nContent-Length: 5\r\n\r\nhello";
         let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n";
         let open = "HTTP/1.1 200 OK\r\n\r\nhello";
         for text in [whole, chunked, open] {
@@ -461,6 +478,7 @@ mod tests {
                     assert_eq!(reply.status, 429);
                     assert_eq!(reply.retry_after, Some(Duration::from_secs(2)));
                     assert!(reply.replayed);
+                    assert_eq!(reply.link, Some("</x>"));
                 }
             }
         }

@@ -89,6 +89,7 @@ pub(super) fn table(plan: &FaultPlan) -> Result<Table, TableError> {
             max_weight_g: one_of(&mut rng, &[1_500, 5_000, 30_000], 5_000),
             cost: rng.between(300, 900) as u32,
             promised_days: rng.between(1, 4) as u16,
+            voids: true,
             ..CarrierRule::new(carrier.name.clone(), GroupSet::of(&groups))
         }
     };

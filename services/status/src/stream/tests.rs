@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 
 use futures_util::FutureExt;
-use sluice_domain::{Fingerprint, Merchants, SlotCount};
-use sluice_pipeline::{BoxFuture, Clock, LogError, Orders, Receipt, StoredOrder, WordIntake, Words};
+use sluice_domain::{Fingerprint, Merchants, ShipmentId, SlotCount};
+use sluice_pipeline::{BoxFuture, Clock, Listed, LogError, Lookup, Orders, Receipt, StoredOrder, WordIntake, Words};
 use sluice_schemas::{
     delta::Delta,
     order::{Head, Line, ShipTo, put_head, put_line},
@@ -51,6 +51,26 @@ impl WordIntake for Deaf {
     }
 }
 
+impl Lookup for Deaf {
+    fn orders_of<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: Option<OrderId>,
+        _: usize,
+    ) -> BoxFuture<'a, Result<Listed, LogError>> {
+        Box::pin(std::future::ready(Err(LogError::Closed)))
+    }
+
+    fn shipments_of<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Vec<ShipmentId>>, LogError>> {
+        Box::pin(std::future::ready(Err(LogError::Closed)))
+    }
+}
+
 struct World {
     store: Arc<Store>,
     app: Arc<App>,
@@ -61,7 +81,13 @@ impl World {
     fn new() -> Self {
         let store = Arc::new(Store::default());
         let merchants = Arc::new(Merchants::new([("m-1", "key-1"), ("m-2", "key-2")]).unwrap());
-        let status = Status { orders: store.clone(), words: Arc::new(Deaf), merchants, clock: Arc::new(Now) };
+        let status = Status {
+            orders: store.clone(),
+            words: Arc::new(Deaf),
+            lookup: Arc::new(Deaf),
+            merchants,
+            clock: Arc::new(Now),
+        };
         let meter = RouteMeter::new("test");
         let (watchers, places) = (Watchers::new(), Places::new(4, 2));
         let app = Arc::new(App { status, watchers, places, meter, messages: Counter::noop() });

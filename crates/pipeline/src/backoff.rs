@@ -1,9 +1,12 @@
-//! How long to wait before a failed manifest is sent again: capped, exponential, and fully jittered, so that manifests
-//! that failed together do not come back together.
+//! How long to wait before something that failed is tried again: capped, exponential, and fully jittered, so that what failed
+//! together does not come back together.
 
 use std::time::Duration;
 
-use super::config::us;
+/// Whole µs of a duration.
+fn us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
 
 /// The spacing of retries.
 #[derive(Debug, Clone, Copy)]

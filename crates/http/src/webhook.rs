@@ -1,4 +1,4 @@
-//! Proves to a carrier that a manifest comes from us and is fresh: Standard Webhooks, symmetric scheme.
+//! Proves to a receiver that a message comes from us and is fresh: Standard Webhooks, symmetric scheme.
 //!
 //! The signature is `v1,` + base64(HMAC-SHA256(secret, "{id}.{timestamp}.{body}")), sent beside the message's id and its
 //! time in seconds. A receiver accepts any one of several space-separated signatures, so that a secret can be rotated
@@ -7,11 +7,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::digest::CtOutput;
 use hmac::{Hmac, Mac};
-use hyper::HeaderMap;
 use sha2::Sha256;
 
 /// Header with the message's id: stable over retries of the same message.
@@ -181,7 +181,7 @@ impl Secret {
 ///
 /// # Errors
 /// [`VerifyError::Header`] if it is missing, repeated or unreadable.
-pub(crate) fn the_header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, VerifyError> {
+pub fn the_header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, VerifyError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().map_err(|_| VerifyError::Header(name)),

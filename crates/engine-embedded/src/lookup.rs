@@ -1,0 +1,251 @@
+//! Finding orders by customer and by tracking number.
+//!
+//! Each order is entered under a hash of its merchant and customer, and again under one of every tracking number that it
+//! gets: young entries beside the young rows ([`young`]), older ones in [`Table::Lookup`], where a checkpoint puts them as
+//! one sorted run. Days come first there, the newest of all, so that a run overlaps only those of its day, and merging runs
+//! rewrites a day and not the whole table; a look-up seeks once for every day that has orders.
+
+use std::{collections::BTreeSet, future::poll_fn, sync::Arc, task::Poll};
+
+use sluice_domain::{OrderId, ShipmentId};
+use sluice_pipeline::{
+    BoxFuture, Listed, LogError, Lookup, Store, Table,
+    lookup::{NUMBER_ORDERS, day_of, first_number_day, is_of, numbers_in, shipments_under},
+};
+use sluice_schemas::order::{peek_customer, put_customer};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::{
+    engine::Engine,
+    lookup::young::{Block, Entries, newest},
+    shared::Frozen,
+};
+
+pub(crate) mod young;
+
+/// Seeks in the store, or orders read, after which whoever else is on the thread gets a turn.
+const TURN: usize = 32;
+
+/// Makes keys. Hashes of 64 bits with a seed that nobody outside knows: what is found is checked, but who could make many
+/// others fall on a key would make its look-ups long. XXH3 takes a tenth of the time of BLAKE3 for so few bytes, and it is
+/// the owner's time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keys(u64);
+
+impl Keys {
+    /// The keys of the deployment with this journal, whose id is drawn at random.
+    pub(crate) fn new(journal: u64) -> Self {
+        Self(journal)
+    }
+
+    /// The key of what [`put_customer`] writes. The lowest bit tells keys of customers from those of numbers.
+    pub(crate) fn customer(self, customer: &[u8]) -> u64 {
+        xxh3_64_with_seed(customer, self.0) & !1
+    }
+
+    /// The key of a tracking number.
+    pub(crate) fn number(self, number: &str) -> u64 {
+        xxh3_64_with_seed(number.as_bytes(), !self.0) | 1
+    }
+
+    /// Enters a new order; one that can't be read has no customer.
+    pub(crate) fn enter(self, order: OrderId, record: &[u8], to: &mut Entries) {
+        if let Ok(customer) = peek_customer(record) {
+            to.push(self.customer(customer), order);
+        }
+    }
+
+    /// Enters the tracking numbers that encoded deltas bring.
+    pub(crate) fn enter_numbers(self, order: OrderId, deltas: &[u8], to: &mut Entries) {
+        numbers_in(deltas).for_each(|number| to.push(self.number(number), order));
+    }
+}
+
+/// Bytes of a key in [`Table::Lookup`].
+const STORED: usize = 4 + 8 + 16;
+
+pub(crate) fn stored_key(day: u32, key: u64, order: OrderId) -> [u8; STORED] {
+    let mut bytes = [0; STORED];
+    bytes[..4].copy_from_slice(&(!day).to_be_bytes());
+    bytes[4..12].copy_from_slice(&key.to_be_bytes());
+    bytes[12..].copy_from_slice(&(!order.0).to_be_bytes());
+    bytes
+}
+
+/// Day, key and order; `None` if they are no [`stored_key`].
+pub(crate) fn read_key(bytes: &[u8]) -> Option<(u32, u64, OrderId)> {
+    let (day, rest) = bytes.split_first_chunk()?;
+    let (key, rest) = rest.split_first_chunk()?;
+    let order = OrderId(!u128::from_be_bytes(rest.try_into().ok()?));
+    let day = !u32::from_be_bytes(*day);
+    (day == day_of(order)).then_some((day, u64::from_be_bytes(*key), order))
+}
+
+/// Adds what was frozen to [`Table::Lookup`], as one run.
+pub(crate) fn store_entries(store: &dyn Store, frozen: &[Frozen]) -> Result<(), LogError> {
+    let mut entries = Vec::new();
+    frozen.iter().flat_map(|f| &f.entries).for_each(|block| block.read(&mut entries));
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let place = |e: &young::Entry| (!day_of(e.order()), e.key, !e.order().0);
+    entries.sort_unstable_by_key(place);
+    entries.dedup();
+    store.ingest(Table::Lookup, &mut |put| {
+        for entry in &entries {
+            put(&stored_key(day_of(entry.order()), entry.key, entry.order()), &[]);
+        }
+    })
+}
+
+/// Lets others on this thread have a turn.
+async fn turn() {
+    let mut had = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut had, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Where one look-up looks: the young entries as of its beginning, then the store. Nothing falls between them, because what
+/// leaves memory is in the store before that.
+struct View<'a> {
+    store: &'a dyn Store,
+    young: Vec<Arc<Block>>,
+}
+
+impl<'a> View<'a> {
+    fn of(engine: &'a Engine) -> Self {
+        let mut blocks = Vec::new();
+        for shard in &engine.shared.shards {
+            let young = shard.young.read();
+            blocks.extend(young.entries.view());
+            blocks.extend_from_slice(&young.frozen_entries);
+        }
+        Self { store: &*engine.shared.store, young: blocks }
+    }
+
+    /// The newest `max` orders under `key` below `before` that were not placed before day `first`, newest first.
+    async fn newest(&self, key: u64, before: OrderId, first: u32, max: usize) -> Result<Vec<OrderId>, LogError> {
+        let mut found: BTreeSet<OrderId> = newest(&self.young, key, before, max).into_iter().collect();
+        self.stored(key, before, first, max, &mut found).await?;
+        Ok(found.into_iter().rev().take_while(|&order| day_of(order) >= first).take(max).collect())
+    }
+
+    async fn stored(
+        &self,
+        key: u64,
+        before: OrderId,
+        first: u32,
+        max: usize,
+        found: &mut BTreeSet<OrderId>,
+    ) -> Result<(), LogError> {
+        let Some(newest) = before.0.checked_sub(1).map(OrderId) else { return Ok(()) };
+        let mut from = stored_key(day_of(newest), key, newest);
+        let (mut taken, mut seeks) = (0, 0);
+        loop {
+            let (mut beside, mut damaged) = (None, false);
+            self.store.range(Table::Lookup, &from, &mut |bytes, _| {
+                match read_key(bytes) {
+                    Some((_, found_key, order)) if found_key == key => {
+                        found.insert(order);
+                        taken += 1;
+                    }
+                    Some((day, found_key, _)) => beside = Some((day, found_key)),
+                    None => damaged = true,
+                }
+                taken < max && beside.is_none() && !damaged
+            })?;
+            if damaged {
+                return Err(LogError::Store("an entry of table lookup can't be read".into()));
+            }
+            // Behind this key, on a day that has orders: the next place where it may be is on that day or the one before.
+            let Some((day, found_key)) = beside else { return Ok(()) };
+            let day = if found_key < key { Some(day) } else { day.checked_sub(1) };
+            let Some(day) = day.filter(|&day| day >= first) else { return Ok(()) };
+            from = stored_key(day, key, OrderId(u128::MAX));
+            seeks += 1;
+            if seeks % TURN == 0 {
+                turn().await;
+            }
+        }
+    }
+}
+
+impl Engine {
+    async fn orders_under(
+        &self,
+        merchant: &str,
+        customer: &str,
+        before: Option<OrderId>,
+        max: usize,
+    ) -> Result<Listed, LogError> {
+        let mut name = Vec::with_capacity(merchant.len() + customer.len() + 4);
+        put_customer(merchant, customer, &mut name);
+        let (view, key) = (View::of(self), self.shared.keys.customer(&name));
+        let mut found = view.newest(key, before.unwrap_or(OrderId(u128::MAX)), 0, max + 1).await?;
+        let more = found.len() > max;
+        found.truncate(max);
+        let mut listed = Listed { orders: Vec::with_capacity(found.len()), next: None };
+        for (n, &id) in found.iter().enumerate() {
+            if let Some(order) = self.try_read(id)?
+                && is_of(id, &order, merchant, customer)?
+            {
+                listed.orders.push((id, order));
+            }
+            if n % TURN == TURN - 1 {
+                turn().await;
+            }
+        }
+        listed.next = found.last().copied().filter(|_| more);
+        self.seen_is_durable().await?;
+        Ok(listed)
+    }
+
+    async fn shipments_under(&self, carrier: &str, numbers: &[&str]) -> Result<Vec<Vec<ShipmentId>>, LogError> {
+        let (view, first) = (View::of(self), first_number_day(self.shared.clock.now_ms()));
+        let (mut found, mut row) = (Vec::with_capacity(numbers.len()), Vec::new());
+        for (n, number) in numbers.iter().enumerate() {
+            let key = self.shared.keys.number(number);
+            let mut shipments = Vec::new();
+            for order in view.newest(key, OrderId(u128::MAX), first, NUMBER_ORDERS).await? {
+                row.clear();
+                self.shared.read_row(order, &mut row)?;
+                shipments = shipments_under(order, &row, carrier, number);
+                if !shipments.is_empty() {
+                    break;
+                }
+            }
+            found.push(shipments);
+            if n % TURN == TURN - 1 {
+                turn().await;
+            }
+        }
+        self.seen_is_durable().await?;
+        Ok(found)
+    }
+}
+
+impl Lookup for Engine {
+    fn orders_of<'a>(
+        &'a self,
+        merchant: &'a str,
+        customer: &'a str,
+        before: Option<OrderId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Listed, LogError>> {
+        Box::pin(self.orders_under(merchant, customer, before, max))
+    }
+
+    fn shipments_of<'a>(
+        &'a self,
+        carrier: &'a str,
+        numbers: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Vec<ShipmentId>>, LogError>> {
+        Box::pin(self.shipments_under(carrier, numbers))
+    }
+}

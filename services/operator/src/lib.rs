@@ -1,0 +1,161 @@
+//! Shows operators one order of any merchant with everything that is stored about it: `GET /v1/operator/orders/{id}`.
+//!
+//! * [`router`]: the route, for operators' keys alone.
+//! * [`trace()`]: what it shows, a pure function of what is stored. Names, streets and titles aren't in it.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use sluice_domain::{Operators, OrderId};
+use sluice_http::{FieldError, OperatorKeySecurity, Problem, ProblemBody, RouteMeter, authenticate_operator};
+use sluice_pipeline::{Clock, Orders};
+use tokio::sync::Semaphore;
+use utoipa::{IntoResponses, OpenApi};
+
+mod hops;
+mod trace;
+
+pub use hops::{EventTrace, Hop};
+pub use trace::{
+    AttemptTrace, CommandTrace, ConflictTrace, DeadLetter, ItemTrace, NewsTrace, ParcelTrace, ReturnTrace, Trace,
+    VoidTrace, trace,
+};
+
+/// Orders that are read and shown at once; more are answered 503.
+pub const MAX_TRACES: usize = 16;
+/// Below this age (ms of `placed_at`) an id that isn't known may still be on its way here.
+const YOUNG_MS: u64 = 10_000;
+
+/// What the route needs from the world.
+#[derive(Clone)]
+pub struct Operator {
+    /// Where orders are read.
+    pub orders: Arc<dyn Orders>,
+    /// Who may ask.
+    pub operators: Arc<Operators>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+struct App {
+    operator: Operator,
+    room: Semaphore,
+    meter: RouteMeter,
+}
+
+/// The route. Called after the metrics recorder is installed, or nothing is counted.
+pub fn router(state: Operator) -> Router {
+    let meter = RouteMeter::new("GET /v1/operator/orders/{id}");
+    let app = App { operator: state, room: Semaphore::new(MAX_TRACES), meter };
+    Router::new()
+        .route("/v1/operator/orders/{id}", get(order))
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .with_state(Arc::new(app))
+}
+
+/// The part of the API description that is this service's.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Sluice", description = "Orders in, parcels out."),
+    paths(order),
+    components(schemas(ProblemBody<'_>, FieldError)),
+    tags((name = "operator", description = "What operators see of every merchant's orders.")),
+    modifiers(&OperatorKeySecurity)
+)]
+struct Document;
+
+/// Trace one order
+///
+/// Everything that is stored about an order of any merchant: where the log has it, every decision about it in order of time,
+/// every attempt at every parcel. An order whose record can't be read is shown as far as it can be.
+#[utoipa::path(
+    get,
+    path = "/v1/operator/orders/{id}",
+    operation_id = "get_operator_order",
+    tag = "operator",
+    security(("operator_key" = [])),
+    params(("id" = String, Path, description = "The order's id", min_length = 26, max_length = 26,
+        pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$", example = "01M6VZ4W3V00J8Z8M3C0V9S1QK")),
+    responses(
+        (status = 200, description = "The order.", body = Trace<'static>, content_type = "application/json"),
+        OperatorProblems,
+    )
+)]
+async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
+    let started = app.operator.clock.monotonic_us();
+    // What isn't text is nobody's id.
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
+    let response = match read(&app, &id, &headers).await {
+        Ok(json) => {
+            let mut response = Response::new(Body::from(json));
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(problem) => problem.into_response(),
+    };
+    app.meter.record(response.status(), app.operator.clock.monotonic_us().saturating_sub(started));
+    response
+}
+
+async fn read(app: &App, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
+    const UNREADABLE: &str = "The order can't be read now.";
+    authenticate_operator(headers, &app.operator.operators)?;
+    let id: OrderId = id.parse().map_err(|_| unknown())?;
+    let full = |_| Problem::unavailable("As many orders are being traced as this node takes.", 1);
+    let _place = app.room.try_acquire().map_err(full)?;
+    let stored = app.operator.orders.read(id).await.map_err(|error| {
+        tracing::warn!(order_id = %id, %error, "an order could not be read");
+        Problem::unavailable(UNREADABLE, 1)
+    })?;
+    let Some(stored) = stored else {
+        let problem = unknown();
+        let age = app.operator.clock.now_ms().abs_diff(id.placed_at_ms());
+        return Err(if age < YOUNG_MS { problem.with_retry_after(1) } else { problem });
+    };
+    let mut json = Vec::with_capacity(4_096);
+    serde_json::to_writer(&mut json, &trace(id, &stored)).map_err(|error| {
+        tracing::error!(order_id = %id, %error, "a trace could not be written");
+        Problem::unavailable(UNREADABLE, 1)
+    })?;
+    Ok(json)
+}
+
+/// No order by that id. Of a kind of its own: a tool must be able to tell it from a node that doesn't have this route.
+fn unknown() -> Problem {
+    Problem { kind: "unknown-order", ..Problem::not_found("There is no order with this id.") }
+}
+
+/// What can be wrong.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes the answers, which are written without it")]
+enum OperatorProblems {
+    /// No or a wrong key; a merchant's is one.
+    #[response(status = 401, content_type = "application/problem+json",
+        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
+    Unauthorized(ProblemBody<'static>),
+    /// No order has this id.
+    #[response(status = 404, content_type = "application/problem+json",
+        headers(("Retry-After" = u32, description = "Seconds; present while the order may still be on its way")))]
+    Unknown(ProblemBody<'static>),
+    /// Another method than GET.
+    #[response(status = 405, content_type = "application/problem+json",
+        headers(("Allow" = String, description = "`GET,HEAD`")))]
+    Method(ProblemBody<'static>),
+    /// The order can't be read now, or as many are being traced as the node takes.
+    #[response(status = 503, content_type = "application/problem+json",
+        headers(("Retry-After" = u32, description = "Seconds")))]
+    Unavailable(ProblemBody<'static>),
+}

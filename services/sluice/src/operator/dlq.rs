@@ -1,0 +1,360 @@
+//! `sluice dlq`: what nobody carries, for a person to look at. Dead letters are found in the feed, and each is checked
+//! against its order as it is now, so that what a carrier took after all isn't listed.
+
+use std::{
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use sluice_domain::OrderId;
+
+use super::{
+    client::{Client, Failed, ServerArgs},
+    event::{Dead, Event},
+    feed::{Begin, Feed},
+    paint::plain,
+    trace::{Parcel, Trace, attempts, items, order_id},
+};
+use crate::{exit, output, output::count, signals::Stop};
+
+/// How often a long scan says how far it is.
+const TELL: Duration = Duration::from_secs(2);
+
+const EXAMPLES: &str = "\
+Examples:
+  sluice dlq list
+  sluice dlq list --merchant m-1 --since 1.2gosa7pa2gv.5k --json
+  sluice dlq show 01M6VZ4W3V00J8Z8M3C0V9S1QK";
+
+/// Shows dead letters: orders and parcels that nobody carries.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DlqArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: DlqCommand,
+}
+
+/// What can be done with dead letters.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DlqCommand {
+    /// List them, oldest first
+    List(ListArgs),
+    /// Show one order's: why, what is in it, and who was asked
+    Show(ShowArgs),
+}
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  sluice dlq list
+  sluice dlq list --merchant m-1 --limit 20
+  sluice dlq list --since 1.2gosa7pa2gv.5k --json | jq -r .reason | sort | uniq -c
+
+It reads the events that are kept and ends; how far it is, and where to go on, is on standard error.
+
+Exit codes: 0 listed, whatever there was; 2 wrong usage, key or cursor; 3 no server, or one that doesn't do this; 130
+interrupted.";
+
+/// The arguments of `sluice dlq list`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = LIST_EXAMPLES)]
+pub struct ListArgs {
+    /// The node
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Only this merchant's
+    #[arg(long, value_name = "ID")]
+    pub merchant: Option<String>,
+    /// Only those of events after this cursor, which an earlier list gave
+    #[arg(long, value_name = "CURSOR", default_value = "oldest")]
+    pub since: Begin,
+    /// End after so many. Those of one event stand together, so there may be a few more
+    #[arg(long, value_name = "N")]
+    pub limit: Option<NonZeroU64>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  sluice dlq show 01M6VZ4W3V00J8Z8M3C0V9S1QK
+  sluice dlq show 01M6VZ4W3V00J8Z8M3C0V9S1QK --json
+
+Exit codes: 0 shown; 1 there is no such order, or nothing of it is dead-lettered; 2 wrong usage or key; 3 no server, or one
+that doesn't do this.";
+
+/// The arguments of `sluice dlq show`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = SHOW_EXAMPLES)]
+pub struct ShowArgs {
+    /// The order's id
+    #[arg(value_name = "ORDER_ID", value_parser = order_id)]
+    pub order: OrderId,
+    /// The node
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Print one JSON object a line, as `list` does
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs `sluice dlq`, and gives the exit code.
+pub async fn command(args: DlqArgs) -> u8 {
+    let ended = match args.command {
+        DlqCommand::List(args) => list(args).await,
+        DlqCommand::Show(args) => show(&args).await,
+    };
+    ended.unwrap_or_else(|failed| {
+        output::fault(&failed);
+        failed.exit_code()
+    })
+}
+
+/// What nobody carries, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Letter {
+    order: String,
+    merchant: Option<String>,
+    /// The parcel; null: the whole order.
+    parcel: Option<u8>,
+    at: String,
+    reason: String,
+    /// What the parcel needs.
+    handling: Option<String>,
+    /// Grams.
+    weight_g: Option<u32>,
+    /// Who was asked, and what they said.
+    asked: Vec<String>,
+}
+
+impl Letter {
+    /// The whole order, if that is dead-lettered.
+    fn whole(trace: &Trace) -> Option<Self> {
+        let dead = trace.dead_letter.as_ref().filter(|_| trace.class == DEAD_LETTERED)?;
+        Some(Self {
+            order: trace.id.clone(),
+            merchant: trace.merchant.clone(),
+            parcel: None,
+            at: dead.at.clone(),
+            reason: dead.reason.clone(),
+            handling: None,
+            weight_g: None,
+            asked: Vec::new(),
+        })
+    }
+
+    /// A parcel, if that is.
+    fn parcel(trace: &Trace, parcel: &Parcel) -> Option<Self> {
+        let dead = parcel.dead_letter.as_ref().filter(|_| parcel.standing == DEAD_LETTERED)?;
+        let asked = parcel.attempts.iter().map(|attempt| attempts(std::slice::from_ref(attempt)));
+        Some(Self {
+            order: trace.id.clone(),
+            merchant: trace.merchant.clone(),
+            parcel: Some(parcel.number),
+            at: dead.at.clone(),
+            reason: dead.reason.clone(),
+            handling: parcel.handling.clone(),
+            weight_g: parcel.weight_g,
+            asked: asked.collect(),
+        })
+    }
+
+    /// All of an order's.
+    fn all(trace: &Trace) -> Vec<Self> {
+        Self::whole(trace).into_iter().chain(trace.all_parcels().filter_map(|p| Self::parcel(trace, p))).collect()
+    }
+
+    /// Whether an event says so.
+    fn is_of(&self, dead: &[Dead]) -> bool {
+        dead.iter().any(|dead| dead.parcel == self.parcel)
+    }
+
+    fn line(&self) -> String {
+        let parcel = self.parcel.map_or("order".to_owned(), |number| number.to_string());
+        let merchant = self.merchant.as_deref().map_or("unknown".into(), plain);
+        let (at, order, reason) = (plain(&self.at), plain(&self.order), plain(&self.reason));
+        format!("{at}  {order}  {merchant:<12}  {parcel:>6}  {reason}")
+    }
+}
+
+const DEAD_LETTERED: &str = "dead_lettered";
+const HEAD: &str = "dead-lettered at          order                       merchant      parcel  reason";
+
+async fn list(args: ListArgs) -> Result<u8, Failed> {
+    if args.since == Begin::Latest {
+        return Err(Failed::Usage("--since: expected oldest or a cursor".to_owned()));
+    }
+    let signals = |error| Failed::Usage(format!("signals can't be taken over: {error}"));
+    let mut stop = Stop::listen().map_err(signals)?;
+    let mut scan = Scan {
+        client: Client::new(&args.server)?,
+        feed: Feed::new(args.since.clone()),
+        args,
+        told: Instant::now(),
+        events: 0,
+        letters: 0,
+    };
+    let code = tokio::select! {
+        (_, code) = stop.next() => code,
+        ended = scan.run() => ended.map(|()| exit::OK)?,
+    };
+    scan.tell("");
+    Ok(code)
+}
+
+/// A list in the making.
+struct Scan {
+    args: ListArgs,
+    client: Client,
+    feed: Feed,
+    /// When it last said how far it is.
+    told: Instant,
+    events: u64,
+    letters: u64,
+}
+
+impl Scan {
+    async fn run(&mut self) -> Result<(), Failed> {
+        loop {
+            let page = self.feed.page(&mut self.client, false).await?;
+            for told in &page.told {
+                self.look_at(&told.event).await?;
+                if self.args.limit.is_some_and(|limit| self.letters >= limit.get()) {
+                    return Ok(());
+                }
+            }
+            self.feed.passed(&page.next);
+            if page.end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lists what an event says nobody carries, as far as that is still so.
+    async fn look_at(&mut self, event: &Event) -> Result<(), Failed> {
+        let wanted = self.args.merchant.as_deref().is_none_or(|merchant| event.merchant() == merchant);
+        let dead = if wanted && self.feed.is_new(event) { event.dead() } else { Vec::new() };
+        if let Some(order) = event.order().filter(|_| !dead.is_empty()) {
+            let trace = Trace::read(&self.client.trace(order).await?)?;
+            for letter in Letter::all(&trace).iter().filter(|letter| letter.is_of(&dead)) {
+                if self.letters == 0 && !self.args.json {
+                    output::result(HEAD);
+                }
+                print(letter, self.args.json);
+                self.letters += 1;
+            }
+        }
+        self.events += 1;
+        self.feed.passed(&event.cursor);
+        if self.told.elapsed() >= TELL {
+            self.tell(&format!(" up to {}", plain(&event.time)));
+            self.told = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// How far it is.
+    fn tell(&self, upto: &str) {
+        let (letters, events) = (count(self.letters), count(self.events));
+        let go_on = self.feed.cursor().map_or(String::new(), |cursor| format!("; go on with --since {cursor}"));
+        output::note(format_args!("{letters} dead letters in {events} events{upto}{go_on}"));
+    }
+}
+
+fn print(letter: &Letter, json: bool) {
+    match json {
+        true => output::json(letter),
+        false => output::result(letter.line()),
+    }
+}
+
+async fn show(args: &ShowArgs) -> Result<u8, Failed> {
+    let trace = Trace::read(&Client::new(&args.server)?.trace(args.order).await?)?;
+    let letters = Letter::all(&trace);
+    if letters.is_empty() {
+        output::fault(format_args!("nothing of order {} is dead-lettered: it is {}", args.order, plain(&trace.status)));
+        return Ok(exit::FOUND_WRONG);
+    }
+    match args.json {
+        true => letters.iter().for_each(output::json),
+        false => output::result(text(&trace, &letters)),
+    }
+    Ok(exit::OK)
+}
+
+/// An order's dead letters as a person reads them.
+fn text(trace: &Trace, letters: &[Letter]) -> String {
+    let mut lines = vec![trace.head()];
+    for letter in letters {
+        let Some(parcel) = trace.all_parcels().find(|parcel| Some(parcel.number) == letter.parcel) else { continue };
+        let weight = parcel.weight_g.map_or("?".into(), |grams| count(grams.into()));
+        let handling = parcel.handling.as_deref().map_or("?".into(), plain);
+        lines.push(format!("\nparcel {}  {handling}  {weight} g", parcel.number));
+        lines.push(format!("  dead-lettered {}: {}", plain(&letter.at), plain(&letter.reason)));
+        lines.push(format!("  items  {}", items(&parcel.items)));
+        lines.extend(letter.asked.iter().map(|asked| format!("  asked  {asked}")));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{super::trace::tests::GOLDEN, *};
+
+    /// The order of the frozen trace, whose first parcel nobody carries and whose second a carrier took after all.
+    fn dead(change: impl FnOnce(&mut Value)) -> Trace {
+        let mut json: Value = serde_json::from_slice(GOLDEN).unwrap();
+        for number in [0, 1] {
+            json["parcels"][number]["dead_letter"] =
+                json!({"at": "2026-11-11T00:00:00.090Z", "reason": "nobody is left"});
+        }
+        json["parcels"][0]["standing"] = DEAD_LETTERED.into();
+        json["parcels"][1]["standing"] = "accepted".into();
+        change(&mut json);
+        Trace::read(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_a_carrier_took_after_all_is_no_dead_letter() {
+        let letters = Letter::all(&dead(|_| {}));
+        assert_eq!(letters.len(), 1);
+        let line = letters[0].line();
+        assert_eq!(line, "2026-11-11T00:00:00.090Z  01M73YF0000BPNWFZHPPKC7FDC  m-1                0  nobody is left");
+        assert_eq!(line.find("m-1"), HEAD.find("merchant"));
+        assert_eq!(letters[0].asked, ["picky rejected (too round)", "good accepted (T-0)"]);
+        let of = |parcel| Dead { parcel, reason: String::new() };
+        assert!(letters[0].is_of(&[of(Some(0))]) && !letters[0].is_of(&[of(Some(1)), of(None)]));
+        assert_eq!(Letter::all(&Trace::read(GOLDEN).unwrap()), []);
+    }
+
+    #[test]
+    fn a_whole_order_is_one_dead_letter_while_it_counts_as_one() {
+        let whole = |class: &'static str| {
+            dead(move |json| {
+                json["dead_letter"] = json!({"at": "then", "reason": "more than 200 parcels"});
+                (json["class"], json["parcels"]) = (class.into(), json!([]));
+            })
+        };
+        let letters = Letter::all(&whole(DEAD_LETTERED));
+        assert_eq!((letters.len(), letters[0].parcel), (1, None));
+        assert!(letters[0].line().ends_with("   order  more than 200 parcels"), "{}", letters[0].line());
+        assert_eq!(Letter::all(&whole("in_flight")), []);
+    }
+
+    #[test]
+    fn one_order_is_shown_with_what_is_in_it_and_who_was_asked() {
+        let trace = dead(|_| {});
+        let text = text(&trace, &Letter::all(&trace));
+        let (_, parcel) = text.split_once("\n\n").unwrap();
+        assert_eq!(
+            parcel,
+            "parcel 0  chilled  1,250 g\n  dead-lettered 2026-11-11T00:00:00.090Z: nobody is left\n  items  7 × x-0\n  \
+             asked  picky rejected (too round)\n  asked  good accepted (T-0)"
+        );
+    }
+}

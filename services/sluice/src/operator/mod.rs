@@ -1,0 +1,19 @@
+//! What an operator asks a deployment about orders: `sluice trace`, `sluice tap` and `sluice dlq`, over HTTP with an
+//! operator's key.
+//!
+//! * `client`: the two routes, and what their answers mean for an exit code; `feed`: pages of events, one after the other.
+//! * `event`: one event as these commands see it; `filter`: which of them are wanted; `paint`: what a terminal may be told.
+//! * `trace`, `tap`, `dlq`: the commands.
+
+mod client;
+pub mod dlq;
+mod event;
+mod feed;
+mod filter;
+mod paint;
+pub mod tap;
+pub mod trace;
+
+pub use dlq::{DlqArgs, DlqCommand};
+pub use tap::TapArgs;
+pub use trace::TraceArgs;

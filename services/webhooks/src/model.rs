@@ -1,0 +1,361 @@
+//! What is stored of an endpoint, and under which keys.
+//!
+//! | key | document |
+//! |---|---|
+//! | `e/<endpoint>` | [`Endpoint`]: what its merchant has set, secrets included |
+//! | `s/<endpoint>` | [`Standing`]: how far it has been told |
+//! | `p/<endpoint>/<number>` | [`Schedule`] of an event that waits for its next attempt |
+//! | `b/<endpoint>/<number>` | that event's [`Message`] |
+//! | `d/<endpoint>/<number from the end>` | [`Delivery`]: the log, newest first |
+//!
+//! Endpoints of the configuration have no `e/`. All are JSON; a field that is new is optional.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sluice_domain::OrderId;
+use sluice_pipeline::{Change, Cursor};
+
+/// An endpoint as its merchant has set it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// `whe_` and 26 characters.
+    pub id: String,
+    /// Whose it is.
+    pub merchant: String,
+    /// Where events are posted, normalised.
+    pub url: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// Types of events that are posted; all if empty.
+    #[serde(default)]
+    pub types: Vec<String>,
+    /// What messages are signed with, `whsec_…`.
+    pub secret: String,
+    /// What they are signed with, too, for a while.
+    #[serde(default)]
+    pub old_secret: Option<OldSecret>,
+    /// Why nothing is posted; `None` if it is.
+    #[serde(default)]
+    pub disabled: Option<Disabled>,
+    /// ms since the Unix epoch.
+    pub created_at_ms: u64,
+    /// True if it is the configuration's: read-only over the API.
+    #[serde(skip)]
+    pub fixed: bool,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, merchant, url, types, disabled, fixed, .. } = self;
+        write!(f, "Endpoint {{ {id} of {merchant}: {url}, types {types:?}, disabled {disabled:?}, fixed {fixed} }}")
+    }
+}
+
+impl Endpoint {
+    /// True if events of this type are posted.
+    #[must_use]
+    pub fn wants(&self, kind: &str) -> bool {
+        self.types.is_empty() || self.types.iter().any(|wanted| wanted == kind)
+    }
+}
+
+/// A secret that was replaced.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldSecret {
+    /// `whsec_…`.
+    pub secret: String,
+    /// Until when messages are signed with it, ms since the Unix epoch.
+    pub until_ms: u64,
+}
+
+/// Why nothing is posted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Disabled {
+    /// It answered 410.
+    Gone,
+    /// Its merchant said so.
+    ByMerchant,
+}
+
+/// How far an endpoint has been told.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    /// Everything before it is settled. `None` until the feed has said where its end is.
+    #[serde(with = "cursor_text")]
+    pub cursor: Option<Cursor>,
+    /// Since when it is enabled, ms since the Unix epoch.
+    pub enabled_at_ms: u64,
+    /// Attempts in a row that failed.
+    pub failures: u32,
+    /// Since when all attempts fail.
+    pub failing_since_ms: Option<u64>,
+    /// No attempt before this.
+    pub waits_until_ms: u64,
+    /// When the last one succeeded.
+    pub succeeded_at_ms: Option<u64>,
+    /// When events were last found to be gone before they could be posted.
+    pub missed_at_ms: Option<u64>,
+    /// Number of the oldest delivery in the log.
+    pub log_oldest: u64,
+    /// Number of the next one.
+    pub log_next: u64,
+    /// Number of the next event that is put aside.
+    pub parked_next: u64,
+    /// Replays, oldest first; only the last one can be under way.
+    pub replays: Vec<Replay>,
+}
+
+/// A range of time that is posted again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replay {
+    /// The request's idempotency key.
+    pub key: String,
+    /// First time that is in it, ms since the Unix epoch.
+    pub from_ms: u64,
+    /// First time behind it.
+    pub to_ms: u64,
+    /// When it was asked for.
+    pub asked_at_ms: u64,
+    /// Everything before it is settled; `None` when it is over.
+    #[serde(with = "cursor_text")]
+    pub cursor: Option<Cursor>,
+    /// How far the endpoint had been told when it was asked for: what lies ahead of it is told anyway.
+    #[serde(with = "cursor_text")]
+    pub until: Option<Cursor>,
+    /// Events settled so far.
+    pub events: u64,
+}
+
+/// One event, as it is posted and put aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// CloudEvents `id`; the `webhook-id`.
+    pub id: String,
+    /// CloudEvents `type`.
+    pub kind: String,
+    /// The order.
+    #[serde(with = "order_text")]
+    pub order: OrderId,
+    /// Number among its order's events.
+    pub sequence: u64,
+    /// CloudEvents `time`, ms since the Unix epoch.
+    pub at_ms: u64,
+    /// CloudEvents `data`: JSON.
+    pub data: String,
+}
+
+/// An event's attempts: what came of the last one, and when the next one is due if it was put aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Its number among those that were put aside: those of one order go by it.
+    pub number: u64,
+    /// CloudEvents `id`.
+    pub event: String,
+    /// CloudEvents `type`.
+    pub kind: String,
+    /// The order.
+    #[serde(with = "order_text")]
+    pub order: OrderId,
+    /// Number among its order's events.
+    pub sequence: u64,
+    /// CloudEvents `time`, ms since the Unix epoch.
+    pub event_at_ms: u64,
+    /// Attempts so far; 0 if it waits for an earlier one of its order.
+    pub attempts: u32,
+    /// When it was put aside, ms since the Unix epoch.
+    pub since_ms: u64,
+    /// Next attempt, ms since the Unix epoch.
+    pub due_ms: u64,
+    /// Its number in the log, once it is there.
+    #[serde(default)]
+    pub log: Option<u64>,
+    /// True if it was asked for again.
+    #[serde(default)]
+    pub replayed: bool,
+    /// HTTP status of the last attempt, if there was an answer.
+    #[serde(default)]
+    pub http_status: Option<u16>,
+    /// How long the last attempt took, ms.
+    #[serde(default)]
+    pub took_ms: Option<u64>,
+    /// What was wrong with it; empty if nothing was.
+    #[serde(default)]
+    pub error: String,
+}
+
+impl Schedule {
+    /// Of an event that wasn't attempted.
+    #[must_use]
+    pub fn new(message: &Message, replayed: bool, now: u64) -> Self {
+        Self {
+            number: 0,
+            event: message.id.clone(),
+            kind: message.kind.clone(),
+            order: message.order,
+            sequence: message.sequence,
+            event_at_ms: message.at_ms,
+            attempts: 0,
+            since_ms: now,
+            due_ms: now,
+            log: None,
+            replayed,
+            http_status: None,
+            took_ms: None,
+            error: String::new(),
+        }
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryStatus {
+    /// The endpoint took it.
+    Delivered,
+    /// It is tried again.
+    Retrying,
+    /// It was given up. A replay posts it again.
+    Failed,
+}
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Ascending, without gaps.
+    pub number: u64,
+    /// The event's id.
+    pub event: String,
+    /// Its type.
+    pub kind: String,
+    /// Its order.
+    #[serde(with = "order_text")]
+    pub order: OrderId,
+    /// Its number among its order's events.
+    pub sequence: u64,
+    /// Its time, ms since the Unix epoch.
+    pub event_at_ms: u64,
+    /// What became of it.
+    pub status: DeliveryStatus,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When this was last written, ms since the Unix epoch.
+    pub at_ms: u64,
+    /// HTTP status of the last attempt, if there was an answer.
+    pub http_status: Option<u16>,
+    /// How long the last attempt took, ms.
+    pub took_ms: Option<u64>,
+    /// What was wrong with it; empty if nothing was.
+    pub error: String,
+    /// Next attempt, ms since the Unix epoch.
+    pub next_at_ms: Option<u64>,
+    /// True if it was asked for again.
+    pub replayed: bool,
+}
+
+/// Key of an [`Endpoint`]; of all of them, their prefix, if `id` is empty. The same for the others.
+#[must_use]
+pub fn endpoint_key(id: &str) -> Vec<u8> {
+    format!("e/{id}").into_bytes()
+}
+
+/// Key of a [`Standing`].
+#[must_use]
+pub fn standing_key(id: &str) -> Vec<u8> {
+    format!("s/{id}").into_bytes()
+}
+
+/// What keys of all [`Schedule`]s of an endpoint begin with.
+#[must_use]
+pub fn schedules_prefix(id: &str) -> Vec<u8> {
+    format!("p/{id}/").into_bytes()
+}
+
+/// Key of a [`Schedule`].
+#[must_use]
+pub fn schedule_key(id: &str, number: u64) -> Vec<u8> {
+    format!("p/{id}/{number:016x}").into_bytes()
+}
+
+/// Key of a [`Message`] that was put aside.
+#[must_use]
+pub fn message_key(id: &str, number: u64) -> Vec<u8> {
+    format!("b/{id}/{number:016x}").into_bytes()
+}
+
+/// What keys of all [`Delivery`]s of an endpoint begin with.
+#[must_use]
+pub fn deliveries_prefix(id: &str) -> Vec<u8> {
+    format!("d/{id}/").into_bytes()
+}
+
+/// Key of a [`Delivery`]: the newest sorts first.
+#[must_use]
+pub fn delivery_key(id: &str, number: u64) -> Vec<u8> {
+    format!("d/{id}/{:016x}", u64::MAX - number).into_bytes()
+}
+
+/// Stores `document`.
+///
+/// # Panics
+/// Never: these types always serialise into memory.
+#[must_use]
+pub fn put<T: Serialize>(key: Vec<u8>, document: &T) -> Change {
+    Change::Put { key, value: serde_json::to_vec(document).unwrap_or_default() }
+}
+
+/// Reads a document; `None`, with a line in the log, if it can't be.
+#[must_use]
+pub fn read<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Option<T> {
+    let read = serde_json::from_slice(value);
+    read.inspect_err(|error| {
+        tracing::error!(key = %String::from_utf8_lossy(key), %error, "a document about webhooks can't be read");
+    })
+    .ok()
+}
+
+/// An event with where it stands in the feed.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// The event.
+    pub message: Arc<Message>,
+    /// Where a reader goes on after it.
+    pub next: Cursor,
+}
+
+mod cursor_text {
+    //! A cursor as its text.
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+    use sluice_pipeline::Cursor;
+
+    pub(super) fn serialize<S: Serializer>(cursor: &Option<Cursor>, to: S) -> Result<S::Ok, S::Error> {
+        match cursor {
+            Some(cursor) => to.collect_str(cursor),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cursor>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
+mod order_text {
+    //! An order's id as its text.
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+    use sluice_domain::OrderId;
+
+    pub(super) fn serialize<S: Serializer>(order: &OrderId, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(order)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<OrderId, D::Error> {
+        String::deserialize(from)?.parse().map_err(|_| D::Error::custom("not an order's id"))
+    }
+}

@@ -1,0 +1,225 @@
+//! A merchant's endpoint over the real program: told of everything, in order and signed, whatever fails or is killed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::Client,
+    engine::Engine,
+    orders::{now_ms, order, time},
+    receiver::{Post, Receiver},
+    setup::{GOOD, Setup},
+    wait_for,
+    world::{Server, World},
+};
+
+mod embedded {
+    use super::Engine;
+
+    #[test]
+    fn an_endpoint_is_told_of_everything_in_order() {
+        super::an_endpoint_is_told_of_everything_in_order(&Engine::Embedded);
+    }
+
+    #[test]
+    fn nothing_is_lost_while_the_receiver_fails_and_the_server_is_killed() {
+        super::nothing_is_lost_while_the_receiver_fails_and_the_server_is_killed(&Engine::Embedded);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_gone_goes_on_where_it_was() {
+        super::an_endpoint_that_is_gone_goes_on_where_it_was(&Engine::Embedded);
+    }
+}
+
+const ORDERS: usize = 10;
+/// What is told of each: that it was taken, and what its carrier answered.
+const EVENTS: usize = 2;
+
+struct Shop {
+    world: World,
+    server: Option<Server>,
+    client: Client,
+    receiver: Receiver,
+    /// Of the endpoint.
+    path: String,
+    secret: String,
+    placed: usize,
+}
+
+impl Shop {
+    fn open(engine: &Engine) -> Self {
+        let setup = Setup::new(&[GOOD]).with("[webhooks]\nallow_private_networks = [\"127.0.0.0/8\"]\n");
+        let world = World::on(engine, setup);
+        let (server, client, receiver) = (world.serve(), world.client(), Receiver::start());
+        let body = json!({"url": receiver.url()}).to_string();
+        let made = client
+            .insist(|client| client.send("POST /v1/webhooks", &["content-type: application/json"], body.as_bytes()));
+        assert_eq!(made.status, 201, "{}", made.text());
+        let text = |name: &str| made.json()[name].as_str().unwrap().to_owned();
+        let path = format!("/v1/webhooks/{}", text("id"));
+        Self { world, server: Some(server), client, receiver, path, secret: text("secret"), placed: 0 }
+    }
+
+    fn place(&mut self) {
+        for n in self.placed..self.placed + ORDERS {
+            self.client.order(&format!("k-{n}"), &order()).id();
+        }
+        self.placed += ORDERS;
+    }
+
+    /// kill -9, and a start.
+    fn crash(&mut self) {
+        self.server.take().unwrap().kill();
+        self.server = Some(self.world.serve());
+    }
+
+    /// Everything that was decided, by the word of the API: sequences and order by id.
+    fn told(&self) -> BTreeMap<String, (String, u64)> {
+        wait_for("every decision is told", || {
+            let told = self.client.get("/v1/events?limit=1000").lines();
+            let text = |event: &Value, name: &str| event[name].as_str().unwrap().to_owned();
+            let event = |e: &Value| (text(e, "id"), (text(e, "subject"), text(e, "sequence").parse().unwrap()));
+            (told.len() == self.placed * EVENTS).then(|| told.iter().map(event).collect())
+        })
+    }
+
+    /// Waits until everything was taken, and checks what arrived.
+    fn all_is_taken(&self) -> Vec<Post> {
+        let told = self.told();
+        let ids: BTreeSet<_> = told.keys().cloned().collect();
+        wait_for("everything is taken", || (self.receiver.taken() == ids).then_some(()));
+        let posts = self.receiver.posts();
+        let mut next: BTreeMap<&str, u64> = BTreeMap::new();
+        for post in &posts {
+            post.verify(&self.secret);
+            let (order, sequence) = &told[&post.id()];
+            let event = post.event();
+            assert_eq!((event["subject"].as_str(), event["source"].as_str()), (Some(&**order), Some("/sluice")));
+            assert_eq!(event["sequence"], format!("{sequence:010}"));
+            // What is taken for the first time comes behind everything earlier of its order; what comes again may not.
+            let next = next.entry(order).or_default();
+            assert!(*sequence <= *next, "{event} before number {next}");
+            if post.status < 300 && sequence == next {
+                *next += 1;
+            }
+        }
+        posts
+    }
+
+    /// Returns once what has happened is durable: before a change of the endpoint is answered, everything is.
+    fn settle(&self) {
+        let request = format!("PATCH {}", self.path);
+        assert_eq!(self.client.send(&request, &["content-type: application/json"], b"{}").status, 200);
+    }
+
+    fn endpoint(&self) -> Value {
+        self.client.insist(|client| client.get(&self.path)).json()
+    }
+
+    #[track_caller]
+    fn post(&self, what: &str, headers: &[&str], body: &str) -> Value {
+        let headers = [headers, &["content-type: application/json"]].concat();
+        let request = format!("POST {}/{what}", self.path);
+        let answer = self.client.insist(|client| client.send(&request, &headers, body.as_bytes()));
+        assert!(answer.status < 300, "{request}: {}", answer.text());
+        answer.json()
+    }
+
+    /// The whole log of what has come to `status`, page by page.
+    fn log(&self, status: &str) -> Vec<Value> {
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!("{}/deliveries?limit=7&status={status}{after}", self.path);
+            let page = self.client.insist(|client| client.get(&path)).json();
+            all.extend(page["deliveries"].as_array().unwrap().iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return all,
+            }
+        }
+    }
+}
+
+fn event_ids(log: &[Value]) -> BTreeSet<String> {
+    log.iter().map(|line| line["event_id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn an_endpoint_is_told_of_everything_in_order(engine: &Engine) {
+    let mut shop = Shop::open(engine);
+    shop.place();
+    let posts = shop.all_is_taken();
+    assert_eq!(posts.len(), ORDERS * EVENTS, "nothing fails, so nothing comes twice");
+    let log = wait_for("everything is in the log", || {
+        Some(shop.log("delivered")).filter(|log| event_ids(log) == shop.receiver.taken())
+    });
+    assert!(log.iter().all(|line| line["attempts"] == 1 && line["http_status"] == 204 && line["replayed"] == false));
+    assert_eq!((shop.log("failed"), shop.log("retrying")), (Vec::new(), Vec::new()));
+
+    // All of it again, under the same ids.
+    let range = json!({"from": "2026-01-01T00:00:00Z", "to": time(now_ms())}).to_string();
+    let replay = || shop.post("replay", &["idempotency-key: again"], &range);
+    replay();
+    wait_for("the replay is done", || (replay()["done"] == true).then_some(()));
+    wait_for("everything has come again", || (shop.receiver.posts().len() == 2 * posts.len()).then_some(()));
+    let again: BTreeSet<_> = shop.all_is_taken()[posts.len()..].iter().map(Post::id).collect();
+    assert_eq!(again, shop.receiver.taken());
+    let replayed = wait_for("all that has come again is in the log", || {
+        let log: Vec<_> = shop.log("delivered").into_iter().filter(|line| line["replayed"] == true).collect();
+        (log.len() == posts.len()).then_some(log)
+    });
+    assert_eq!(event_ids(&replayed), again);
+    assert_eq!(replay()["events"], posts.len());
+}
+
+fn nothing_is_lost_while_the_receiver_fails_and_the_server_is_killed(engine: &Engine) {
+    let mut shop = Shop::open(engine);
+    // Killed with everything still to be told.
+    shop.place();
+    shop.crash();
+    shop.all_is_taken();
+    // … while everything fails,
+    shop.receiver.says(500, "");
+    let before = shop.receiver.posts().len();
+    shop.place();
+    wait_for("some attempts fail", || (shop.receiver.posts().len() >= before + 3).then_some(()));
+    let before = shop.receiver.posts().len();
+    shop.crash();
+    wait_for("it is tried again", || (shop.receiver.posts().len() > before).then_some(()));
+    // … and while it is asked to wait.
+    shop.receiver.says(503, "retry-after: 3600\r\n");
+    shop.post("enable", &[], "");
+    wait_for("it asks for patience", || shop.receiver.posts().iter().find(|post| post.status == 503).map(drop));
+    let waits = wait_for("its patience is honoured", || shop.endpoint()["next_attempt_at"].as_str().map(str::to_owned));
+    shop.receiver.says(204, "");
+    shop.settle();
+    shop.crash();
+    assert_eq!(shop.endpoint()["next_attempt_at"], waits, "a restart isn't an excuse");
+    assert!(!shop.log("retrying").is_empty());
+    shop.post("enable", &[], "");
+    shop.place();
+    shop.all_is_taken();
+    let view = shop.endpoint();
+    assert_eq!((&view["status"], &view["events_missed_at"]), (&"active".into(), &Value::Null), "{view}");
+    wait_for("nothing waits", || (shop.endpoint()["waiting_events"] == 0).then_some(()));
+    wait_for("everything is in the log", || (event_ids(&shop.log("delivered")) == shop.receiver.taken()).then_some(()));
+}
+
+fn an_endpoint_that_is_gone_goes_on_where_it_was(engine: &Engine) {
+    let mut shop = Shop::open(engine);
+    shop.receiver.says(410, "");
+    shop.place();
+    let gone = wait_for("it is disabled", || Some(shop.endpoint()).filter(|view| view["status"] == "disabled"));
+    assert_eq!(gone["disabled_because"], "gone");
+    shop.told();
+    shop.settle();
+    shop.crash();
+    let posts = shop.receiver.posts().len();
+    shop.place();
+    shop.told();
+    assert_eq!((shop.endpoint()["status"].as_str(), shop.receiver.posts().len()), (Some("disabled"), posts));
+    shop.receiver.says(204, "");
+    assert_eq!(shop.post("enable", &[], "")["status"], "active");
+    shop.all_is_taken();
+}
