@@ -154,7 +154,7 @@ async fn events(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers:
     params(openapi::Parameters, openapi::LastEventId),
     responses(
         (status = 200, description = "Events, oldest first. Those of one order are in their order.",
-            content((openapi::CloudEvent = "application/x-ndjson"), (String = "text/event-stream")),
+            content((openapi::CloudEvent = "application/x-ndjson"), (openapi::EventMessage = "text/event-stream")),
             headers(("Link" = String, description = "`</v1/operator/events?after=CURSOR>; rel=\"next\"`, where to go on; \
                 without `follow`"))),
         openapi::OperatorEventsProblems,

@@ -107,13 +107,18 @@ struct Query {
 #[expect(dead_code, reason = "describes the request, which is read without it")]
 pub struct ListQuery {
     /// The merchant's id of the customer: 1 to 64 bytes, no control characters.
-    #[param(min_length = 1, max_length = 64, example = "c-77")]
+    #[param(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", example = "c-77")]
     customer: String,
     /// Orders on a page.
-    #[param(required = false, minimum = 1, maximum = 100, default = 20)]
+    #[param(required = false, nullable = false, minimum = 1, maximum = 100, default = 20)]
     limit: Option<u8>,
     /// `next` of the page before; without it the list begins.
-    #[param(required = false, example = "01M6VZ4W3V00J8Z8M3C0V9S1QK")]
+    #[param(
+        required = false,
+        nullable = false,
+        pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$",
+        example = "01M6VZ4W3V00J8Z8M3C0V9S1QK"
+    )]
     after: Option<String>,
 }
 

@@ -15,7 +15,9 @@ use utoipa::{
 #[openapi(
     info(title = "Sluice", description = "Orders in, parcels out."),
     paths(super::events),
-    components(schemas(Events, Event, Progress, Results, EventResult, EventStatus, ProblemBody<'_>, FieldError)),
+    components(schemas(
+        Events, Event, ShipmentEvent, TrackingEvent, Progress, Results, EventResult, EventStatus, ProblemBody<'_>, FieldError
+    )),
     tags((name = "carriers", description = "What carriers tell of shipments on their way.")),
     modifiers(&CarrierSignature)
 )]
@@ -59,27 +61,47 @@ pub struct Events {
     events: Vec<Event>,
 }
 
+/// One thing that happened to one shipment, or to all that travel under one tracking number: it names either.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes the request, which is read without it")]
+pub enum Event {
+    /// It happened to one shipment.
+    Shipment(ShipmentEvent),
+    /// It happened to what has a tracking number.
+    Tracking(TrackingEvent),
+}
+
 /// One thing that happened to one shipment.
 #[derive(Serialize, ToSchema)]
-pub struct Event {
-    /// As the manifest had it. Either this or `tracking_number`.
+pub struct ShipmentEvent {
+    /// As the manifest had it.
     #[schema(
-        required = false,
         pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}(-([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])){2}$",
         example = "01M6VZ4W3V00J8Z8M3C0V9S1QK-0-0"
     )]
-    shipment_id: Option<String>,
-    /// As the carrier gave it when it took the parcel, in an order of the last 60 days; every parcel of that order which
-    /// travels under it is meant (16 at most). Should several orders have it, the newest is meant. Either this or
-    /// `shipment_id`.
+    shipment_id: String,
+    milestone: Progress,
+    /// When it happened (RFC 3339): at most a day before its order, and at most five minutes ahead.
+    #[schema(format = DateTime, example = "2026-11-12T09:30:00Z")]
+    occurred_at: String,
+    /// For people; at most 200 bytes, no control characters.
     #[schema(
         required = false,
-        min_length = 1,
-        max_length = 64,
+        max_length = 200,
         pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$",
-        example = "CA473124829US"
+        example = "Memphis hub"
     )]
-    tracking_number: Option<String>,
+    detail: Option<String>,
+}
+
+/// One thing that happened to the parcels under one tracking number.
+#[derive(Serialize, ToSchema)]
+pub struct TrackingEvent {
+    /// As the carrier gave it when it took the parcel, in an order of the last 60 days; every parcel of that order which
+    /// travels under it is meant (16 at most). Should several orders have it, the newest is meant.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", example = "CA473124829US")]
+    tracking_number: String,
     milestone: Progress,
     /// When it happened (RFC 3339): at most a day before its order, and at most five minutes ahead.
     #[schema(format = DateTime, example = "2026-11-12T09:30:00Z")]

@@ -9,7 +9,7 @@ use axum::{
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 use sluice_domain::limits::{MAX_IDEMPOTENCY_KEY, MAX_WEBHOOK_BYTES, MAX_WEBHOOK_DESCRIPTION};
-use sluice_http::{FieldError, Problem, rfc3339};
+use sluice_http::{FieldError, Problem, Whole, rfc3339};
 use sluice_schemas::event::EventType;
 
 use crate::guard::{Guard, Target};
@@ -27,7 +27,7 @@ pub(super) struct Fields {
     errors: Vec<FieldError>,
 }
 
-/// Reads the body of a request as a JSON object; nothing at all is an empty one if `optional`.
+/// Reads the body of a request as a JSON object; nothing at all, or null, is an empty one if `optional`.
 ///
 /// # Errors
 /// 400, 408, 413, 415, or 422 if it is something else than an object.
@@ -50,6 +50,7 @@ pub(super) async fn object(headers: &HeaderMap, body: Body, optional: bool) -> R
     }
     require_json(headers)?;
     match serde_json::from_slice(&bytes).map_err(|error| malformed(format!("Not JSON: {error}.")))? {
+        Value::Null if optional => Ok(Fields { values: Map::new(), errors: Vec::new() }),
         Value::Object(values) => Ok(Fields { values, errors: Vec::new() }),
         other => Err(invalid(vec![FieldError::wrong("", "an object", &sketch(&other))])),
     }
@@ -121,7 +122,9 @@ impl Fields {
 
     pub(super) fn overlap_s(&mut self) -> Option<u64> {
         let expected = format!("a whole number of seconds up to {MAX_OVERLAP_S}");
-        self.take("overlap_s", &expected, |value| value.as_u64().filter(|seconds| *seconds <= MAX_OVERLAP_S))
+        self.take("overlap_s", &expected, |value| {
+            value.as_number().and_then(Whole::of).map(|seconds| seconds.0).filter(|seconds| *seconds <= MAX_OVERLAP_S)
+        })
     }
 
     /// A range of time that is over: ms since the Unix epoch.

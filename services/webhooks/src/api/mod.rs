@@ -225,7 +225,7 @@ async fn remove(State(app): State<Arc<App>>, id: Id, headers: HeaderMap) -> Resu
 /// changed without a gap.
 #[utoipa::path(post, path = "/v1/webhooks/{id}/rotate-secret", operation_id = "rotate_webhook_secret", tag = "webhooks",
     security(("api_key" = [])), params(openapi::EndpointId),
-    request_body(content = openapi::Rotation, content_type = "application/json"),
+    request_body(content = Option<openapi::Rotation>, content_type = "application/json"),
     responses((status = 200, description = "The endpoint with its new secret, which is never shown again.",
             body = EndpointWithSecret, content_type = "application/json"),
         openapi::BodyProblems, openapi::Unknown, openapi::Method, openapi::Conflict))]

@@ -2,7 +2,14 @@
 
 use serde::Serialize;
 use sluice_http::{ApiKeySecurity, FieldError, ProblemBody};
-use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
+use sluice_schemas::event::EventType;
+use utoipa::{
+    IntoParams, IntoResponses, OpenApi, PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{ObjectBuilder, Schema, Type},
+    },
+};
 
 use super::view::{
     DeliveryPage, DeliveryView, EndpointList, EndpointStatus, EndpointView, EndpointWithSecret, ReplayView, Source,
@@ -32,30 +39,44 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 /// An endpoint to be made.
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewEndpoint {
     /// Where events are posted: https, on port 443 or from 1024 on, at a public address. Redirects are not followed.
     #[schema(format = "uri", max_length = 2048, example = "https://shop.example/hooks")]
     url: String,
     /// For people; no control characters.
-    #[schema(required = false, nullable = false, max_length = 200)]
+    #[schema(required = false, nullable = false, max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     description: Option<String>,
     /// Types of events that are posted; all if empty or absent.
     #[schema(required = false, nullable = false, example = json!(["com.sluice.parcel.tracked.v1"]))]
-    types: Option<Vec<String>>,
+    types: Option<Vec<EventName>>,
 }
+
+/// A type of events.
+#[derive(Serialize)]
+pub struct EventName;
+
+impl PartialSchema for EventName {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(EventType::ALL.map(EventType::name))).into()
+    }
+}
+
+impl ToSchema for EventName {}
 
 /// What is to be changed of an endpoint.
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ChangedEndpoint {
     /// As in [`NewEndpoint`].
     #[schema(format = "uri", required = false, nullable = false, max_length = 2048)]
     url: Option<String>,
     /// For people.
-    #[schema(required = false, nullable = false, max_length = 200)]
+    #[schema(required = false, nullable = false, max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     description: Option<String>,
     /// Types of events that are posted; all if empty.
     #[schema(required = false, nullable = false)]
-    types: Option<Vec<String>>,
+    types: Option<Vec<EventName>>,
     /// False: nothing is posted until it is true again; then it goes on where it was.
     #[schema(required = false, nullable = false)]
     enabled: Option<bool>,
@@ -63,6 +84,7 @@ pub struct ChangedEndpoint {
 
 /// How a secret is replaced.
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Rotation {
     /// Seconds for which messages are signed with the old secret, too.
     #[schema(required = false, nullable = false, minimum = 0, maximum = 604800, example = 86400)]
@@ -71,6 +93,7 @@ pub struct Rotation {
 
 /// A range of time that is over.
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Range {
     /// First time in it.
     #[schema(format = DateTime, example = "2026-11-11T00:00:00Z")]
@@ -106,7 +129,7 @@ pub struct IdempotencyKey {
 #[expect(dead_code, reason = "describes the request, never built")]
 pub struct DeliveryQuery {
     /// `next` of the page before.
-    #[param(pattern = "^[0-9]+$", required = false, nullable = false)]
+    #[param(pattern = "^[0-9]{1,19}$", required = false, nullable = false)]
     after: Option<String>,
     /// Only these.
     #[param(required = false, nullable = false)]
