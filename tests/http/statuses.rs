@@ -395,6 +395,7 @@ fn damage(world: &World, id: &str) {
         Some((group.file.clone(), group.offset + at as u64))
     });
     let (file, at) = group.expect("the order's id is in its record");
-    // What stands before the id says what kind of record this is.
-    overwrite(&file, at - 1, &[0xEE]);
+    // What stands before the id says how long the record is and of which kind. A record of a wrong kind is shown to operators
+    // as far as it can be; of one without an end there is nothing to show.
+    overwrite(&file, at - 3, &[0xFF; 8]);
 }

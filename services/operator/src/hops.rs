@@ -8,7 +8,7 @@ use sluice_http::Timestamp;
 use sluice_schemas::{
     CodecError,
     command::Verdict,
-    delta::{Delta, Requested, VOID},
+    delta::{Delta, FIRST_RETURN, Requested, VOID},
     event::decided::Numbers,
     milestone::Milestone,
     outcome::OutcomeKind,
@@ -84,10 +84,148 @@ pub(crate) struct Walked<'a> {
 
 /// Reads a row, in whatever order and with whatever repetitions it holds its deltas.
 pub(crate) fn walk(id: OrderId, row: &[u8]) -> Walked<'_> {
+    let (deltas, broken) = read(id, row);
+    let told = Told::new(&deltas);
+    let mut state = blank(id);
+    let (mut merchant, mut hops) = (None, Vec::with_capacity(deltas.len()));
+    for read in &deltas {
+        state.merge(read.at, read.delta);
+        if let Delta::Merchant { id } = read.delta {
+            merchant = Some(id);
+        }
+        hops.push(Hop { event: told.by(read), ..hop(read.at, read.late_ms, &read.delta) });
+    }
+    name_carriers(&state, &mut hops);
+    let events = events(id, &deltas, &hops);
+    // What one commit wrote down of several decisions is in the row in one order or another.
+    hops.sort_by_key(|hop| (hop.late_ms, hop.event.unwrap_or(u64::MAX)));
+    Walked { state, merchant, hops, events, broken }
+}
+
+/// A delta of the row, the first of equal ones.
+struct Read<'a> {
+    at: u64,
+    late_ms: i64,
+    delta: Delta<'a>,
+    /// Number of the event that it begins.
+    begins: Option<u64>,
+    /// Number of the event that the delta before it is of or begins; of what is told with it.
+    beside: Option<u64>,
+}
+
+fn read(id: OrderId, row: &[u8]) -> (Vec<Read<'_>>, Option<CodecError>) {
     let mut numbers = Numbers::default();
     // What comes before an unreadable delta is counted; what is unreadable is told below.
     let _ = numbers.read(row);
-    let state = OrderState {
+    let (mut deltas, mut seen) = (Vec::new(), HashSet::new());
+    let (mut r, mut beside) = (Reader::new(row), None);
+    while !r.is_empty() {
+        let rest = r.rest();
+        let (late_ms, delta) = match Delta::read(&mut r) {
+            Ok(read) => read,
+            Err(error) => return (deltas, Some(error)),
+        };
+        let bytes = &rest[..rest.len() - r.rest().len()];
+        if seen.insert(bytes) {
+            let begins = numbers.number(row, bytes);
+            let at = id.placed_at_ms().saturating_add_signed(late_ms);
+            deltas.push(Read { at, late_ms, delta, begins, beside });
+            beside = begins.or(beside);
+        }
+    }
+    (deltas, None)
+}
+
+/// Which event tells of what doesn't begin one. A row may have the deltas of several decisions of one commit interleaved, so it
+/// follows from what they say, not from where they stand.
+#[derive(Default)]
+struct Told {
+    /// Attempts that came to nothing: parcel, attempt, event.
+    failed: Vec<(u8, u8, u64)>,
+    /// Commands that had an effect: id, ms after the order was placed, event.
+    done: Vec<(u64, i64, u64)>,
+    /// Return parcels, and the commands that asked for them.
+    returns: Vec<(u8, u64)>,
+}
+
+impl Told {
+    fn new(deltas: &[Read<'_>]) -> Self {
+        let mut told = Self::default();
+        for read in deltas {
+            match (read.delta, read.begins) {
+                (Delta::Settled { parcel, attempt, outcome, .. }, Some(event)) if outcome <= OutcomeKind::Rejected => {
+                    told.failed.push((parcel, attempt, event));
+                }
+                (Delta::Commanded { id, .. }, Some(event)) => told.done.push((id, read.late_ms, event)),
+                (Delta::Return { parcel, command, .. }, _) => told.returns.push((parcel, command)),
+                _ => {}
+            }
+        }
+        told
+    }
+
+    /// Number of the event that tells of a delta.
+    fn by(&self, read: &Read<'_>) -> Option<u64> {
+        if read.begins.is_some() {
+            return read.begins;
+        }
+        match read.delta {
+            Delta::Accepted { .. } | Delta::Conflicted { .. } | Delta::Tracked { .. } => None,
+            Delta::Classified { .. } => Some(0),
+            // An acceptance that news have brought, or the merchant of whatever was decided.
+            Delta::Settled { .. } | Delta::Merchant { .. } => read.beside,
+            // A refusal is told nobody.
+            Delta::Commanded { .. } => None,
+            Delta::Return { command, .. } => self.of_command(command),
+            Delta::Requested(requested) if requested.attempt & VOID != 0 => {
+                let before = self.done.iter().filter(|(_, late_ms, _)| *late_ms <= read.late_ms);
+                before.max_by_key(|(_, late_ms, event)| (*late_ms, *event)).map(|(_, _, event)| *event)
+            }
+            Delta::Requested(requested) => match requested.attempt.checked_sub(1) {
+                Some(before) => self.failed.iter().find(|f| (f.0, f.1) == (requested.parcel, before)).map(|f| f.2),
+                None => self.made(requested.parcel),
+            },
+            Delta::Packed { parcel, .. } => self.made(parcel),
+            Delta::DeadLettered { parcel: None, .. } => Some(0),
+            Delta::DeadLettered { parcel: Some(parcel), .. } => {
+                let last = self.failed.iter().filter(|f| f.0 == parcel && f.1 & VOID == 0).max_by_key(|f| f.1);
+                last.map(|f| f.2).or_else(|| self.made(parcel))
+            }
+        }
+    }
+
+    /// The event by which there is a parcel.
+    fn made(&self, parcel: u8) -> Option<u64> {
+        if parcel < FIRST_RETURN {
+            return Some(0);
+        }
+        self.returns.iter().find(|(known, _)| *known == parcel).and_then(|(_, command)| self.of_command(*command))
+    }
+
+    fn of_command(&self, command: u64) -> Option<u64> {
+        self.done.iter().find(|(id, ..)| *id == command).map(|(.., event)| *event)
+    }
+}
+
+/// The events, each with where the order stood after it.
+fn events(id: OrderId, deltas: &[Read<'_>], hops: &[Hop<'_>]) -> Vec<EventTrace> {
+    let mut by_event: Vec<_> = deltas.iter().zip(hops).filter_map(|(read, hop)| Some((hop.event?, read))).collect();
+    by_event.sort_by_key(|(event, _)| *event);
+    let (mut state, mut events) = (blank(id), Vec::new());
+    for decision in by_event.chunk_by(|a, b| a.0 == b.0) {
+        decision.iter().for_each(|(_, read)| state.merge(read.at, read.delta));
+        let first = decision.iter().find(|(event, read)| read.begins == Some(*event));
+        events.extend(first.map(|&(sequence, read)| EventTrace {
+            sequence,
+            at: Timestamp(read.at),
+            status: state.status(),
+        }));
+    }
+    events
+}
+
+fn blank<'a>(id: OrderId) -> OrderState<'a> {
+    OrderState {
         id,
         accepted: None,
         classified: None,
@@ -96,69 +234,20 @@ pub(crate) fn walk(id: OrderId, row: &[u8]) -> Walked<'_> {
         parcels: Vec::new(),
         returns: Vec::new(),
         commands: Vec::new(),
-    };
-    let mut walked = Walked { state, merchant: None, hops: Vec::new(), events: Vec::new(), broken: None };
-    let (mut r, mut seen, mut event) = (Reader::new(row), HashSet::new(), None);
-    while !r.is_empty() {
-        let rest = r.rest();
-        let (late_ms, delta) = match Delta::read(&mut r) {
-            Ok(read) => read,
-            Err(error) => {
-                walked.broken = Some(error);
-                break;
-            }
-        };
-        let bytes = &rest[..rest.len() - r.rest().len()];
-        let first = seen.insert(bytes);
-        let at = id.placed_at_ms().saturating_add_signed(late_ms);
-        let number = numbers.number(row, bytes);
-        if number.is_some() || matches!(delta, Delta::Commanded { .. }) {
-            walked.close(event);
-            // A refusal is told nobody, and a repetition was told before.
-            event = number.filter(|_| first);
-            walked.events.extend(event.map(|sequence| EventTrace {
-                sequence,
-                at: Timestamp(at),
-                status: Milestone::Accepted,
-            }));
-        }
-        walked.state.merge(at, delta);
-        if let Delta::Merchant { id } = delta {
-            walked.merchant = Some(id);
-        }
-        if first {
-            walked.hops.push(Hop { event, ..hop(at, late_ms, &delta) });
-        }
     }
-    walked.close(event);
-    walked.name_carriers();
-    walked.hops.sort_by_key(|hop| hop.late_ms);
-    walked.events.sort_by_key(|event| event.sequence);
-    walked
 }
 
-impl Walked<'_> {
-    /// Notes where the order stands after the last delta of an event.
-    fn close(&mut self, event: Option<u64>) {
-        let status = self.state.status();
-        if let Some(last) = self.events.last_mut().filter(|last| Some(last.sequence) == event) {
-            last.status = status;
-        }
-    }
-
-    /// Answers and news don't say whose they are; the request does.
-    fn name_carriers(&mut self) {
-        let state = &self.state;
-        let parcels = state.parcels.iter().chain(state.returns.iter().map(|back| &back.parcel));
-        let asked = |parcel: u8, attempt: u8| {
-            let parcel = parcels.clone().find(|known| known.number == parcel)?;
-            let attempt = parcel.attempts.iter().find(|known| known.number == attempt)?;
-            attempt.requested.as_ref().map(|(_, requested)| requested.carrier)
-        };
-        for hop in &mut self.hops {
-            if let (None, Some(parcel), Some(attempt)) = (hop.carrier, hop.parcel, hop.attempt) {
-                hop.carrier = asked(parcel, attempt);
-            }
+/// Answers and news don't say whose they are; the request does.
+fn name_carriers<'a>(state: &OrderState<'a>, hops: &mut [Hop<'a>]) {
+    let parcels = state.parcels.iter().chain(state.returns.iter().map(|back| &back.parcel));
+    let asked = |parcel: u8, attempt: u8| {
+        let parcel = parcels.clone().find(|known| known.number == parcel)?;
+        let attempt = parcel.attempts.iter().find(|known| known.number == attempt)?;
+        attempt.requested.as_ref().map(|(_, requested)| requested.carrier)
+    };
+    for hop in hops {
+        if let (None, Some(parcel), Some(attempt)) = (hop.carrier, hop.parcel, hop.attempt) {
+            hop.carrier = asked(parcel, attempt);
         }
     }
 }

@@ -121,6 +121,19 @@ fn repetitions_add_nothing() {
 }
 
 #[test]
+fn what_one_commit_wrote_down_may_stand_in_any_order() {
+    let [first, second, back] = contents();
+    let life = life(&first, &second, &back);
+    let mut mixed = life.clone();
+    // Two answers in one batch: first what both say, then what follows from them.
+    mixed.swap(5, 6);
+    mixed[4..7].iter_mut().for_each(|(late, _)| *late = 50);
+    let mut apart = life;
+    apart[4..7].iter_mut().for_each(|(late, _)| *late = 50);
+    assert_eq!(shown(&stored(&mixed)), shown(&stored(&apart)));
+}
+
+#[test]
 fn an_event_says_where_the_order_stood_after_it() {
     let [first, second, back] = contents();
     let shown = shown(&stored(&life(&first, &second, &back)));

@@ -85,8 +85,16 @@ impl Failed {
     /// How long to wait before the same is asked again; `None` if that would change nothing.
     pub fn may_pass(&self) -> Option<Duration> {
         match self {
-            Self::Away(_) | Self::Unknown { may_come: true, .. } => Some(WAITS.0),
-            Self::Refused { status: 429 | 500.., retry_after, .. } => {
+            Self::Away(_) => Some(WAITS.0),
+            _ => self.come_again(),
+        }
+    }
+
+    /// The same, of a node that is there and says so itself.
+    fn come_again(&self) -> Option<Duration> {
+        match self {
+            Self::Unknown { may_come: true, .. } => Some(WAITS.0),
+            Self::Refused { status: 429 | 502..=504, retry_after, .. } => {
                 Some(retry_after.unwrap_or_default().clamp(WAITS.0, WAITS.1))
             }
             _ => None,
@@ -173,22 +181,30 @@ impl Client {
         Ok(answer)
     }
 
-    /// The trace of an order, as the server wrote it. Asks again for a while if the node can't tell yet.
+    /// As [`Client::get`], and for a while again if the node says that it can't tell yet.
     ///
     /// # Errors
-    /// [`Failed`]; [`Failed::Unknown`] if there is no such order.
-    pub async fn trace(&mut self, order: OrderId) -> Result<Vec<u8>, Failed> {
-        let (path, until) = (format!("/v1/operator/orders/{order}"), Instant::now() + PATIENCE);
+    /// [`Failed`].
+    pub async fn insist(&mut self, path: &str) -> Result<Answer, Failed> {
+        let until = Instant::now() + PATIENCE;
         loop {
-            let failed = match self.get(&path, Duration::ZERO).await {
-                Ok(answer) => return Ok(answer.body),
+            let failed = match self.get(path, Duration::ZERO).await {
+                Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            match failed.may_pass().filter(|wait| Instant::now() + *wait < until) {
+            match failed.come_again().filter(|wait| Instant::now() + *wait < until) {
                 Some(wait) => sleep(wait).await,
                 None => return Err(failed),
             }
         }
+    }
+
+    /// The trace of an order, as the server wrote it.
+    ///
+    /// # Errors
+    /// [`Failed`]; [`Failed::Unknown`] if there is no such order.
+    pub async fn trace(&mut self, order: OrderId) -> Result<Vec<u8>, Failed> {
+        Ok(self.insist(&format!("/v1/operator/orders/{order}")).await?.body)
     }
 }
 

@@ -52,7 +52,7 @@ Examples:
   sluice dlq list --merchant m-1 --limit 20
   sluice dlq list --since 1.2gosa7pa2gv.5k --json | jq -r .reason | sort | uniq -c
 
-It reads the events that are kept and ends; how far it is, and where to go on, is on standard error.
+Each is checked against its order as it is now. It reads the events that are kept and ends; how far it is, and where to go on, is on standard error.
 
 Exit codes: 0 listed, whatever there was; 2 wrong usage, key or cursor; 3 no server, or one that doesn't do this; 130
 interrupted.";
@@ -128,6 +128,8 @@ struct Letter {
     weight_g: Option<u32>,
     /// Who was asked, and what they said.
     asked: Vec<String>,
+    /// False: the order can't be read, so this is as of the event.
+    checked: bool,
 }
 
 impl Letter {
@@ -143,6 +145,7 @@ impl Letter {
             handling: None,
             weight_g: None,
             asked: Vec::new(),
+            checked: true,
         })
     }
 
@@ -159,12 +162,29 @@ impl Letter {
             handling: parcel.handling.clone(),
             weight_g: parcel.weight_g,
             asked: asked.collect(),
+            checked: true,
         })
     }
 
     /// All of an order's.
     fn all(trace: &Trace) -> Vec<Self> {
         Self::whole(trace).into_iter().chain(trace.all_parcels().filter_map(|p| Self::parcel(trace, p))).collect()
+    }
+
+    /// What an event says.
+    fn unchecked(event: &Event, dead: Vec<Dead>) -> Vec<Self> {
+        let letter = |dead: Dead| Self {
+            order: event.subject.clone(),
+            merchant: Some(event.merchant().to_owned()),
+            parcel: dead.parcel,
+            at: event.time.clone(),
+            reason: dead.reason,
+            handling: None,
+            weight_g: None,
+            asked: Vec::new(),
+            checked: false,
+        };
+        dead.into_iter().map(letter).collect()
     }
 
     /// Whether an event says so.
@@ -197,12 +217,12 @@ async fn list(args: ListArgs) -> Result<u8, Failed> {
         events: 0,
         letters: 0,
     };
-    let code = tokio::select! {
-        (_, code) = stop.next() => code,
-        ended = scan.run() => ended.map(|()| exit::OK)?,
+    let ended = tokio::select! {
+        (_, code) = stop.next() => Ok(code),
+        ended = scan.run() => ended.map(|()| exit::OK),
     };
     scan.tell("");
-    Ok(code)
+    ended
 }
 
 /// A list in the making.
@@ -238,12 +258,22 @@ impl Scan {
         let wanted = self.args.merchant.as_deref().is_none_or(|merchant| event.merchant() == merchant);
         let dead = if wanted && self.feed.is_new(event) { event.dead() } else { Vec::new() };
         if let Some(order) = event.order().filter(|_| !dead.is_empty()) {
-            let trace = Trace::read(&self.client.trace(order).await?)?;
-            for letter in Letter::all(&trace).iter().filter(|letter| letter.is_of(&dead)) {
+            let letters = match self.client.trace(order).await {
+                Ok(json) => {
+                    Letter::all(&Trace::read(&json)?).into_iter().filter(|letter| letter.is_of(&dead)).collect()
+                }
+                // One order that can't be read must not hide the others.
+                Err(failed @ (Failed::Unknown { .. } | Failed::Refused { status: 503, .. })) => {
+                    output::note(format_args!("order {order} can't be checked: {failed}"));
+                    Letter::unchecked(event, dead)
+                }
+                Err(failed) => return Err(failed),
+            };
+            for letter in letters {
                 if self.letters == 0 && !self.args.json {
                     output::result(HEAD);
                 }
-                print(letter, self.args.json);
+                print(&letter, self.args.json);
                 self.letters += 1;
             }
         }
@@ -304,7 +334,10 @@ fn text(trace: &Trace, letters: &[Letter]) -> String {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{super::trace::tests::GOLDEN, *};
+    use super::{
+        super::{event::tests::sample, trace::tests::GOLDEN},
+        *,
+    };
 
     /// The order of the frozen trace, whose first parcel nobody carries and whose second a carrier took after all.
     fn dead(change: impl FnOnce(&mut Value)) -> Trace {
@@ -330,6 +363,10 @@ mod tests {
         let of = |parcel| Dead { parcel, reason: String::new() };
         assert!(letters[0].is_of(&[of(Some(0))]) && !letters[0].is_of(&[of(Some(1)), of(None)]));
         assert_eq!(Letter::all(&Trace::read(GOLDEN).unwrap()), []);
+        let event = sample("order-accepted");
+        let unchecked = Letter::unchecked(&event, event.dead());
+        assert_eq!((unchecked.len(), unchecked[0].parcel, unchecked[0].checked), (1, Some(2), false));
+        assert!(unchecked[0].line().ends_with("m-1                2  no carrier takes frozen to BR"));
     }
 
     #[test]

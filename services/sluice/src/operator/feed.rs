@@ -100,7 +100,10 @@ impl Feed {
             Begin::Latest => path += "&after=latest",
             Begin::After(cursor) => path += &format!("&after={cursor}"),
         }
-        let answer = client.get(&path, Duration::from_secs(wait_s)).await?;
+        let answer = match wait_s {
+            0 => client.insist(&path).await?,
+            wait_s => client.get(&path, Duration::from_secs(wait_s)).await?,
+        };
         let odd = |what: &str| Failed::Refused { status: 200, said: what.to_owned(), retry_after: None };
         let next =
             answer.link.as_deref().and_then(next_of).ok_or_else(|| odd("the page doesn't say where to go on"))?;
