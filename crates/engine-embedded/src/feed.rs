@@ -5,6 +5,8 @@
 //! starts right there, and holds nothing between two pages.
 
 mod group;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,
@@ -33,7 +35,7 @@ const KEPT: usize = 4;
 /// See the module.
 pub struct JournalFeed {
     shared: Arc<Shared>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     bell: Arc<Bell>,
     /// The one waker of all readers, which the journal knows from the last time.
     waker: Waker,
@@ -70,7 +72,7 @@ impl JournalFeed {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let bell = Arc::<Bell>::default();
         let waker = Waker::from(Arc::clone(&bell));
-        Self { shared, turns: Semaphore::new(AT_A_TIME), bell, waker, kept: Mutex::default() }
+        Self { shared, turns: Arc::new(Semaphore::new(AT_A_TIME)), bell, waker, kept: Mutex::default() }
     }
 
     /// The place that `cursor` names.
@@ -79,7 +81,7 @@ impl JournalFeed {
             return Err(FeedError::Unknown(format!("it has {} positions, expected 2", cursor.0.len())));
         };
         if !group.is_multiple_of(BLOCK as u64) || group > self.shared.journal.durable() {
-            return Err(FeedError::Unknown(format!("no group of this log starts at {group}")));
+            return Err(nowhere(group));
         }
         Ok(Place { group, offset })
     }
@@ -88,18 +90,27 @@ impl JournalFeed {
     pub(crate) fn page(&self, after: &Cursor, max: usize) -> Result<FeedPage, FeedError> {
         let mut place = self.place(after)?;
         let mut reader = Reader::new(&self.shared, max);
-        for nth in 0..GROUPS_A_PAGE {
+        // Number of the group read last.
+        let mut last = 0;
+        for _ in 0..GROUPS_A_PAGE {
             if reader.is_full() {
                 break;
             }
-            let Some(group) = self.group(place.group).map_err(|error| unreadable(error, nth == 0))? else { break };
+            let group = match self.group(place.group, last) {
+                Ok(Some(group)) => group,
+                Ok(None) => break,
+                // What comes before the damage is told; whoever comes back is told of the damage.
+                Err(LogError::Damaged { .. }) if last > 0 => break,
+                Err(error) => return Err(self.unreadable(error, place.group)),
+            };
             if group.position < place.group {
-                return Err(FeedError::Unknown(format!("no group of this log starts at {}", place.group)));
+                return Err(nowhere(place.group));
             }
             if group.position > place.group {
                 place = Place { group: group.position, offset: 0 };
             }
-            place = match reader.take(&group, place.offset).map_err(|error| unreadable(error, false))? {
+            last = group.sequence();
+            place = match reader.take(&group, place.offset).map_err(unavailable)? {
                 Some(offset) => Place { offset, ..place },
                 None => Place { group: group.end(), offset: 0 },
             };
@@ -107,12 +118,28 @@ impl JournalFeed {
         Ok(FeedPage { events: reader.into_events(), next: place.cursor() })
     }
 
-    /// The durable group that starts at `position`, or in the next segment if there was no room for it.
-    fn group(&self, position: u64) -> Result<Option<Arc<Group>>, LogError> {
+    /// What a reader is told that can't be told what stands at `position`. Only where a group was written is that our fault.
+    fn unreadable(&self, error: LogError, position: u64) -> FeedError {
+        if !matches!(error, LogError::Damaged { .. }) {
+            return unavailable(error);
+        }
+        match self.shared.journal.is_between_groups(position) {
+            Ok(true) => unavailable(error),
+            Ok(false) => {
+                tracing::warn!(%error, "a cursor of the event feed leads nowhere");
+                nowhere(position)
+            }
+            Err(other) => unavailable(other),
+        }
+    }
+
+    /// The durable group that starts at `position`, or in the next segment if there was no room for it: the one behind group
+    /// number `last`, if that is known and not 0.
+    fn group(&self, position: u64, last: u64) -> Result<Option<Arc<Group>>, LogError> {
         if let Some((_, group)) = self.kept.lock().iter().find(|kept| kept.0 == position) {
             return Ok(Some(Arc::clone(group)));
         }
-        let Some(group) = self.shared.journal.group_from(position, 0)? else { return Ok(None) };
+        let Some(group) = self.shared.journal.group_from(position, last)? else { return Ok(None) };
         // The youngest groups are in the journal's memory anyway.
         if !self.shared.journal.remembers(position) {
             let mut kept = self.kept.lock();
@@ -150,25 +177,23 @@ impl JournalFeed {
 
     async fn page_in_turn(self: Arc<Self>, after: Cursor, max: usize) -> Result<FeedPage, FeedError> {
         let ended = |error: &dyn std::fmt::Display| FeedError::Unavailable(format!("the reader has ended: {error}"));
-        let _turn = self.turns.acquire().await.map_err(|error| ended(&error))?;
-        let feed = Arc::clone(&self);
-        let page = tokio::task::spawn_blocking(move || feed.page(&after, max));
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|error| ended(&error))?;
+        let page = tokio::task::spawn_blocking(move || {
+            // Until the work is done: it goes on though nobody waits for it any more.
+            let _turn = turn;
+            self.page(&after, max)
+        });
         page.await.map_err(|error| ended(&error))?
     }
 }
 
-/// What a reader is told of an error of the log. What can't be read where a cursor from outside points is its own fault.
-fn unreadable(error: LogError, from_outside: bool) -> FeedError {
-    match error {
-        LogError::Damaged { offset, .. } if from_outside => {
-            tracing::warn!(%error, "a cursor of the event feed leads nowhere");
-            FeedError::Unknown(format!("no group of this log starts there (byte {offset} of its segment)"))
-        }
-        error => {
-            tracing::error!(%error, "the event feed can't be read");
-            FeedError::Unavailable(error.to_string())
-        }
-    }
+fn nowhere(position: u64) -> FeedError {
+    FeedError::Unknown(format!("no group of this log starts at {position}"))
+}
+
+fn unavailable(error: LogError) -> FeedError {
+    tracing::error!(%error, "the event feed can't be read");
+    FeedError::Unavailable(error.to_string())
 }
 
 /// The feed as the rest of the process holds it; cheap to clone.

@@ -44,7 +44,7 @@ pub struct TopicFeed(Arc<Inner>);
 struct Inner {
     config: LogConfig,
     topic: String,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     idle: Mutex<Vec<Lent>>,
 }
 
@@ -61,6 +61,23 @@ impl Lent {
     fn nowhere(consumer: Reader) -> Self {
         Self { consumer, at: Vec::new(), ended: Vec::new(), since: Instant::now() }
     }
+
+    /// Moves behind what ends transactions in the partitions that are read to their end. No record comes after it that would
+    /// lead there, and when all records are gone, a reader that had them would else be told that it has missed some.
+    ///
+    /// Between two pages: within one, the cursor of an event differs from the one before it by that event alone.
+    fn pass_markers(&mut self) -> Result<(), KafkaError> {
+        for known in self.consumer.position()?.elements() {
+            let partition = known.partition() as usize;
+            // A partition without an end may still have its position from where the consumer was before.
+            if let (Some(at), Some(true), Offset::Offset(position)) =
+                (self.at.get_mut(partition), self.ended.get(partition), known.offset())
+            {
+                *at = (*at).max(position.unsigned_abs());
+            }
+        }
+        Ok(())
+    }
 }
 
 impl TopicFeed {
@@ -68,7 +85,7 @@ impl TopicFeed {
     #[must_use]
     pub fn new(config: &LogConfig) -> Self {
         let topic = Names::new(&config.prefix).events();
-        let (turns, idle) = (Semaphore::new(READERS), Mutex::default());
+        let (turns, idle) = (Arc::new(Semaphore::new(READERS)), Mutex::default());
         Self(Arc::new(Inner { config: config.clone(), topic, turns, idle }))
     }
 }
@@ -109,11 +126,15 @@ async fn in_turn<T: Send + 'static>(
     inner: &Arc<Inner>,
     work: impl FnOnce(&Inner) -> Result<T, FeedError> + Send + 'static,
 ) -> Result<T, FeedError> {
-    let turn = tokio::time::timeout(BOUND, inner.turns.acquire()).await;
-    let Ok(Ok(_turn)) = turn else { return Err(FeedError::Unavailable("too many readers".to_owned())) };
+    let turn = tokio::time::timeout(BOUND, Arc::clone(&inner.turns).acquire_owned()).await;
+    let Ok(Ok(turn)) = turn else { return Err(FeedError::Unavailable("too many readers".to_owned())) };
     let inner = Arc::clone(inner);
-    let done = tokio::task::spawn_blocking(move || work(&inner)).await;
-    done.map_err(|error| FeedError::Unavailable(format!("the reader has ended: {error}")))?
+    let done = tokio::task::spawn_blocking(move || {
+        // Until the work is done: it goes on though nobody waits for it any more.
+        let _turn = turn;
+        work(&inner)
+    });
+    done.await.map_err(|error| FeedError::Unavailable(format!("the reader has ended: {error}")))?
 }
 
 fn unavailable(error: KafkaError) -> FeedError {
@@ -181,6 +202,7 @@ impl Inner {
     fn page(&self, after: Cursor, max: usize, wait: Duration) -> Result<FeedPage, FeedError> {
         let mut lent = self.lend(after)?;
         let events = self.gather(&mut lent, max, wait)?;
+        lent.pass_markers().map_err(unavailable)?;
         let next = Cursor(lent.at.clone());
         lent.since = Instant::now();
         self.give_back(lent);
@@ -268,4 +290,29 @@ fn out_of_range(at: &[u64], bounds: &[(u64, u64)]) -> Option<FeedError> {
         return Some(FeedError::Expired { oldest: Cursor(all().map(|(at, (low, _))| *at.max(low)).collect()) });
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::Future, pin::pin, sync::mpsc, task::Context, task::Waker};
+
+    use super::*;
+
+    #[test]
+    fn work_that_nobody_waits_for_keeps_its_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let TopicFeed(inner) = TopicFeed::new(&LogConfig::new("127.0.0.1:1", Vec::new()));
+        let (end, ended) = mpsc::channel::<()>();
+        runtime.block_on(async {
+            {
+                let work = pin!(in_turn(&inner, move |_| ended.recv().map_err(|_| unreachable!())));
+                assert!(work.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+            assert_eq!(inner.turns.available_permits(), READERS - 1, "it is done all the same");
+            end.send(()).unwrap();
+            while inner.turns.available_permits() < READERS {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
 }

@@ -44,7 +44,7 @@ pub(super) struct Reader<'a> {
     max: usize,
     bytes: usize,
     events: Vec<FeedEvent>,
-    /// By order; `None` for one that isn't there.
+    /// What is known of the orders of one group; `None` for one that isn't there, or can't be read.
     known: HashMap<u128, Option<Known>>,
     payload: Vec<u8>,
     deltas: Vec<u8>,
@@ -56,7 +56,7 @@ struct Decision<'a> {
     at: usize,
     order: u128,
     head: Entry<'a>,
-    /// Its other deltas, encoded.
+    /// Its other deltas, encoded; with what carriers are asked.
     rest: Vec<&'a [u8]>,
 }
 
@@ -87,6 +87,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`LogError`] if the group or what belongs to it can't be read.
     pub(super) fn take(&mut self, group: &Group, offset: u64) -> Result<Option<u64>, LogError> {
+        // A row has all of a durable group, but what was read for an earlier one may be older than this.
+        self.known.clear();
         let damaged = |e: CodecError| LogError::Damaged {
             file: "the journal".into(),
             offset: group.position,
@@ -105,7 +107,7 @@ impl<'a> Reader<'a> {
                 if self.is_full() {
                     return Ok(Some(decision.at as u64));
                 }
-                self.decision(group, &frame, &decision)?;
+                self.decision(group, &decision)?;
             }
         }
         Ok(None)
@@ -155,21 +157,24 @@ impl<'a> Reader<'a> {
         Ok(left)
     }
 
-    fn decision(&mut self, group: &Group, frame: &Frame<'_>, decision: &Decision<'_>) -> Result<(), LogError> {
+    fn decision(&mut self, group: &Group, decision: &Decision<'_>) -> Result<(), LogError> {
         let id = OrderId(decision.order);
-        let bad = |e: CodecError| LogError::Store(format!("what belongs to order {id}: {e}"));
-        let mut deltas = std::mem::take(&mut self.deltas);
-        deltas.clear();
-        deltas.extend_from_slice(decision.head.bytes);
-        let rest = follow(frame, decision).map_err(bad)?;
-        rest.iter().for_each(|delta| deltas.extend_from_slice(delta));
-        self.deltas = deltas;
+        self.deltas.clear();
+        self.deltas.extend_from_slice(decision.head.bytes);
+        decision.rest.iter().for_each(|delta| self.deltas.extend_from_slice(delta));
         if !self.known.contains_key(&decision.order) {
-            let known = known(self.shared, id)?;
+            let known = match known(self.shared, id) {
+                // One order must not keep everybody from all others.
+                Err(error @ LogError::Damaged { .. }) => {
+                    tracing::error!(order_id = %id, %error, "what belongs to an order can't be read");
+                    None
+                }
+                known => known?,
+            };
             self.known.insert(decision.order, known);
         }
         let Some(Some(known)) = self.known.get(&decision.order) else {
-            tracing::error!(order_id = %id, "what was decided about an order that isn't there is not told");
+            tracing::error!(order_id = %id, "what was decided about an unknown or unreadable order is not told");
             return Ok(());
         };
         let carrier = carrier_of(&known.row, &decision.head.delta);
@@ -281,40 +286,57 @@ fn decisions<'a>(frame: &Frame<'a>, from: usize) -> Result<Vec<Decision<'a>>, Co
             }
         }
     }
+    follow(frame, &mut all)?;
     Ok(all)
 }
 
-/// The deltas of a decision after its first. What carriers are asked stands apart, with what else each is asked.
-fn follow<'a>(frame: &Frame<'a>, decision: &Decision<'a>) -> Result<Vec<&'a [u8]>, CodecError> {
-    let mut rest = decision.rest.clone();
-    match decision.head.delta {
-        Delta::Settled { parcel, attempt, .. } => {
-            rest.extend(requests(frame, decision.order, |r| {
-                (r.parcel, r.attempt) == (parcel, attempt.wrapping_add(1))
-            })?);
-        }
-        // Nothing else is decided about its order in the same commit.
-        Delta::Commanded { .. } => {
-            rest.extend(requests(frame, decision.order, |_| true)?);
-            // As they were decided: parcel by parcel, first what it is, then who carries it or why nobody does.
-            rest.sort_by_key(|delta| match Delta::read(&mut Bytes::new(delta)) {
-                Ok((_, Delta::Return { parcel, .. })) => (parcel, 0),
-                Ok((_, Delta::Requested(Requested { parcel, .. }) | Delta::Packed { parcel, .. })) => (parcel, 1),
-                Ok((_, Delta::DeadLettered { parcel, .. })) => (parcel.unwrap_or(u8::MAX), 2),
-                _ => (u8::MAX, 3),
-            });
-        }
-        _ => {}
+/// Adds to decisions what carriers are asked: that stands apart, with what else each is asked.
+fn follow<'a>(frame: &Frame<'a>, decisions: &mut [Decision<'a>]) -> Result<(), CodecError> {
+    let asks = |d: &Decision<'_>| matches!(d.head.delta, Delta::Settled { .. } | Delta::Commanded { .. });
+    if !decisions.iter().any(asks) {
+        return Ok(());
     }
-    Ok(rest)
+    let requests = requests(frame)?;
+    for Decision { order, head, rest, .. } in decisions {
+        let from = requests.partition_point(|request| request.order < *order);
+        let mine = requests[from..].iter().take_while(|request| request.order == *order);
+        match head.delta {
+            Delta::Settled { parcel, attempt, .. } => {
+                let next = (parcel, attempt.wrapping_add(1));
+                rest.extend(mine.filter(|request| request.attempt == next).map(|request| request.bytes));
+            }
+            // Nothing else is decided about its order in the same commit.
+            Delta::Commanded { .. } => {
+                rest.extend(mine.map(|request| request.bytes));
+                rest.sort_by_key(|delta| place_in_command(delta));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
-/// The requests about an older order that fit.
-fn requests<'a>(
-    frame: &Frame<'a>,
+/// As they were decided: parcel by parcel, first what it is, then who carries it or why nobody does.
+fn place_in_command(delta: &[u8]) -> (u8, u8) {
+    match Delta::read(&mut Bytes::new(delta)) {
+        Ok((_, Delta::Return { parcel, .. })) => (parcel, 0),
+        Ok((_, Delta::Requested(Requested { parcel, .. }) | Delta::Packed { parcel, .. })) => (parcel, 1),
+        Ok((_, Delta::DeadLettered { parcel, .. })) => (parcel.unwrap_or(u8::MAX), 2),
+        _ => (u8::MAX, 3),
+    }
+}
+
+/// What a carrier is asked about an older order.
+struct Request<'a> {
     order: u128,
-    fits: impl Fn(&Requested<'_>) -> bool,
-) -> Result<Vec<&'a [u8]>, CodecError> {
+    /// Parcel and attempt.
+    attempt: (u8, u8),
+    /// The delta, encoded.
+    bytes: &'a [u8],
+}
+
+/// The requests about older orders, by order, and those of each as they stand in the frame.
+fn requests<'a>(frame: &Frame<'a>) -> Result<Vec<Request<'a>>, CodecError> {
     let mut all = Vec::new();
     for section in sections(frame) {
         let (section, from) = section?;
@@ -323,22 +345,24 @@ fn requests<'a>(
         }
         for entry in format::entries(section.body, from) {
             let entry = entry?;
-            let Delta::Requested(next) = entry.delta else { continue };
-            if entry.target == Target::Id(order) && fits(&next) {
-                all.push(entry.bytes);
+            if let (Target::Id(order), Delta::Requested(asked)) = (entry.target, &entry.delta) {
+                all.push(Request { order, attempt: (asked.parcel, asked.attempt), bytes: entry.bytes });
             }
         }
     }
+    all.sort_by_key(|request| request.order);
     Ok(all)
 }
 
 /// Reads the row and the record of an order.
+///
+/// # Errors
+/// [`LogError::Damaged`] if what was read is none of these, and any other if nothing can be read.
 fn known(shared: &Shared, id: OrderId) -> Result<Option<Known>, LogError> {
-    let bad = |e: CodecError| LogError::Store(format!("what belongs to order {id}: {e}"));
     let mut row = Vec::new();
     shared.read_row_in_order(id, &mut row)?;
     let mut numbers = Numbers::default();
-    numbers.read(&row).map_err(bad)?;
+    numbers.read(&row).map_err(garbled("an order's row", 0))?;
     let position = row_deltas(id.placed_at_ms(), &row).find_map(|delta| match delta {
         Ok((_, Delta::Accepted { position })) => Some(position),
         _ => None,
@@ -346,8 +370,12 @@ fn known(shared: &Shared, id: OrderId) -> Result<Option<Known>, LogError> {
     let Some(position) = position else { return Ok(None) };
     let mut record = Vec::new();
     shared.journal.order_at(position, &mut record)?;
-    let merchant = OrderRef::decode(&record).map(|order| order.merchant.to_owned()).map_err(bad)?;
-    Ok(Some(Known { row, merchant, numbers }))
+    let order = OrderRef::decode(&record).map_err(garbled("the journal", position))?;
+    Ok(Some(Known { merchant: order.merchant.to_owned(), row, numbers }))
+}
+
+fn garbled(file: &str, offset: u64) -> impl Fn(CodecError) -> LogError {
+    move |error| LogError::Damaged { file: file.to_owned(), offset, what: error.to_string() }
 }
 
 /// The carrier that was asked for the shipment which a decision is about.

@@ -385,10 +385,10 @@ impl Journal {
     }
 
     /// The durable group that starts at or follows `position`, from memory or device; `None` if there is none yet. It is
-    /// the one behind group number `last`, unless that is 0; then `position` is the start of a segment.
+    /// the one behind group number `last`, unless that is 0; then `position` must be where a group ends or a segment starts.
     ///
     /// # Errors
-    /// [`LogError`] if the device fails or the group is damaged.
+    /// [`LogError`] if the device fails, the group is damaged, or `position` is no such place.
     pub fn group_from(&self, position: u64, last: u64) -> Result<Option<Arc<Group>>, LogError> {
         let end = {
             let state = self.state.lock();
@@ -404,6 +404,14 @@ impl Journal {
         };
         let expected = (last > 0).then_some(last + 1);
         self.segments.read_group(position, expected, end, self.id, self.config.verify).map(Some)
+    }
+
+    /// True if a group starts at `position`, or would have if there had been room, whether it can be read or not.
+    ///
+    /// # Errors
+    /// [`LogError`] if the device fails.
+    pub(crate) fn is_between_groups(&self, position: u64) -> Result<bool, LogError> {
+        Ok(self.segments.ends_at(position, self.id)?.is_some())
     }
 
     /// True if somebody waits for the next group.

@@ -8,6 +8,7 @@ use sluice_pipeline::{BLOCK, Disk, DiskFile, LogError};
 use super::{
     Group,
     format::{GROUP_HEAD, GroupHead},
+    group_len,
 };
 use crate::buffer::AlignedBuf;
 
@@ -138,7 +139,7 @@ impl Segments {
     }
 
     /// The group that starts at `position`, or that would have if there had been room, and that has the number `expected`
-    /// where that is known. The caller knows that there is one below `end`.
+    /// where that is known; else the group before it says. The caller knows that there is one below `end`.
     ///
     /// # Errors
     /// [`LogError`] if the device fails or the group is damaged.
@@ -151,9 +152,9 @@ impl Segments {
         verify: bool,
     ) -> Result<Arc<Group>, LogError> {
         let position = position.next_multiple_of(BLOCK as u64);
-        let expected = |head: &GroupHead| expected.is_none_or(|number| number == head.sequence);
+        let fits = |head: &GroupHead| expected.is_none_or(|number| number == head.sequence);
         let none = |at| self.damaged(at, "no group where one was written");
-        let here = match self.head(position, journal)?.filter(expected) {
+        let here = match self.head(position, journal)?.filter(fits) {
             Some(head) => self.read_whole(position, head, verify),
             None => Err(none(position)),
         };
@@ -161,13 +162,33 @@ impl Segments {
         if here.is_ok() || position.is_multiple_of(self.segment_bytes) || next >= end {
             return here.map(Arc::new);
         }
+        let before = || Ok(self.ends_at(position, journal)?.map(|last| last + 1));
+        let Some(expected) = expected.map_or_else(before, |number| Ok(Some(number)))? else {
+            return here.map(Arc::new);
+        };
         // The rest of a segment that was too short for it, whatever earlier writes have left there.
         match self.head(next, journal)? {
-            Some(head) if expected(&head) => self.read_whole(next, head, verify).map(Arc::new),
+            Some(head) if head.sequence == expected => self.read_whole(next, head, verify).map(Arc::new),
             // A sound one that comes later: it is this segment where one is missing.
             Some(head) if self.read_whole(next, head, verify).is_ok() => here.map(Arc::new),
             _ => Err(none(next)),
         }
+    }
+
+    /// The number of the group that ends at `position`, within its segment; 0 at the segment's start, where none has to.
+    /// `None` if no group ends there: then none begins there either. Reads all heads from the start of the segment, because
+    /// no size says how short its rest was: groups may have been of other sizes when it was written.
+    ///
+    /// # Errors
+    /// [`LogError`] if the device fails.
+    pub fn ends_at(&self, position: u64, journal: u64) -> Result<Option<u64>, LogError> {
+        let (mut at, mut last) = (position - position % self.segment_bytes, 0);
+        while at < position {
+            let Some(head) = self.head(at, journal)? else { return Ok(None) };
+            at += group_len(head.payload);
+            last = head.sequence;
+        }
+        Ok((at == position).then_some(last))
     }
 
     /// Appends the order record at `position` to `out`.

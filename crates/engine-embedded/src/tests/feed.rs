@@ -1,15 +1,18 @@
 //! The event feed: from memory and from the device, over restarts and checkpoints, and what no cursor may name.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sluice_pipeline::{
     Cursor, Feed, FeedError, FeedEvent,
     conformance::{Harness, Order, answer, submission},
 };
-use sluice_schemas::outcome::OutcomeKind;
+use sluice_schemas::{
+    delta::{Delta, row_deltas},
+    outcome::OutcomeKind,
+};
 
 use super::world::{World, tiny};
-use crate::{EngineConfig, EngineFeed};
+use crate::{EngineConfig, EngineFeed, journal::segment_name};
 
 fn place(world: &mut World, from: usize, count: usize) -> Vec<Order> {
     let orders: Vec<Order> = (from..from + count).map(|i| Order::new(format!("k{i}"), &["c0", "c1"])).collect();
@@ -140,18 +143,119 @@ fn a_cursor_that_leads_nowhere_is_refused() {
     let feed = world.engine().feed();
     let durable = world.engine().journal().durable();
     assert_eq!(feed.0.page(&Cursor(vec![durable, 0]), 10).unwrap().next, Cursor(vec![durable, 0]), "the end");
-    let inside = rest(&feed, oldest(), 1_000).iter().map(|event| event.next.0[0]).find(|&at| at > 4096).unwrap() - 4096;
     for cursor in [vec![], vec![0], vec![0, 0, 0], vec![1, 0], vec![durable + 4096, 0], vec![u64::MAX - 4095, 0]] {
         let refused = feed.0.page(&Cursor(cursor.clone()), 10);
         assert!(matches!(refused, Err(FeedError::Unknown(_))), "{cursor:?}: {refused:?}");
     }
-    // Within a group, or at its beginning: it isn't known which of its blocks this one is, but no event is made up.
-    match feed.0.page(&Cursor(vec![inside, 0]), 1_000) {
-        Ok(page) => assert!(page.events.iter().all(|event| event.merchant == "m-1")),
-        Err(error) => assert!(matches!(error, FeedError::Unknown(_)), "{error}"),
-    }
     let beyond = feed.0.page(&Cursor(vec![0, u64::MAX]), 10).unwrap();
     assert!(beyond.next.0[0] > 0, "an offset behind the group's end is its end");
+}
+
+/// Where the groups start that hold these events.
+fn groups(events: &[FeedEvent]) -> Vec<u64> {
+    let mut starts: Vec<u64> = events.iter().map(|event| event.next.0[0]).collect();
+    starts.dedup();
+    starts
+}
+
+#[test]
+fn a_block_within_a_group_is_refused() {
+    let mut world = World::mem(tiny());
+    for round in 0..80 {
+        place(&mut world, round * 40, 40);
+    }
+    let feed = world.engine().feed();
+    let starts = groups(&rest(&feed, oldest(), 1_000));
+    let (segment, tail) = (world.config.journal.segment_bytes, world.config.journal.tail_bytes as u64);
+    let older = starts.windows(2).filter(|pair| pair[1] + 2 * tail < world.engine().journal().durable());
+    let mut refused = 0;
+    // With another group behind them, so that they aren't the end of a segment.
+    for pair in older.filter(|pair| pair[0] / segment == pair[1] / segment) {
+        for block in (pair[0] + 4096..pair[1]).step_by(4096) {
+            let page = feed.0.page(&Cursor(vec![block, 0]), 10);
+            assert!(matches!(page, Err(FeedError::Unknown(_))), "{block}: {page:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 50, "{refused}");
+}
+
+#[test]
+fn the_end_of_a_segment_is_known_after_sizes_have_changed() {
+    let mut world = World::mem(tiny());
+    for round in 0..150 {
+        place(&mut world, round, 1);
+    }
+    let events = rest(&world.engine().feed(), oldest(), 1_000);
+    world.config.journal.group_bytes = 4 << 10;
+    world.config.journal.frame_bytes = 8 << 10;
+    world.restart();
+    let (feed, segment) = (world.engine().feed(), world.config.journal.segment_bytes);
+    let starts = groups(&events);
+    let last = starts.windows(2).position(|pair| pair[0] / segment < pair[1] / segment).unwrap();
+    let end = starts[last] + 4096;
+    assert!(segment - end > world.config.journal.group_limit(), "there would be room today");
+    assert!(rest(&feed, Cursor(vec![end, 0]), 1_000) == events[last + 1..]);
+    assert!(rest(&feed, oldest(), 1_000) == events);
+}
+
+#[test]
+fn damage_stops_a_reader_and_nothing_is_passed_over() {
+    let mut world = World::mem(tiny());
+    for round in 0..150 {
+        place(&mut world, round, 1);
+    }
+    let events = rest(&world.engine().feed(), oldest(), 1_000);
+    let starts = groups(&events);
+    assert_eq!(starts.len(), events.len());
+    let segment = world.config.journal.segment_bytes;
+    let last = starts.windows(2).position(|pair| pair[0] / segment < pair[1] / segment).unwrap();
+    // A byte of the head's magic, and one of the payload; in the middle of a segment, and at its end.
+    for (group, byte) in [(20, 1), (20, 100), (last, 1), (last, 100)] {
+        let at = (starts[group] + byte) as usize;
+        world.disk().change(&segment_name(0), |bytes| bytes[at] ^= 0x40);
+        // Another feed has read nothing yet.
+        let feed = world.engine().feed();
+        let (mut after, mut told) = (oldest(), Vec::new());
+        let error = loop {
+            match feed.0.page(&after, 7) {
+                Ok(page) => {
+                    assert!(page.next.0[0] <= starts[group], "passed over");
+                    (after, told) = (page.next, [told, page.events].concat());
+                }
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, FeedError::Unavailable(_)), "{error}");
+        assert_eq!(after, Cursor(vec![starts[group], 0]));
+        assert!(told == events[..group], "what comes before is told");
+        let behind = rest(&feed, Cursor(vec![starts[group + 1], 0]), 7);
+        assert!(behind == events[group + 1..], "and what comes behind, if asked for");
+        world.disk().change(&segment_name(0), |bytes| bytes[at] ^= 0x40);
+    }
+}
+
+#[test]
+fn an_order_that_cannot_be_read_keeps_nobody_from_others() {
+    let mut world = World::mem(tiny());
+    let orders = place(&mut world, 0, 3);
+    for round in 1..60 {
+        place(&mut world, round * 20, 20);
+    }
+    let after = Cursor(vec![world.engine().journal().durable(), 0]);
+    world.report(orders.iter().map(|order| answer(order.shipment(0, 0), OutcomeKind::Accepted)).collect());
+    world.settle_down();
+    let feed = world.engine().feed();
+    assert_eq!(rest(&feed, after.clone(), 10).len(), 3);
+    let row = world.read(orders[1].id()).unwrap().row;
+    let position = row_deltas(0, &row).find_map(|delta| match delta {
+        Ok((_, Delta::Accepted { position })) => Some(position as usize),
+        _ => None,
+    });
+    let position = position.unwrap();
+    world.disk().change(&segment_name(0), |bytes| bytes[position..position + 20].fill(0xFF));
+    let told: BTreeSet<_> = rest(&feed, after, 10).iter().map(|event| event.order).collect();
+    assert_eq!(told, BTreeSet::from([orders[0].id(), orders[2].id()]));
 }
 
 #[test]
@@ -183,7 +287,7 @@ fn who_waits_is_woken_by_what_comes() {
     let (_, newest) = runtime.block_on(feed.bounds()).unwrap();
     assert_eq!(runtime.block_on(feed.read(newest.clone(), 10, Duration::ZERO)).unwrap().events, []);
     let readers: Vec<_> =
-        (0..3).map(|_| std::sync::Arc::clone(&feed.0).follow(newest.clone(), 10, Duration::from_secs(60))).collect();
+        (0..3).map(|_| Arc::clone(&feed.0).follow(newest.clone(), 10, Duration::from_secs(60))).collect();
     let readers: Vec<_> = readers.into_iter().map(|reader| runtime.spawn(reader)).collect();
     // One has looked and waits.
     runtime.block_on(async {

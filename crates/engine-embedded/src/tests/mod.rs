@@ -12,4 +12,4 @@ mod full_disk;
 mod journal;
 mod outboxes;
 mod threads;
-mod world;
+pub(crate) mod world;

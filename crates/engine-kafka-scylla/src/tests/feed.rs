@@ -66,6 +66,8 @@ fn readers_follow_what_is_committed_from_anywhere() {
     assert_eq!(expected.values().map(Vec::len).sum::<usize>(), 40);
     let (all, end) = rest(&cluster.borrow(), &feed, oldest.clone(), 7);
     assert_eq!(read(&all), expected);
+    let (_, newest) = cluster.borrow().runtime.block_on(feed.bounds()).unwrap();
+    assert_eq!(end, newest, "behind what ends the transactions, too");
     assert!(all.iter().all(|event| event.merchant == "m-1" && event.data.starts_with(b"{\"orderId\":")));
     let other = cluster.borrow().feed();
     assert_eq!(rest(&cluster.borrow(), &other, oldest.clone(), 1_000).0.len(), 40, "another reader, at the same time");
