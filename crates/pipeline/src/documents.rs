@@ -42,8 +42,10 @@ pub trait Documents: Send + Sync {
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, max: usize) -> Result<Vec<Entry>, LogError>;
 
     /// Does all of `changes`, in their order, and returns once they are durable. On the embedded engine all or none of them
-    /// outlive a crash. On a cluster each of them does by itself, those whose keys have more slashes before those that have
-    /// fewer: what counts or names what lies below it is behind that.
+    /// outlive a crash. On a cluster each of them does by itself: those whose keys have more slashes before those that have fewer;
+    /// of those alike first what is stored, by the first part of its key, in each folder by its key, then what is removed, in
+    /// reverse by the first part. So whatever counts or
+    /// names something else is there after that and gone before it, if it lies less deep or sorts behind it.
     ///
     /// # Errors
     /// [`LogError::Store`] when they can't be written now; some may be there.

@@ -137,7 +137,12 @@ pub struct Core {
 
 impl Core {
     /// The endpoint as it was stored; chance comes from `seed` alone.
-    pub fn new(id: &str, config: Arc<WebhookConfig>, standing: Standing, parked: Vec<Schedule>, seed: u64) -> Self {
+    pub fn new(id: &str, config: Arc<WebhookConfig>, mut standing: Standing, parked: Vec<Schedule>, seed: u64) -> Self {
+        // Where documents aren't written together, what was put aside may be stored and the standing that counts it not.
+        for schedule in &parked {
+            standing.parked_next = standing.parked_next.max(schedule.number + 1);
+            standing.log_next = standing.log_next.max(schedule.log.map_or(0, |number| number + 1));
+        }
         let live = standing.cursor.clone().map(Lane::new);
         let replay = standing.replays.last().and_then(|replay| replay.cursor.clone()).map(Lane::new);
         Self {

@@ -5,6 +5,7 @@
 //! nothing. The successor finds the highest term in what it reads, since it reads what every holder of a turn writes first.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{
         Arc,
@@ -24,7 +25,7 @@ use tokio::runtime::Handle;
 
 use super::{Store, StoreError, prepare};
 
-/// Writes under way at once.
+/// Writes under way at once, in one folder each.
 const WRITES: usize = 32;
 /// Bits of a timestamp that count the changes of a term; one that has more goes on in the next one's. Terms stay below
 /// anybody's clock, which ScyllaDB asks for, up to 400,000 of them.
@@ -90,14 +91,24 @@ fn check(change: &Change) -> Result<(), LogError> {
     Err(LogError::Store(format!("a document of {value} bytes under a key of {key} bytes is beyond the bounds")))
 }
 
-/// The changes that count, the last one for each key, by the number of slashes in their keys.
-fn waves(changes: &[Change]) -> BTreeMap<usize, Vec<&Change>> {
+/// The changes that count, the last one for each key, in the order that the port promises: each of these is written before the
+/// next one is begun.
+fn waves(changes: &[Change]) -> Vec<Vec<&Change>> {
     let last: BTreeMap<&[u8], &Change> = changes.iter().map(|change| (key_of(change), change)).collect();
-    let mut waves: BTreeMap<usize, Vec<&Change>> = BTreeMap::new();
-    for (key, change) in last {
-        waves.entry(depth(key)).or_default().push(change);
+    let class = |change: &Change| {
+        let key = key_of(change);
+        let first = key.split(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
+        match change {
+            Change::Put { .. } => (Reverse(depth(key)), Some(first), None),
+            Change::Delete { .. } => (Reverse(depth(key)), None, Some(Reverse(first))),
+        }
+    };
+    let mut waves: BTreeMap<_, Vec<&Change>> = BTreeMap::new();
+    for change in last.into_values() {
+        let (depth, put, removed) = class(change);
+        waves.entry((depth, removed.is_some(), put, removed)).or_default().push(change);
     }
-    waves
+    waves.into_values().collect()
 }
 
 impl CqlDocuments {
@@ -141,6 +152,14 @@ impl CqlDocuments {
         self.documents(&answer.map_err(|e| StoreError::Answer(e.to_string()))?)
     }
 
+    /// One after the other: a crash leaves out the last ones.
+    async fn change_all(&self, folder: &[&Change]) -> Result<(), StoreError> {
+        for change in folder {
+            self.change(change).await?;
+        }
+        Ok(())
+    }
+
     async fn change(&self, change: &Change) -> Result<(), StoreError> {
         let (at, statements) = (self.next.fetch_add(1, Relaxed), &self.store.documents);
         let done = match change {
@@ -180,9 +199,10 @@ impl Documents for CqlDocuments {
         }
         changes.iter().try_for_each(check)?;
         self.runtime.block_on(async {
-            for wave in waves(changes).values().rev() {
-                for some in wave.chunks(WRITES) {
-                    try_join_all(some.iter().map(|change| self.change(change))).await.map_err(away)?;
+            for wave in waves(changes) {
+                let folders: Vec<&[&Change]> = wave.chunk_by(|a, b| bucket(key_of(a)) == bucket(key_of(b))).collect();
+                for some in folders.chunks(WRITES) {
+                    try_join_all(some.iter().map(|folder| self.change_all(folder))).await.map_err(away)?;
                 }
             }
             Ok(())
@@ -198,9 +218,24 @@ mod tests {
     fn heads_are_written_behind_what_they_count_and_the_last_change_of_a_key_counts() {
         let put = |key: &str, value: &str| Change::Put { key: key.into(), value: value.into() };
         let delete = |key: &str| Change::Delete { key: key.into() };
-        let changes = [put("s/1", "old"), put("p/1/5", "x"), delete("p/1/5"), put("b/1/5", "y"), put("s/1", "new")];
-        let waves: Vec<_> = waves(&changes).into_values().rev().collect();
-        assert_eq!(waves, [vec![&put("b/1/5", "y"), &delete("p/1/5")], vec![&put("s/1", "new")]]);
+        let changes = [
+            put("s/1", "old"),
+            delete("p/1/4"),
+            delete("b/1/4"),
+            put("p/1/5", "x"),
+            put("p/1/6", "x"),
+            put("b/1/5", "x"),
+            delete("p/1/6"),
+            put("s/1", "new"),
+        ];
+        let expected = [
+            vec![&changes[5]],
+            vec![&changes[3]],
+            vec![&changes[1], &changes[6]],
+            vec![&changes[2]],
+            vec![&changes[7]],
+        ];
+        assert_eq!(waves(&changes), expected);
     }
 
     #[test]
