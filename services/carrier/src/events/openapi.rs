@@ -100,7 +100,12 @@ pub struct ShipmentEvent {
 pub struct TrackingEvent {
     /// As the carrier gave it when it took the parcel, in an order of the last 60 days; every parcel of that order which
     /// travels under it is meant (16 at most). Should several orders have it, the newest is meant.
-    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", example = "CA473124829US")]
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$",
+        example = "CA473124829US"
+    )]
     tracking_number: String,
     milestone: Progress,
     /// When it happened (RFC 3339): at most a day before its order, and at most five minutes ahead.
