@@ -87,7 +87,8 @@ fn an_order_is_traced_hop_by_hop(engine: &Engine) {
         "taken"
     );
     wait_for("it is on its way", || (client.view(&id)["parcels"][0]["status"] == "picked_up").then_some(()));
-    assert_eq!(cancel(&client, &id).status, 202);
+    // Over Kafka a carrier may have answered before the merchant is.
+    assert!(cancel(&client, &id).status < 300);
 
     let trace = trace_of(&world, &id);
     assert_eq!((&trace["id"], &trace["merchant"], &trace["customer"]), (&json!(id), &json!("m-1"), &json!("c-77")));
@@ -213,7 +214,18 @@ fn a_tap_goes_on_where_it_was(engine: &Engine) {
     let last = clients[0].order("k-last", &order()).id();
     let next = values(&world, &["tap", "--after", &end, "--limit", "1"]);
     assert_eq!((next.len(), &next[0]["subject"]), (1, &json!(last)));
+    // Whose output nobody reads any more ends, though nothing comes.
+    assert_eq!(first_line(&world, &["tap", "--after", &end]).out.lines().count(), 1);
     assert_eq!(run(&world, &["tap", "--after", "1.zzzzzzzzzz.0.0.0", "--no-follow"]).code, Some(2));
+}
+
+/// As [`run`], of what is read no further than its first line.
+fn first_line(world: &World, arguments: &[&str]) -> Ended {
+    let whole = command(world, arguments);
+    let mut piped = Command::new("sh");
+    piped.args(["-c", "\"$0\" \"$@\" | head -n 1"]).arg(whole.get_program()).args(whole.get_args());
+    piped.env("SLUICE_OPERATOR_KEY", KEY);
+    Process::run(piped, world.folder(), "first-line")
 }
 
 fn dead_letters_are_found_and_nothing_else(engine: &Engine) {
@@ -269,7 +281,7 @@ fn dead_letters_are_found_and_nothing_else(engine: &Engine) {
     assert_eq!(seen.len(), letters.len());
     let text = run(&world, &["dlq", "list", "--since", &since]);
     assert_eq!((text.code, text.out.as_str()), (Some(0), ""));
-    assert!(text.log.starts_with("0 dead letters in "), "{}", text.log);
+    assert!(text.log.starts_with("dead letters: 0 in "), "{}", text.log);
 
     let shown = run(&world, &["dlq", "show", &mixed]);
     assert_eq!(shown.code, Some(0), "{shown:?}");

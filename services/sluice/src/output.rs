@@ -7,6 +7,7 @@ use std::{
     io::{IsTerminal, Write},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 /// A result, on standard output. A reader that has gone away is no error of ours.
@@ -19,6 +20,15 @@ pub fn result(text: impl Display) {
 pub fn lines(text: &[u8]) -> bool {
     let mut out = std::io::stdout().lock();
     out.write_all(text).and_then(|()| out.flush()).is_ok()
+}
+
+/// Whether anybody may still read standard output: a pipe tells when its other end is closed. A file is always read.
+#[must_use]
+pub fn is_read() -> bool {
+    let out = std::io::stdout();
+    let mut asked = [PollFd::new(&out, PollFlags::empty())];
+    let told = poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
+    !(told && asked[0].revents().contains(PollFlags::ERR))
 }
 
 /// Whether a person sees standard output, and wants colours there: <https://no-color.org>.

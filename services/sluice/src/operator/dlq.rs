@@ -290,7 +290,7 @@ impl Scan {
     fn tell(&self, upto: &str) {
         let (letters, events) = (count(self.letters), count(self.events));
         let go_on = self.feed.cursor().map_or(String::new(), |cursor| format!("; go on with --since {cursor}"));
-        output::note(format_args!("{letters} dead letters in {events} events{upto}{go_on}"));
+        output::note(format_args!("dead letters: {letters} in {events} events{upto}{go_on}"));
     }
 }
 

@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, time::Duration};
 
 use clap::Args;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval, sleep};
 
 use super::{
     client::{Client, Failed, ServerArgs},
@@ -21,6 +21,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 const LAG: Duration = Duration::from_secs(10);
 /// How often it is looked at then.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it looks whether anybody still reads what it prints: it may have nothing to print for long.
+const READ: Duration = Duration::from_secs(1);
 /// Bytes of lines that are printed at once.
 const PRINT: usize = 64 << 10;
 
@@ -81,6 +83,7 @@ pub async fn command(args: TapArgs) -> u8 {
     let ended = tokio::select! {
         // Who ends it by a signal has seen what there was to see.
         _ = stop.next() => Ok(()),
+        () = unread() => Ok(()),
         ended = tap.run() => ended,
     };
     tap.print();
@@ -93,6 +96,14 @@ pub async fn command(args: TapArgs) -> u8 {
             output::fault(&failed);
             failed.exit_code()
         }
+    }
+}
+
+/// Resolves when nobody reads what is printed any more.
+async fn unread() {
+    let mut tick = interval(READ);
+    while output::is_read() {
+        tick.tick().await;
     }
 }
 
