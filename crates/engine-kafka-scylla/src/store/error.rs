@@ -188,6 +188,8 @@ fn transient_attempt(error: &RequestAttemptError) -> bool {
                 | DbError::WriteFailure { .. }
                 | DbError::ServerError
                 | DbError::RateLimitReached { .. }
+                // The driver prepares again once; a busy server may forget it once more.
+                | DbError::Unprepared { .. }
         ),
         _ => false,
     }

@@ -105,13 +105,14 @@ fn check_nodes(config: &StoreConfig, datacenters: &BTreeMap<String, usize>) -> R
 
 /// The highest completed version; 0 if there is none.
 async fn version(session: &Session, keyspace: &str) -> Result<u32, StoreError> {
-    let tables =
-        "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'schema_version'";
-    if query(session, tables, (keyspace,)).await?.rows_num() == 0 {
+    let tables = format!(
+        "SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{keyspace}' AND table_name = 'schema_version'"
+    );
+    if query(session, &tables).await?.rows_num() == 0 {
         return Ok(0);
     }
     let versions = format!("SELECT version FROM {keyspace}.schema_version WHERE component = 'order_rows'");
-    let versions = query(session, &versions, ()).await?;
+    let versions = query(session, &versions).await?;
     let mut highest = 0;
     for row in versions.rows::<(i32,)>().map_err(|e| StoreError::Answer(e.to_string()))? {
         let (number,) = row.map_err(|e| StoreError::Answer(e.to_string()))?;
@@ -122,18 +123,17 @@ async fn version(session: &Session, keyspace: &str) -> Result<u32, StoreError> {
 
 /// The seconds after which new rows vanish; 0 = never; `None` if the answering node doesn't know the table yet.
 async fn retention(session: &Session, keyspace: &str, table: &str) -> Result<Option<u64>, StoreError> {
-    let found = "SELECT default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
-    let found = query(session, found, (keyspace, table)).await?;
+    let found = format!(
+        "SELECT default_time_to_live FROM system_schema.tables WHERE keyspace_name = '{keyspace}' AND table_name = '{table}'"
+    );
+    let found = query(session, &found).await?;
     let row = found.maybe_first_row::<(i32,)>().map_err(|e| StoreError::Answer(e.to_string()))?;
     Ok(row.and_then(|(seconds,)| u64::try_from(seconds).ok()))
 }
 
-async fn query(
-    session: &Session,
-    text: &str,
-    values: impl scylla::serialize::row::SerializeRow,
-) -> Result<QueryRowsResult, StoreError> {
-    let answer = session.query_unpaged(text, values).await.map_err(StoreError::request("read the schema"))?;
+/// Without values, for which the driver would prepare the statement: a busy server may have forgotten it at once.
+async fn query(session: &Session, text: &str) -> Result<QueryRowsResult, StoreError> {
+    let answer = session.query_unpaged(text, ()).await.map_err(StoreError::request("read the schema"))?;
     answer.into_rows_result().map_err(|e| StoreError::Answer(e.to_string()))
 }
 
