@@ -86,7 +86,8 @@ def path(case):
     drawn = dict(case.path_parameters or {})
     if "webhook" in operation(case):
         # A sequence of requests has endpoints of its own, which come and go.
-        if "id" in drawn and case.meta.phase.name != TestPhase.STATEFUL and one_of(range(8), drawn):
+        reads = operation(case) in ("get_webhook", "list_webhook_deliveries")
+        if "id" in drawn and case.meta.phase.name != TestPhase.STATEFUL and (not reads or one_of(range(8), drawn)):
             fleeting = operation(case) == "remove_webhook"
             # Those that are replayed keep their types, of which hardly anything happens.
             pool = WORLD["endpoints"][:4] if operation(case) == "replay_webhook" else WORLD["endpoints"][4:]
