@@ -112,6 +112,11 @@ enum Flight {
     Parked(u64),
 }
 
+/// How far live delivery and the newest replay are.
+fn cursors(standing: &Standing) -> [Option<Cursor>; 2] {
+    [standing.cursor.clone(), standing.replays.last().and_then(|replay| replay.cursor.clone())]
+}
+
 /// One endpoint's delivery.
 pub struct Core {
     id: String,
@@ -130,8 +135,8 @@ pub struct Core {
     changes: Vec<Change>,
     /// True if the standing differs from what was last taken by [`Core::changes`] in more than its cursor.
     dirty: bool,
-    /// The cursor that was last taken.
-    stored: Option<Cursor>,
+    /// The [`cursors`] that were last taken.
+    stored: [Option<Cursor>; 2],
     counters: Counters,
 }
 
@@ -153,7 +158,7 @@ impl Core {
             live,
             replay,
             parked: Parked::new(parked),
-            stored: standing.cursor.clone(),
+            stored: cursors(&standing),
             standing,
             flights: BTreeMap::new(),
             next_attempt: 0,
@@ -244,7 +249,9 @@ impl Core {
         let (events, bytes) = (self.config.window_events, self.config.window_bytes);
         for way in [Way::Replay, Way::Live] {
             let Some(lane) = self.lane(way) else { continue };
-            if !lane.reading && now >= lane.not_before_ms && lane.len() <= events / 2 && lane.bytes() < bytes {
+            // What comes after the end is not to be replayed, and who waits there for the last answers would read without end.
+            let over = way == Way::Replay && lane.is_at_end();
+            if !over && !lane.reading && now >= lane.not_before_ms && lane.len() <= events / 2 && lane.bytes() < bytes {
                 lane.reading = true;
                 return Some((way, lane.read_to.clone(), events - lane.len()));
             }

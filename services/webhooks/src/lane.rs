@@ -135,6 +135,11 @@ impl Lane {
         self.at_end = false;
     }
 
+    /// True if the last read came to the end of the feed.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at_end
+    }
+
     /// True if everything up to the end of the feed, as it was at the last read, is settled.
     pub(crate) fn is_done(&self) -> bool {
         self.at_end && self.slots.is_empty()

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sluice_domain::limits::MAX_REASON;
 use sluice_pipeline::{Change, backoff::Backoff};
 
-use super::{AttemptId, Core, Flight, Heard, Outcome, Way};
+use super::{AttemptId, Core, Flight, Heard, Outcome, Way, cursors};
 use crate::{
     config::ms,
     lane::State,
@@ -233,9 +233,9 @@ impl Core {
     /// moved over nothing of this endpoint's is stored along with something else, or if `idle` is asked for.
     pub fn changes(&mut self, out: &mut Vec<Change>, idle: bool) {
         out.append(&mut self.changes);
-        let moved = idle && self.stored != self.standing.cursor;
+        let moved = idle && self.stored != cursors(&self.standing);
         if std::mem::take(&mut self.dirty) || moved {
-            self.stored.clone_from(&self.standing.cursor);
+            self.stored = cursors(&self.standing);
             out.push(model::put(model::standing_key(&self.id), &self.standing));
         }
     }

@@ -467,3 +467,15 @@ fn the_log_keeps_so_many() {
     }
     assert!(world.documents.is_empty());
 }
+
+#[test]
+fn a_replay_that_has_read_all_waits_for_answers_without_reading() {
+    let mut world = World::new(config(), &[0, 1, 2]);
+    world.run(u64::MAX, |_| Reply::Take);
+    world.core.begin_replay("again", 0, u64::MAX, Cursor(vec![0]), world.now);
+    world.send();
+    assert_eq!(world.flying.len(), 3);
+    assert!(!matches!(world.core.wants(world.now + 3_600_000), Some((Way::Replay, ..))));
+    (0..3).for_each(|_| world.answer(0, Reply::Take));
+    assert!(!world.core.replaying());
+}
