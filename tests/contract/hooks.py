@@ -89,7 +89,7 @@ def path(case):
         reads = operation(case) in ("get_webhook", "list_webhook_deliveries")
         if "id" in drawn and case.meta.phase.name != TestPhase.STATEFUL and (not reads or one_of(range(8), drawn)):
             fleeting = operation(case) == "remove_webhook"
-            # Those that are replayed keep their types, of which hardly anything happens.
+            # Those that are replayed keep their types, of which nothing happens.
             pool = WORLD["endpoints"][:4] if operation(case) == "replay_webhook" else WORLD["endpoints"][4:]
             case.path_parameters = {"id": made() if fleeting else one_of(pool, (drawn, case.headers, case.body))}
     elif "id" in drawn and (operation(case) == "return_goods" or one_of(range(8), drawn)):
