@@ -71,7 +71,7 @@ def before_call(context: HookContext, case, kwargs):
     if isinstance(case.body, (dict, list)):
         case.body = body(case.body)
         if operation(case) == "replay_webhook" and good(case, ParameterLocation.BODY):
-            case.body = {"from": now(-3_600), "to": now(-1)}
+            case.body = {"from": now(-3_600), "to": now(-3_599)}
         if operation(case) == "return_goods" and good(case, ParameterLocation.BODY):
             case.body["lines"] = units(case.body["lines"])
 
