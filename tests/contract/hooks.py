@@ -71,7 +71,7 @@ def before_call(context: HookContext, case, kwargs):
     if isinstance(case.body, (dict, list)):
         case.body = body(case.body)
         if operation(case) == "replay_webhook" and good(case, ParameterLocation.BODY):
-            case.body = {"from": now(-3_600), "to": now(-1)}
+            case.body = {"from": now(-3_600), "to": now(-3_599)}
         if operation(case) == "return_goods" and good(case, ParameterLocation.BODY):
             case.body["lines"] = units(case.body["lines"])
 
@@ -88,10 +88,10 @@ def path(case):
         # A sequence of requests has endpoints of its own, which come and go.
         reads = operation(case) in ("get_webhook", "list_webhook_deliveries")
         if "id" in drawn and case.meta.phase.name != TestPhase.STATEFUL and (not reads or one_of(range(8), drawn)):
-            fleeting = operation(case) == "remove_webhook"
-            # Those that are replayed keep their types, of which hardly anything happens.
-            pool = WORLD["endpoints"][:4] if operation(case) == "replay_webhook" else WORLD["endpoints"][4:]
-            case.path_parameters = {"id": made() if fleeting else one_of(pool, (drawn, case.headers, case.body))}
+            # Of an endpoint there is one replay at a time.
+            fleeting = operation(case) in FLEETING
+            known = one_of(WORLD["endpoints"], (drawn, dict(case.headers or {}), case.body))
+            case.path_parameters = {"id": made() if fleeting else known}
     elif "id" in drawn and (operation(case) == "return_goods" or one_of(range(8), drawn)):
         pool = WORLD["delivered"] if operation(case) == "return_goods" else WORLD["taken"] + WORLD["delivered"]
         case.path_parameters = {**drawn, "id": one_of(pool, (drawn, case.body, dict(case.headers or {})))}
@@ -99,17 +99,23 @@ def path(case):
         case.path_parameters = {**drawn, "carrier": WORLD["carrier"]}
 
 
-# Endpoints that were there to be removed, and weren't.
-SPARE = []
+# Endpoints that were made here, and those of them that are still there.
+MADE, SPARE = set(), []
+FLEETING = ("remove_webhook", "replay_webhook")
+
+
+def remove(path):
+    requests.delete(WORLD["url"] + path, headers={"Authorization": f"Bearer {WORLD['key']}"}, timeout=10)
 
 
 def made():
-    """An endpoint that is there to be removed."""
+    """An endpoint for one request."""
     if SPARE:
         return SPARE.pop()
     url, key = WORLD["url"] + "/v1/webhooks", {"Authorization": f"Bearer {WORLD['key']}"}
     made = requests.post(url, json={"url": WORLD["hooks"]}, headers=key, timeout=10).json()
     # There may be as many as there can be for a moment; then it is one that there isn't.
+    MADE.add(made.get("id"))
     return made.get("id", "whe_01M6VZ4W3V00J8Z8M3C0V9S1QK")
 
 
@@ -215,12 +221,15 @@ TALLY = collections.Counter()
 @schemathesis.hook
 def after_call(context: HookContext, case, response):
     TALLY[operation(case), response.status_code] += 1
-    if operation(case) == "remove_webhook" and response.status_code == 401 and good(case, ParameterLocation.PATH):
+    if case.meta is None or case.meta.phase.name == TestPhase.STATEFUL:
+        return
+    # A merchant has few endpoints, and so many are made.
+    if operation(case) == "create_webhook" and response.status_code == 201:
+        remove(response.headers["location"][0])
+    elif operation(case) == "replay_webhook" and response.status_code == 202:
+        remove(f"/v1/webhooks/{case.path_parameters['id']}")
+    elif operation(case) in FLEETING and response.status_code >= 400 and case.path_parameters.get("id") in MADE:
         SPARE.append(case.path_parameters["id"])
-    # A merchant has few of them, and so many are made.
-    if operation(case) == "create_webhook" and response.status_code == 201 and case.meta.phase.name != TestPhase.STATEFUL:
-        url, key = WORLD["url"] + response.headers["location"][0], {"Authorization": f"Bearer {WORLD['key']}"}
-        requests.delete(url, headers=key, timeout=10)
 
 
 @atexit.register

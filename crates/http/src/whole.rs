@@ -5,15 +5,16 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 
-/// Below it every whole number is a floating-point number of its own.
-const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
+/// 2⁵⁰. serde_json may read a long number as one beside it: up to here that is a fraction and refused, never another whole
+/// number.
+const MAX_EXACT: f64 = 1_125_899_906_842_624.0;
 
 /// A whole number from 0, however it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole(pub u64);
 
 impl Whole {
-    /// The number that `value` is, if it is a whole one from 0 to 2⁵³ − 1.
+    /// The number that `value` is, if it is a whole one from 0 to 2⁵⁰.
     #[must_use]
     pub fn of_f64(value: f64) -> Option<Self> {
         ((0.0..=MAX_EXACT).contains(&value) && value.fract() == 0.0).then_some(Self(value as u64))
@@ -66,11 +67,11 @@ mod tests {
             ("30e-1", 3),
             ("1e9", 1_000_000_000),
             ("18446744073709551615", u64::MAX),
-            ("9007199254740991.0", 9_007_199_254_740_991),
+            ("1125899906842624.0", 1_125_899_906_842_624),
         ] {
             assert_eq!(serde_json::from_str::<Whole>(text).unwrap(), Whole(number), "{text}");
         }
-        for text in ["-1", "-1.0", "3.5", "1e-1", "9007199254740992.0", "1e300", "\"3\"", "true", "null", "[3]"] {
+        for text in ["-1", "-1.0", "3.5", "1e-1", "1125899906842625.0", "1e300", "\"3\"", "true", "null", "[3]"] {
             assert!(serde_json::from_str::<Whole>(text).is_err(), "{text}");
         }
     }
