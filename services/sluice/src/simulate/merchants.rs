@@ -89,6 +89,11 @@ impl Merchants {
         Ok(true)
     }
 
+    /// So many wishes more.
+    pub(super) fn wish_again(&mut self, wishes: u32) {
+        self.left += wishes;
+    }
+
     /// The process is gone: who waited hears nothing.
     pub(super) fn cut_off(&mut self) {
         self.waiting.clear();

@@ -12,6 +12,8 @@ use super::{looks::broken, world::World};
 
 /// Of the runs, so many have a group's head rot while work goes on.
 const ROTTEN_RUNS: Chance = Chance::percent(10);
+/// Wishes that merchants still have when the run is at rest.
+const LAST_WISHES: u32 = 8;
 
 impl World {
     /// Between two lives: in some runs the head of a group rots, of any but the last. Recovery may read it, or an outbox
@@ -35,10 +37,11 @@ impl World {
     /// Flips one bit in a group that recovery reads, other than the last, and opens once more. What a journal holds
     /// before its last checkpoint is not read by an open, so damage there is not looked for here.
     pub(super) fn check_rot(&mut self) -> Result<(), Violation> {
-        self.life = None;
         if self.rot.is_some() {
             return Ok(());
         }
+        self.write_past_checkpoint()?;
+        self.life = None;
         self.machine.kill();
         let opened = Engine::open(self.config.clone(), self.machine.disk(), self.machine.store(), self.machine.clock());
         let replayed = match opened {
@@ -62,6 +65,15 @@ impl World {
         self.oracle.opened(opened.as_ref().map(|_| ()), Some(&rot))?;
         self.tally.rot_found += 1;
         Ok(())
+    }
+
+    /// Merchants have a last word, and no checkpoint comes after it: the next open has groups to read.
+    fn write_past_checkpoint(&mut self) -> Result<(), Violation> {
+        if let Some(life) = &mut self.life {
+            life.checkpointer = None;
+        }
+        self.merchants.wish_again(LAST_WISHES);
+        self.rest()
     }
 
     /// Start and length of every group of the journal, oldest first.
