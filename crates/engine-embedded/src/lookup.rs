@@ -5,7 +5,7 @@
 //! one sorted run. Days come first there, the newest of all, so that a run overlaps only those of its day, and merging runs
 //! rewrites a day and not the whole table; a look-up seeks once for every day that has orders.
 
-use std::{collections::BTreeSet, future::poll_fn, sync::Arc, task::Poll};
+use std::{collections::BTreeSet, fmt::Display, sync::Arc};
 
 use sluice_domain::{OrderId, ShipmentId};
 use sluice_pipeline::{
@@ -13,6 +13,7 @@ use sluice_pipeline::{
     lookup::{NUMBER_ORDERS, day_of, first_number_day, is_of, numbers_in, shipments_under},
 };
 use sluice_schemas::order::{peek_customer, put_customer};
+use tokio::runtime::Handle;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
@@ -23,8 +24,8 @@ use crate::{
 
 pub(crate) mod young;
 
-/// Seeks in the store, or orders read, after which whoever else is on the thread gets a turn.
-const TURN: usize = 32;
+/// Look-ups that read at the same time; further ones wait. Each has a thread and up to a hundred orders.
+pub(crate) const LOOKUPS_AT_A_TIME: usize = 8;
 
 /// Makes keys. Hashes of 64 bits with a seed that nobody outside knows: what is found is checked, but who could make many
 /// others fall on a key would make its look-ups long. XXH3 takes a tenth of the time of BLAKE3 for so few bytes, and it is
@@ -98,17 +99,21 @@ pub(crate) fn store_entries(store: &dyn Store, frozen: &[Frozen]) -> Result<(), 
     })
 }
 
-/// Lets others on this thread have a turn.
-async fn turn() {
-    let mut had = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut had, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+/// Runs a look-up, which seeks and reads many times, where nobody waits for its thread. Outside a runtime, where whoever asks
+/// is a test of single steps, it runs at once.
+async fn aside<T: Send + 'static>(
+    engine: Engine,
+    look: impl FnOnce(&Engine) -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    let ended = |error: &dyn Display| LogError::Store(format!("a look-up has ended early: {error}"));
+    let place = Arc::clone(&engine.shared.lookups).acquire_owned().await.map_err(|error| ended(&error))?;
+    let look = move || {
+        // Until the work is done: it goes on though nobody waits for it any more.
+        let _place = place;
+        look(&engine)
+    };
+    let Ok(runtime) = Handle::try_current() else { return look() };
+    runtime.spawn_blocking(look).await.map_err(|error| ended(&error))?
 }
 
 /// Where one look-up looks: the young entries as of its beginning, then the store. Nothing falls between them, because what
@@ -130,13 +135,13 @@ impl<'a> View<'a> {
     }
 
     /// The newest `max` orders under `key` below `before` that were not placed before day `first`, newest first.
-    async fn newest(&self, key: u64, before: OrderId, first: u32, max: usize) -> Result<Vec<OrderId>, LogError> {
+    fn newest(&self, key: u64, before: OrderId, first: u32, max: usize) -> Result<Vec<OrderId>, LogError> {
         let mut found: BTreeSet<OrderId> = newest(&self.young, key, before, max).into_iter().collect();
-        self.stored(key, before, first, max, &mut found).await?;
+        self.stored(key, before, first, max, &mut found)?;
         Ok(found.into_iter().rev().take_while(|&order| day_of(order) >= first).take(max).collect())
     }
 
-    async fn stored(
+    fn stored(
         &self,
         key: u64,
         before: OrderId,
@@ -146,7 +151,7 @@ impl<'a> View<'a> {
     ) -> Result<(), LogError> {
         let Some(newest) = before.0.checked_sub(1).map(OrderId) else { return Ok(()) };
         let mut from = stored_key(day_of(newest), key, newest);
-        let (mut taken, mut seeks) = (0, 0);
+        let mut taken = 0;
         loop {
             let (mut beside, mut damaged) = (None, false);
             self.store.range(Table::Lookup, &from, &mut |bytes, _| {
@@ -168,16 +173,12 @@ impl<'a> View<'a> {
             let day = if found_key < key { Some(day) } else { day.checked_sub(1) };
             let Some(day) = day.filter(|&day| day >= first) else { return Ok(()) };
             from = stored_key(day, key, OrderId(u128::MAX));
-            seeks += 1;
-            if seeks % TURN == 0 {
-                turn().await;
-            }
         }
     }
 }
 
 impl Engine {
-    async fn orders_under(
+    fn orders_under(
         &self,
         merchant: &str,
         customer: &str,
@@ -187,32 +188,28 @@ impl Engine {
         let mut name = Vec::with_capacity(merchant.len() + customer.len() + 4);
         put_customer(merchant, customer, &mut name);
         let (view, key) = (View::of(self), self.shared.keys.customer(&name));
-        let mut found = view.newest(key, before.unwrap_or(OrderId(u128::MAX)), 0, max + 1).await?;
+        let mut found = view.newest(key, before.unwrap_or(OrderId(u128::MAX)), 0, max + 1)?;
         let more = found.len() > max;
         found.truncate(max);
         let mut listed = Listed { orders: Vec::with_capacity(found.len()), next: None };
-        for (n, &id) in found.iter().enumerate() {
+        for &id in &found {
             if let Some(order) = self.try_read(id)?
                 && is_of(id, &order, merchant, customer)?
             {
                 listed.orders.push((id, order));
             }
-            if n % TURN == TURN - 1 {
-                turn().await;
-            }
         }
         listed.next = found.last().copied().filter(|_| more);
-        self.seen_is_durable().await?;
         Ok(listed)
     }
 
-    async fn shipments_under(&self, carrier: &str, numbers: &[&str]) -> Result<Vec<Vec<ShipmentId>>, LogError> {
+    fn shipments_under(&self, carrier: &str, numbers: &[String]) -> Result<Vec<Vec<ShipmentId>>, LogError> {
         let (view, first) = (View::of(self), first_number_day(self.shared.clock.now_ms()));
         let (mut found, mut row) = (Vec::with_capacity(numbers.len()), Vec::new());
-        for (n, number) in numbers.iter().enumerate() {
+        for number in numbers {
             let key = self.shared.keys.number(number);
             let mut shipments = Vec::new();
-            for order in view.newest(key, OrderId(u128::MAX), first, NUMBER_ORDERS).await? {
+            for order in view.newest(key, OrderId(u128::MAX), first, NUMBER_ORDERS)? {
                 row.clear();
                 self.shared.read_row(order, &mut row)?;
                 shipments = shipments_under(order, &row, carrier, number);
@@ -221,11 +218,7 @@ impl Engine {
                 }
             }
             found.push(shipments);
-            if n % TURN == TURN - 1 {
-                turn().await;
-            }
         }
-        self.seen_is_durable().await?;
         Ok(found)
     }
 }
@@ -238,7 +231,13 @@ impl Lookup for Engine {
         before: Option<OrderId>,
         max: usize,
     ) -> BoxFuture<'a, Result<Listed, LogError>> {
-        Box::pin(self.orders_under(merchant, customer, before, max))
+        let (merchant, customer) = (merchant.to_owned(), customer.to_owned());
+        Box::pin(async move {
+            let look = move |engine: &Self| engine.orders_under(&merchant, &customer, before, max);
+            let listed = aside(self.clone(), look).await?;
+            self.seen_is_durable().await?;
+            Ok(listed)
+        })
     }
 
     fn shipments_of<'a>(
@@ -246,6 +245,13 @@ impl Lookup for Engine {
         carrier: &'a str,
         numbers: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Vec<Vec<ShipmentId>>, LogError>> {
-        Box::pin(self.shipments_under(carrier, numbers))
+        let carrier = carrier.to_owned();
+        let numbers: Vec<String> = numbers.iter().map(|&number| number.to_owned()).collect();
+        Box::pin(async move {
+            let look = move |engine: &Self| engine.shipments_under(&carrier, &numbers);
+            let found = aside(self.clone(), look).await?;
+            self.seen_is_durable().await?;
+            Ok(found)
+        })
     }
 }

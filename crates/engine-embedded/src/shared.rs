@@ -12,12 +12,13 @@ use parking_lot::{Mutex, RwLock};
 use sluice_domain::{Class, OrderId, SlotCount, order_state::class_of_row};
 use sluice_pipeline::{Clock, Filter, LogError, Store, Table, Watchers, hot::Hot, index::Generation};
 use sluice_schemas::delta::{Delta, FIRST_RETURN, VOID};
+use tokio::sync::Semaphore;
 
 use crate::{
     intake::{Queue, QueueConfig},
     journal::{Journal, JournalConfig},
     lookup::{
-        Keys,
+        Keys, LOOKUPS_AT_A_TIME,
         young::{Block, Entries},
     },
     pump::Pump,
@@ -181,6 +182,8 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) keys: Keys,
+    /// Places for look-ups.
+    pub(crate) lookups: Arc<Semaphore>,
     pub(crate) carriers: Vec<CarrierSlot>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) replayed: AtomicU64,
@@ -213,6 +216,7 @@ impl Shared {
             store,
             clock,
             keys,
+            lookups: Arc::new(Semaphore::new(LOOKUPS_AT_A_TIME)),
             carriers,
             shards,
             replayed: AtomicU64::new(0),
