@@ -11,6 +11,8 @@ pub struct Counts {
     pub finished: u64,
     /// Orders that were dead-lettered.
     pub dead_lettered: u64,
+    /// Dead-lettered orders that were decided anew.
+    pub reopened: u64,
     /// Requests that repeated an earlier one.
     pub replayed: u64,
     /// Requests under a key that another request had taken.
@@ -23,6 +25,7 @@ pub(super) struct Totals {
     accepted: AtomicU64,
     finished: AtomicU64,
     dead_lettered: AtomicU64,
+    reopened: AtomicU64,
     replayed: AtomicU64,
     conflicts: AtomicU64,
 }
@@ -33,6 +36,7 @@ impl Totals {
             accepted: self.accepted.load(Relaxed),
             finished: self.finished.load(Relaxed),
             dead_lettered: self.dead_lettered.load(Relaxed),
+            reopened: self.reopened.load(Relaxed),
             replayed: self.replayed.load(Relaxed),
             conflicts: self.conflicts.load(Relaxed),
         }
@@ -42,11 +46,13 @@ impl Totals {
         self.accepted.fetch_add(counts.accepted, Relaxed);
         self.finished.fetch_add(counts.finished, Relaxed);
         self.dead_lettered.fetch_add(counts.dead_lettered, Relaxed);
+        self.reopened.fetch_add(counts.reopened, Relaxed);
         self.replayed.fetch_add(counts.replayed, Relaxed);
         self.conflicts.fetch_add(counts.conflicts, Relaxed);
         metrics::counter!("sluice_orders_accepted_total").increment(counts.accepted);
         metrics::counter!("sluice_orders_finished_total").increment(counts.finished);
         metrics::counter!("sluice_orders_dead_lettered_total").increment(counts.dead_lettered);
+        metrics::counter!("sluice_orders_reopened_total").increment(counts.reopened);
         metrics::counter!("sluice_orders_replayed_total").increment(counts.replayed);
         metrics::counter!("sluice_orders_conflicted_total").increment(counts.conflicts);
     }

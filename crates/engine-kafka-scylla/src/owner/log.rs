@@ -410,7 +410,7 @@ impl KafkaLog {
         let class = match addition.settles {
             Settles::No => return,
             Settles::As(class) => class,
-            Settles::Perhaps => {
+            Settles::Perhaps | Settles::Anew => {
                 let mut row = std::mem::take(&mut self.scratch);
                 row.clear();
                 row.extend_from_slice(self.row(addition.input));
@@ -418,8 +418,15 @@ impl KafkaLog {
                 self.overlay.staged(addition.id, &mut row);
                 let after = class_of_row(&row).unwrap_or(Class::InFlight);
                 self.scratch = row;
-                // A parcel that was dead-lettered and is accepted late stays counted where it was.
-                if before != Class::InFlight { return } else { after }
+                match before {
+                    Class::InFlight => after,
+                    Class::DeadLettered if addition.settles == Settles::Anew => {
+                        self.counts.reopened += 1;
+                        after
+                    }
+                    // A parcel that was dead-lettered and is accepted late stays counted where it was.
+                    _ => return,
+                }
             }
         };
         match class {

@@ -33,7 +33,7 @@ pub(super) fn check_split(record: &OrderRef<'_>, state: &OrderState<'_>, group_o
     let lines: Result<Vec<Line<'_>>, _> = record.lines().collect();
     let Ok(lines) = lines else {
         // Checkout never lets such a record pass; if a poison order is planted, it must have been dead-lettered.
-        return match state.dead_lettered {
+        return match state.dead_letter {
             Some(_) => Ok(()),
             None => broken(Invariant::Conservation, format!("order {id} has unreadable lines and was not set aside")),
         };
