@@ -76,7 +76,12 @@ impl AnyDelta {
                 order_position: (position % 2 == 0).then_some(position),
             }),
             4 => Delta::Settled { parcel, attempt, outcome: self.kind, text },
-            5 => Delta::DeadLettered { parcel: (attempt % 2 == 0).then_some(parcel), rules: number, reason: text, replay: 0 },
+            5 => Delta::DeadLettered {
+                parcel: (attempt % 2 == 0).then_some(parcel),
+                rules: number,
+                reason: text,
+                replay: 0,
+            },
             7 => Delta::Conflicted { order: u128::from(position) << 64 | u128::from(number) },
             8 => Delta::Merchant { id: text },
             9 => Delta::Tracked { parcel, attempt, progress: progress(handling), text },

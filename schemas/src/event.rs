@@ -30,8 +30,8 @@ mod samples;
 
 pub use decided::encode_added;
 pub use encode::{
-    encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed, encode_return, encode_settled,
-    encode_tracked,
+    encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed, encode_return,
+    encode_settled, encode_tracked,
 };
 pub use read::encode_json;
 

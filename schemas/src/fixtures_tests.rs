@@ -103,7 +103,11 @@ fn commands() -> [(&'static str, Command<'static>); 3] {
     let cancel = Command { order: ID, id: 0x0102_0304_0506_0708, at_ms: 1_794_268_900_000, wish: Wish::Cancel };
     let wish = Wish::Return { reason: "does not fit ⌂", lines };
     let back = Command { id: u64::MAX, at_ms: 1_794_355_199_999, wish, ..cancel };
-    [("cancel", cancel), ("return", back), ("replay", Command { wish: Wish::Replay { by: "operator 1f2e3d4c" }, ..back })]
+    [
+        ("cancel", cancel),
+        ("return", back),
+        ("replay", Command { wish: Wish::Replay { by: "operator 1f2e3d4c" }, ..back }),
+    ]
 }
 
 /// Deltas that follow from commands, by the names of their files, with their times.
@@ -151,7 +155,11 @@ fn with_deltas(each: &mut dyn FnMut(&str, i64, Delta<'_>)) {
     each("requested-again", 90_000, Delta::Requested(again));
     let text = "T-0123456789";
     each("settled", -5, Delta::Settled { parcel: 0, attempt: 0, outcome: OutcomeKind::Accepted, text });
-    each("dead-lettered-parcel", 99, Delta::DeadLettered { parcel: Some(0), rules: 7, reason: "nobody takes it", replay: 0 });
+    each(
+        "dead-lettered-parcel",
+        99,
+        Delta::DeadLettered { parcel: Some(0), rules: 7, reason: "nobody takes it", replay: 0 },
+    );
     each("dead-lettered-order", 99, Delta::DeadLettered { parcel: None, rules: 7, reason: "", replay: 0 });
     each("conflicted", 777, Delta::Conflicted { order: ID + 1 });
     each("merchant", 333, Delta::Merchant { id: "m-1" });

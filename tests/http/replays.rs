@@ -44,10 +44,7 @@ fn wait_for_class(world: &World, id: &str, class: &str) {
 /// Orders that are dead-lettered now, by the server's own count; a cluster's nodes count what they decide.
 fn assert_counts(world: &World, metric: &dyn Fn(&str) -> Option<f64>, dead: f64, finished: f64) {
     let (dead_now, done) = match world.has_journal() {
-        true => (
-            metric("sluice_orders{class=\"dead_lettered\"}"),
-            metric("sluice_orders{class=\"finished\"}"),
-        ),
+        true => (metric("sluice_orders{class=\"dead_lettered\"}"), metric("sluice_orders{class=\"finished\"}")),
         false => return,
     };
     assert_eq!((dead_now, done), (Some(dead), Some(finished)));
@@ -92,7 +89,10 @@ fn what_was_mended_gets_another_go(engine: &Engine) {
     assert!(hops[3]["detail"].as_str().unwrap().contains("asked for by operator "), "{trace}");
     assert_eq!(hops[3]["event"], hops[4]["event"]);
     let view = client.view(&mixed);
-    assert_eq!((&view["parcels"][1]["status"], &view["parcels"][1]["carrier"]), (&json!("dead_lettered"), &json!("picky")));
+    assert_eq!(
+        (&view["parcels"][1]["status"], &view["parcels"][1]["carrier"]),
+        (&json!("dead_lettered"), &json!("picky"))
+    );
     assert!(view["timeline"].to_string().contains("\"replayed\""), "{view}");
     let told = values(&world, &["tap", "--after", "oldest", "--no-follow", "--type", "order.replayed"]);
     assert_eq!(told.len(), 2, "{told:?}");

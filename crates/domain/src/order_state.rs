@@ -304,7 +304,14 @@ impl<'a> OrderState<'a> {
         let at = match attempts.binary_search_by_key(&number, |a| a.number) {
             Ok(at) => at,
             Err(at) => {
-                let attempt = Attempt { number, requested: None, outcome: None, was_unknown: false, news: Vec::new(), void: None };
+                let attempt = Attempt {
+                    number,
+                    requested: None,
+                    outcome: None,
+                    was_unknown: false,
+                    news: Vec::new(),
+                    void: None,
+                };
                 attempts.insert(at, attempt);
                 at
             }
@@ -435,6 +442,14 @@ impl<'a> Parcel<'a> {
         } else {
             Standing::Undecided
         }
+    }
+
+    /// True if `attempt` was given up and its carrier is being asked again since a replay: its outcome is one of before.
+    #[must_use]
+    pub fn asks_again(&self, attempt: &Attempt<'_>) -> bool {
+        let given_up = matches!(attempt.outcome, Some((OutcomeKind::GivenUp, ..)));
+        let again = self.replayed.0 > 0 && self.replayed.1 == attempt.number;
+        given_up && again && self.standing() == Standing::Undecided
     }
 
     /// The attempt a carrier accepted.

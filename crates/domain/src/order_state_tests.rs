@@ -311,7 +311,10 @@ fn replay(known: &mut Vec<Step>) {
         // Another shipment id only when nobody has the parcel under the one before.
         assert_eq!(same, others.count() < parcel.attempts.len(), "{parcel:?}");
         let replay = state.last_replay() + 1;
-        known.extend([Step::Replayed { parcel: Some(number), replay, attempt }, Step::Requested { parcel: number, attempt }]);
+        known.extend([
+            Step::Replayed { parcel: Some(number), replay, attempt },
+            Step::Requested { parcel: number, attempt },
+        ]);
     }
 }
 
@@ -336,9 +339,7 @@ fn open_attempts(row: &[u8], parcel: u8) -> Vec<u8> {
     }
     let open = |a: &Attempt<'_>| match a.outcome.map(|o| o.0) {
         None | Some(OutcomeKind::Unknown) => true,
-        // Given up before the replay, and asked again.
-        Some(OutcomeKind::GivenUp) => parcel.replayed == (parcel.replayed.0.max(1), a.number),
-        Some(OutcomeKind::Rejected | OutcomeKind::Accepted) => false,
+        Some(_) => parcel.asks_again(a),
     };
     let attempts = parcel.attempts.iter().filter(|a| a.requested.is_some() && open(a));
     attempts.map(|a| a.number).collect()

@@ -116,7 +116,9 @@ impl<S: Sink> Encoder<'_, S> {
                 Decision::Settled { .. } => self.settled(*input as usize, decision),
                 Decision::Tracked { resolves } => self.tracked(*input as usize, *resolves),
                 Decision::Commanded { verdict, parcels } => self.commanded(*input as usize, *verdict, parcels.clone()),
-                Decision::Rejected { .. } | Decision::Classified { .. } if self.view.meta(*input as usize).kind == InputKind::Word => {
+                Decision::Rejected { .. } | Decision::Classified { .. }
+                    if self.view.meta(*input as usize).kind == InputKind::Word =>
+                {
                     match Command::decode(self.view.record(*input as usize)) {
                         Ok(command) => self.anew(*input, &command, decision),
                         Err(_) => self.unreadable(*input, decision),

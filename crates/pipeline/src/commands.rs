@@ -119,7 +119,9 @@ fn replay(
         let given_up = parcel.attempts.last().and_then(|a| a.requested.as_ref()).map(|(_, r)| r.carrier);
         let carrier = match given_up.filter(|_| same) {
             // It may have the shipment, and knows its id.
-            Some(id) => carriers.number(id).ok_or_else(|| format!("{id}, which may have it, is no carrier here any more")),
+            Some(id) => {
+                carriers.number(id).ok_or_else(|| format!("{id}, which may have it, is no carrier here any more"))
+            }
             None => carriers.offer(group, weight_g, attempt),
         };
         match carrier {

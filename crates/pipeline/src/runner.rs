@@ -8,8 +8,7 @@ use std::{
 
 use hashbrown::{HashTable, hash_table::Entry};
 use sluice_domain::{
-    OrderId, ShipmentId,
-    OrderState,
+    OrderId, OrderState, ShipmentId,
     commands::{Anew, is_settled, plan_replay},
     order_state::{NewsStep, OutcomeStep, last_replay, on_news, on_outcome},
 };

@@ -81,6 +81,8 @@ pub struct Counts {
     pub finished: usize,
     /// Of those stored: given to a person.
     pub dead_lettered: usize,
+    /// Of those stored: dead-lettered once, and decided anew.
+    pub replayed: usize,
     /// Of those stored: called off.
     pub cancelled: usize,
 }
@@ -327,6 +329,7 @@ impl Oracle {
             Class::Finished => &mut counts.finished,
             Class::Cancelled => &mut counts.cancelled,
         } += 1;
+        counts.replayed += usize::from(now.replays > 0);
         counts.parked += usize::from(now.class == Class::InFlight && parked);
         Ok(())
     }

@@ -10,7 +10,8 @@ use std::ops::Range;
 use super::{
     Encoded,
     encode::{
-        encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed, encode_return, encode_settled, encode_tracked,
+        encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed, encode_return, encode_settled,
+        encode_tracked,
     },
 };
 use crate::{
@@ -213,7 +214,10 @@ mod tests {
             &[tracked(PICKED_UP), settled(0, OutcomeKind::Accepted, "")],
             &[tracked(Progress::Reached(Milestone::Delivered))],
             &[settled(1, OutcomeKind::Rejected, "no"), requested(2)],
-            &[settled(2, OutcomeKind::GivenUp, ""), Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "r", replay: 0 }],
+            &[
+                settled(2, OutcomeKind::GivenUp, ""),
+                Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "r", replay: 0 },
+            ],
             &[Delta::Commanded { id: 1, verdict: Verdict::Done }, requested(VOID)],
             &[
                 Delta::Commanded { id: 2, verdict: Verdict::Done },

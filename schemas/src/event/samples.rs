@@ -104,8 +104,10 @@ fn of_orders_on_their_way() -> Vec<Sample> {
     add("order-conflicted", &conflict, event(5_877, Change::Conflicted(conflicted)));
     let reason = "outcome is malformed or cut short";
     let merchant = Delta::Merchant { id: "m-1" };
-    let decision =
-        deltas(&[(6_000, merchant), (7_000, Delta::DeadLettered { parcel: None, rules: 20_261_101, reason, replay: 0 })]);
+    let decision = deltas(&[
+        (6_000, merchant),
+        (7_000, Delta::DeadLettered { parcel: None, rules: 20_261_101, reason, replay: 0 }),
+    ]);
     let dead = |out: &mut Vec<u8>| encode_dead_lettered(out, ID, "m-1", &decision).unwrap();
     let dead_lettered = read::OrderDeadLettered { reason: reason.to_owned(), rules_version: 20_261_101 };
     add("order-dead-lettered", &dead, event(7_000, Change::DeadLettered(dead_lettered)));
@@ -186,7 +188,15 @@ fn accepted_deltas() -> Vec<u8> {
         (340, requested(0, 0, "swift", 1_250, borrowed(&chilled))),
         (340, requested(1, 1, "strong", 60_000, borrowed(&part))),
         (340, Delta::Packed { parcel: 2, handling: 2, weight_g: 90_000, items: borrowed(&rest) }),
-        (340, Delta::DeadLettered { parcel: Some(2), rules: 20_261_101, reason: "no carrier takes frozen to BR", replay: 0 }),
+        (
+            340,
+            Delta::DeadLettered {
+                parcel: Some(2),
+                rules: 20_261_101,
+                reason: "no carrier takes frozen to BR",
+                replay: 0,
+            },
+        ),
     ])
 }
 
@@ -319,7 +329,12 @@ fn return_deltas() -> Vec<u8> {
         (172_800_000, Delta::Packed { parcel, handling: 2, weight_g: 597, items: borrowed(&all) }),
         (
             172_800_000,
-            Delta::DeadLettered { parcel: Some(parcel), rules: 20_261_101, reason: "no carrier takes frozen", replay: 0 },
+            Delta::DeadLettered {
+                parcel: Some(parcel),
+                rules: 20_261_101,
+                reason: "no carrier takes frozen",
+                replay: 0,
+            },
         ),
     ])
 }

@@ -352,9 +352,12 @@ fn hop<'a>(at: u64, late_ms: i64, delta: &Delta<'a>) -> Hop<'a> {
             let detail = format!("of the {units} in parcel {source}: {reason}");
             Hop { what: "return_requested", parcel: Some(parcel), detail: Some(detail.into()), ..blank }
         }
-        Delta::Replayed { parcel, replay, by, .. } => {
-            Hop { what: "replayed", parcel, detail: Some(format!("replay {replay}, asked for by {by}").into()), ..blank }
-        }
+        Delta::Replayed { parcel, replay, by, .. } => Hop {
+            what: "replayed",
+            parcel,
+            detail: Some(format!("replay {replay}, asked for by {by}").into()),
+            ..blank
+        },
         Delta::DeadLettered { parcel, rules, reason, .. } => {
             Hop { what: "dead_lettered", parcel, rules: Some(rules), detail: text(reason), ..blank }
         }

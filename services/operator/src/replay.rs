@@ -15,11 +15,7 @@ use sluice_domain::{
     order_state::Standing,
 };
 use sluice_http::{
-    Problem, ProblemBody, authenticate_operator,
-    body::bad_header,
-    idempotency_key,
-    key::HEADER,
-    operator_name,
+    Problem, ProblemBody, authenticate_operator, body::bad_header, idempotency_key, key::HEADER, operator_name,
 };
 use sluice_pipeline::{Receipt, StoredOrder, Words};
 use sluice_schemas::command::{Command, Verdict, Wish};

@@ -7,7 +7,7 @@ use axum::{
     http::{Request, StatusCode},
 };
 use serde_json::{Value, json};
-use sluice_domain::{Fingerprint, KeyHash, OrderId, Operators, SlotCount, commands::MAX_COMMANDS};
+use sluice_domain::{Fingerprint, KeyHash, Operators, OrderId, SlotCount, commands::MAX_COMMANDS};
 use sluice_pipeline::{BoxFuture, Clock, LogError, Orders, Receipt, StoredOrder, WordIntake, Words};
 use sluice_schemas::{
     command::{Command, Verdict, Wish},
@@ -63,10 +63,8 @@ fn world(decides: bool, deltas: &[Delta<'_>]) -> Arc<World> {
     Arc::new(World { row: Mutex::new(row), heard: Mutex::default(), decides })
 }
 
-const DEAD: [Delta<'_>; 2] = [
-    Delta::Accepted { position: 1 },
-    Delta::DeadLettered { parcel: None, rules: 1, reason: "too large", replay: 0 },
-];
+const DEAD: [Delta<'_>; 2] =
+    [Delta::Accepted { position: 1 }, Delta::DeadLettered { parcel: None, rules: 1, reason: "too large", replay: 0 }];
 
 async fn replay(world: &Arc<World>, key: Option<&str>) -> (StatusCode, Value) {
     let operators = Arc::new(Operators::new(vec![KeyHash::of("key").unwrap()]));

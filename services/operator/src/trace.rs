@@ -332,13 +332,14 @@ fn parcel_trace<'a>(state: &OrderState<'a>, parcel: &Parcel<'a>, lines: &[Line<'
         weight_g: weight,
         items: items.collect(),
         dead_letter: parcel.dead_letter.map(dead_letter),
-        attempts: parcel.attempts.iter().map(|attempt| attempt_trace(state.id, parcel.number, attempt)).collect(),
+        attempts: parcel.attempts.iter().map(|attempt| attempt_trace(state.id, parcel, attempt)).collect(),
     }
 }
 
-fn attempt_trace<'a>(order: OrderId, parcel: u8, attempt: &Attempt<'a>) -> AttemptTrace<'a> {
-    let said = attempt.outcome.map(|(_, _, text)| text).filter(|text| !text.is_empty());
-    let accepted = matches!(attempt.outcome, Some((OutcomeKind::Accepted, ..)));
+fn attempt_trace<'a>(order: OrderId, parcel: &Parcel<'a>, attempt: &Attempt<'a>) -> AttemptTrace<'a> {
+    let outcome = attempt.outcome.filter(|_| !parcel.asks_again(attempt));
+    let said = outcome.map(|(_, _, text)| text).filter(|text| !text.is_empty());
+    let accepted = matches!(outcome, Some((OutcomeKind::Accepted, ..)));
     let news = attempt.news.iter().map(|&(progress, at, detail)| NewsTrace {
         what: progress.name(),
         at: Timestamp(at),
@@ -348,11 +349,11 @@ fn attempt_trace<'a>(order: OrderId, parcel: u8, attempt: &Attempt<'a>) -> Attem
     news.sort_by_key(|news| news.at);
     AttemptTrace {
         number: attempt.number,
-        shipment: ShipmentId { order, parcel, attempt: attempt.number }.to_string(),
+        shipment: ShipmentId { order, parcel: parcel.number, attempt: attempt.number }.to_string(),
         carrier: attempt.requested.as_ref().map(|(_, requested)| requested.carrier),
         requested_at: attempt.requested.as_ref().map(|(at, _)| Timestamp(*at)),
-        outcome: attempt.outcome.map(|(outcome, ..)| outcome_name(outcome)),
-        settled_at: attempt.outcome.map(|(_, at, _)| Timestamp(at)),
+        outcome: outcome.map(|(outcome, ..)| outcome_name(outcome)),
+        settled_at: outcome.map(|(_, at, _)| Timestamp(at)),
         tracking_number: said.filter(|_| accepted),
         reason: said.filter(|_| !accepted),
         news,

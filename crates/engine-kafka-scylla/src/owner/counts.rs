@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use sluice_domain::Class;
+
 /// What owners decided.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -17,6 +19,30 @@ pub struct Counts {
     pub replayed: u64,
     /// Requests under a key that another request had taken.
     pub conflicts: u64,
+}
+
+impl Counts {
+    /// An order in flight has been decided, or is still in flight.
+    pub(super) fn decided(&mut self, class: Class) {
+        match class {
+            Class::InFlight => {}
+            Class::Finished | Class::Cancelled => self.finished += 1,
+            Class::DeadLettered => self.dead_lettered += 1,
+        }
+    }
+
+    /// What an order counted as has changed, or may have; `anew`: because dead letters of it were decided anew.
+    pub(super) fn moved(&mut self, before: Class, after: Class, anew: bool) {
+        match before {
+            Class::InFlight => self.decided(after),
+            Class::DeadLettered if anew => {
+                self.reopened += 1;
+                self.decided(after);
+            }
+            // A parcel that was dead-lettered and is accepted late stays counted where it was.
+            _ => {}
+        }
+    }
 }
 
 /// Counts of all owners of a process.

@@ -407,9 +407,9 @@ impl KafkaLog {
 
     fn count(&mut self, addition: &Addition) {
         self.counts.accepted += u64::from(addition.born.is_some());
-        let class = match addition.settles {
-            Settles::No => return,
-            Settles::As(class) => class,
+        match addition.settles {
+            Settles::No => {}
+            Settles::As(class) => self.counts.decided(class),
             Settles::Perhaps | Settles::Anew => {
                 let mut row = std::mem::take(&mut self.scratch);
                 row.clear();
@@ -418,21 +418,8 @@ impl KafkaLog {
                 self.overlay.staged(addition.id, &mut row);
                 let after = class_of_row(&row).unwrap_or(Class::InFlight);
                 self.scratch = row;
-                match before {
-                    Class::InFlight => after,
-                    Class::DeadLettered if addition.settles == Settles::Anew => {
-                        self.counts.reopened += 1;
-                        after
-                    }
-                    // A parcel that was dead-lettered and is accepted late stays counted where it was.
-                    _ => return,
-                }
+                self.counts.moved(before, after, addition.settles == Settles::Anew);
             }
-        };
-        match class {
-            Class::InFlight => {}
-            Class::Finished | Class::Cancelled => self.counts.finished += 1,
-            Class::DeadLettered => self.counts.dead_lettered += 1,
         }
     }
 

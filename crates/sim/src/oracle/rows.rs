@@ -171,7 +171,9 @@ pub(super) fn check_effects(
                 let what = format!("{shipment} was followed by another attempt without having been rejected");
                 return broken(Invariant::OneEffect, what);
             }
-            if let Some((kind, text)) = outcome {
+            // What nobody could tell at some time may have been taken, and so may what a carrier is being asked again.
+            let open = attempt.was_unknown || parcel.asks_again(attempt);
+            if let Some((kind, text)) = outcome.filter(|(kind, _)| *kind != OutcomeKind::GivenUp || !open) {
                 check_outcome(shipment, kind, text, evidence)?;
             }
             if let Some(void) = attempt.void {

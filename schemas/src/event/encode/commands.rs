@@ -80,7 +80,12 @@ pub fn encode_return(out: &mut Vec<u8>, order_id: u128, merchant: &str, deltas: 
 ///
 /// # Errors
 /// [`CodecError`] if the deltas can't be read, or are not those of a replay.
-pub fn encode_replayed(out: &mut Vec<u8>, order_id: u128, merchant: &str, deltas: &[u8]) -> Result<Encoded, CodecError> {
+pub fn encode_replayed(
+    out: &mut Vec<u8>,
+    order_id: u128,
+    merchant: &str,
+    deltas: &[u8],
+) -> Result<Encoded, CodecError> {
     const WHAT: CodecError = CodecError { what: "deltas of a replay" };
     let mut all = Deltas::new(order_id, deltas);
     let (at_ms, Delta::Commanded { .. }) = all.next().ok_or(WHAT)?? else { return Err(WHAT) };

@@ -258,7 +258,8 @@ impl Base {
             let events = topology::events(&self.config, feed, (&merchants, &self.operators), &clock, stop);
             let operators = Arc::clone(&self.operators);
             let words = Arc::new(writer.clone());
-            let operator = Operator { orders: orders.clone(), words: words.clone(), operators, clock: Arc::clone(&clock) };
+            let operator =
+                Operator { orders: orders.clone(), words: words.clone(), operators, clock: Arc::clone(&clock) };
             app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(operator));
             let status = Status { orders, words, lookup: lookup.clone(), merchants, clock };
             let (watchers, limit) = (Arc::clone(&self.watchers), self.config.stream_limit());

@@ -211,19 +211,22 @@ const HEAD: &str = "dead-lettered at          order                       mercha
 
 async fn list(args: ListArgs) -> Result<u8, Failed> {
     let deal = Deal::List { json: args.json, limit: args.limit };
-    Scan::new(Client::new(&args.server)?, args.since, args.merchant, deal)?.to_the_end().await
+    Scan::new(Client::new(&args.server)?, args.since, args.merchant, deal)?.finish().await
 }
 
 async fn replay(args: ReplayArgs) -> Result<u8, Failed> {
     let deal = Deal::Replay(Replayer::new(&args));
     let since = args.since.unwrap_or(Begin::Oldest);
-    Scan::new(Client::new(&args.server)?, since, args.merchant, deal)?.to_the_end().await
+    Scan::new(Client::new(&args.server)?, since, args.merchant, deal)?.finish().await
 }
 
 /// What is done with what is found.
 enum Deal {
     /// It is listed; of letters at most so many, and then those of the same event.
-    List { json: bool, limit: Option<NonZeroU64> },
+    List {
+        json: bool,
+        limit: Option<NonZeroU64>,
+    },
     Replay(Replayer),
 }
 
@@ -248,7 +251,7 @@ impl Scan {
     }
 
     /// Runs until it is through, or interrupted, and says how far it came.
-    async fn to_the_end(mut self) -> Result<u8, Failed> {
+    async fn finish(mut self) -> Result<u8, Failed> {
         let signals = |error| Failed::Usage(format!("signals can't be taken over: {error}"));
         let mut stop = Stop::listen().map_err(signals)?;
         let ended = tokio::select! {

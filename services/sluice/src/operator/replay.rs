@@ -104,7 +104,8 @@ struct Line<'a> {
 impl Line<'_> {
     fn text(&self) -> String {
         let (order, merchant) = (plain(&self.order), self.merchant.map_or("unknown".into(), plain));
-        let outcome = self.replay.map_or_else(|| plain(self.outcome).into_owned(), |n| format!("{} ({n})", self.outcome));
+        let outcome =
+            self.replay.map_or_else(|| plain(self.outcome).into_owned(), |n| format!("{} ({n})", self.outcome));
         let mut text = format!("{order}  {merchant:<12}  {outcome:<17}  {}", plain(self.class));
         if let Some(StillDead { parcel, reason }) = self.dead_letters.first() {
             let parcel = parcel.map_or_else(String::new, |number| format!("parcel {number}: "));
