@@ -23,7 +23,7 @@ fn progress(pick: u8) -> Progress {
 }
 
 fn verdict(pick: u8) -> Verdict {
-    Verdict::from_code(pick % 4).unwrap()
+    Verdict::from_code(pick % 7).unwrap()
 }
 
 fn items() -> impl Strategy<Value = Vec<Item>> {
@@ -45,7 +45,7 @@ struct AnyDelta {
 
 prop_compose! {
     fn delta()(
-        tag in 1u8..=11,
+        tag in 1u8..=13,
         small in any::<(u8, u8, u8)>(),
         large in (any::<u32>(), 0..u64::MAX),
         kind in kind(),
@@ -76,12 +76,25 @@ impl AnyDelta {
                 order_position: (position % 2 == 0).then_some(position),
             }),
             4 => Delta::Settled { parcel, attempt, outcome: self.kind, text },
-            5 => Delta::DeadLettered { parcel: (attempt % 2 == 0).then_some(parcel), rules: number, reason: text },
+            5 => Delta::DeadLettered {
+                parcel: (attempt % 2 == 0).then_some(parcel),
+                rules: number,
+                reason: text,
+                replay: 0,
+            },
             7 => Delta::Conflicted { order: u128::from(position) << 64 | u128::from(number) },
             8 => Delta::Merchant { id: text },
             9 => Delta::Tracked { parcel, attempt, progress: progress(handling), text },
             10 => Delta::Commanded { id: position, verdict: verdict(handling) },
             11 => Delta::Return { parcel, source: attempt, units: number, command: position, reason: text },
+            12 => Delta::Replayed {
+                parcel: (attempt % 2 == 0).then_some(parcel),
+                replay: handling,
+                attempt,
+                command: position,
+                by: text,
+            },
+            13 => Delta::DeadLettered { parcel: Some(parcel), rules: number, reason: text, replay: attempt },
             _ => Delta::Packed { parcel, handling, weight_g: number, items },
         })
     }

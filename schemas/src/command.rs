@@ -1,8 +1,10 @@
-//! What a merchant wants done with an order that is in the log: a [`crate::word`] of kind 48 or 49, about the whole order.
+//! What a merchant or an operator wants done with an order that is in the log: a [`crate::word`] of kind 48 to 50, about the
+//! whole order.
 //!
 //! ```text
 //! order id 16 bytes BE | 255 u8 | 255 u8 | kind u8 | at signed varint (ms after placed_at) | command id u64 BE
 //! kind 49: reason (length + UTF-8) | lines: count varint; per line of the order: quantity and ordered varints
+//! kind 50: operator (length + UTF-8)
 //! ```
 
 use crate::{
@@ -16,6 +18,7 @@ pub const FIRST_KIND: u8 = 48;
 
 const CANCEL: u8 = 48;
 const RETURN: u8 = 49;
+const REPLAY: u8 = 50;
 /// Where other words have parcel and attempt.
 const WHOLE_ORDER: [u8; 2] = [u8::MAX; 2];
 
@@ -32,7 +35,7 @@ pub struct Command<'a> {
     pub wish: Wish<'a>,
 }
 
-/// What a merchant wants.
+/// What is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish<'a> {
     /// That nothing more of the order reaches the customer.
@@ -43,6 +46,11 @@ pub enum Wish<'a> {
         reason: &'a str,
         /// What is to come back.
         lines: Lines<'a>,
+    },
+    /// That what is dead-lettered is decided anew.
+    Replay {
+        /// The operator who asks.
+        by: &'a str,
     },
 }
 
@@ -104,13 +112,18 @@ impl<'a> Command<'a> {
         out.push(match self.wish {
             Wish::Cancel => CANCEL,
             Wish::Return { .. } => RETURN,
+            Wish::Replay { .. } => REPLAY,
         });
         put_signed(out, self.at_ms as i64 - placed_at_ms(self.order) as i64);
         out.extend_from_slice(&self.id.to_be_bytes());
-        if let Wish::Return { reason, lines } = self.wish {
-            put_bytes(out, reason.as_bytes());
-            put_varint(out, lines.count as u64);
-            out.extend_from_slice(lines.bytes);
+        match self.wish {
+            Wish::Cancel => {}
+            Wish::Return { reason, lines } => {
+                put_bytes(out, reason.as_bytes());
+                put_varint(out, lines.count as u64);
+                out.extend_from_slice(lines.bytes);
+            }
+            Wish::Replay { by } => put_bytes(out, by.as_bytes()),
         }
     }
 
@@ -128,10 +141,18 @@ impl<'a> Command<'a> {
         let wish = match kind {
             CANCEL => Wish::Cancel,
             RETURN => Wish::Return { reason: r.str("reason")?, lines: Lines::read(&mut r)? },
+            REPLAY => Wish::Replay { by: r.str("operator")? },
             _ => return Err(CodecError { what: "command kind" }),
         };
         Ok(Self { order, id, at_ms, wish })
     }
+}
+
+/// True if an encoded word is a command to decide dead letters anew, without reading the rest.
+#[inline]
+#[must_use]
+pub fn is_replay(record: &[u8]) -> bool {
+    record.get(18) == Some(&REPLAY)
 }
 
 /// What an owner made of a command.
@@ -146,6 +167,12 @@ pub enum Verdict {
     NotReturnable = 2,
     /// The order has as many return shipments as it may have.
     TooManyReturns = 3,
+    /// Nothing of the order is dead-lettered now.
+    NothingToReplay = 4,
+    /// What is dead-lettered can't be decided anew: a carrier may have it, or the merchant has had shipments forgotten.
+    NotReplayable = 5,
+    /// The order has been replayed as often as it may be.
+    TooManyReplays = 6,
 }
 
 impl Verdict {
@@ -159,6 +186,9 @@ impl Verdict {
             1 => Ok(Self::NothingToCancel),
             2 => Ok(Self::NotReturnable),
             3 => Ok(Self::TooManyReturns),
+            4 => Ok(Self::NothingToReplay),
+            5 => Ok(Self::NotReplayable),
+            6 => Ok(Self::TooManyReplays),
             _ => Err(CodecError { what: "verdict" }),
         }
     }

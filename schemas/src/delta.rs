@@ -16,6 +16,9 @@
 //! 10 commanded     command id u64 BE, verdict u8
 //! 11 return        parcel u8 (of the return), source u8 (the parcel that was delivered), units varint (in the source),
 //!                  command id u64 BE, reason str
+//! 12 replayed      parcel u8 + 1, or 0 for the whole order; replay u8, from 1; attempt u8 (the next one of the parcel);
+//!                  command id u64 BE, operator str
+//! 13 dead-lettered as 5, then replay u8: that of the order's last replay before it; 5 if there was none
 //! ```
 //!
 //! Numbers say what an attempt is for. Parcels from [`FIRST_RETURN`] on bring goods back; an attempt with the bit [`VOID`]
@@ -168,7 +171,7 @@ pub enum Delta<'a> {
         /// For people; may be empty.
         text: &'a str,
     },
-    /// What the owner made of a merchant's command.
+    /// What the owner made of a command.
     Commanded {
         /// The command's id.
         id: u64,
@@ -188,6 +191,19 @@ pub enum Delta<'a> {
         /// The customer's reason.
         reason: &'a str,
     },
+    /// What was dead-lettered is decided anew: dead letters of the same that come before this replay no longer count.
+    Replayed {
+        /// The parcel, or `None` for the whole order.
+        parcel: Option<u8>,
+        /// Number of the replay among those of the order, from 1.
+        replay: u8,
+        /// The lowest number of the attempts that may follow; 0 for the whole order.
+        attempt: u8,
+        /// The command that asked for it.
+        command: u64,
+        /// The operator who asked.
+        by: &'a str,
+    },
     /// No stage could decide; somebody must look.
     DeadLettered {
         /// The parcel, or `None` for the whole order.
@@ -196,6 +212,8 @@ pub enum Delta<'a> {
         rules: u32,
         /// Why, for a person.
         reason: &'a str,
+        /// The order's last replay before this; 0 for none.
+        replay: u8,
     },
 }
 
@@ -227,13 +245,15 @@ impl<'a> Delta<'a> {
             Delta::Classified { .. } => 2,
             Delta::Requested(_) => 3,
             Delta::Settled { .. } => 4,
-            Delta::DeadLettered { .. } => 5,
+            Delta::DeadLettered { replay: 0, .. } => 5,
+            Delta::DeadLettered { .. } => 13,
             Delta::Packed { .. } => 6,
             Delta::Conflicted { .. } => 7,
             Delta::Merchant { .. } => 8,
             Delta::Tracked { .. } => 9,
             Delta::Commanded { .. } => 10,
             Delta::Return { .. } => 11,
+            Delta::Replayed { .. } => 12,
         }
     }
 
@@ -285,10 +305,19 @@ impl<'a> Delta<'a> {
                 out.extend_from_slice(&command.to_be_bytes());
                 put_bytes(out, reason.as_bytes());
             }
-            Delta::DeadLettered { parcel, rules, reason } => {
+            Delta::Replayed { parcel, replay, attempt, command, by } => {
+                put_varint(out, parcel.map_or(0, |p| u64::from(p) + 1));
+                out.extend_from_slice(&[replay, attempt]);
+                out.extend_from_slice(&command.to_be_bytes());
+                put_bytes(out, by.as_bytes());
+            }
+            Delta::DeadLettered { parcel, rules, reason, replay } => {
                 put_varint(out, parcel.map_or(0, |p| u64::from(p) + 1));
                 put_varint(out, u64::from(rules));
                 put_bytes(out, reason.as_bytes());
+                if replay > 0 {
+                    out.push(replay);
+                }
             }
         }
     }
@@ -319,13 +348,11 @@ impl<'a> Delta<'a> {
                 outcome: OutcomeKind::from_code(r.byte("outcome kind")?)?,
                 text: r.str("text")?,
             },
-            5 => Delta::DeadLettered {
-                parcel: match r.varint("parcel")? {
-                    0 => None,
-                    n => Some(u8::try_from(n - 1).map_err(|_| CodecError { what: "parcel" })?),
-                },
+            5 | 13 => Delta::DeadLettered {
+                parcel: parcel_or_order(r)?,
                 rules: r.number("rules")?,
                 reason: r.str("reason")?,
+                replay: if tag == 5 { 0 } else { r.byte("replay")? },
             },
             6 => Delta::Packed {
                 parcel: r.byte("parcel")?,
@@ -352,20 +379,40 @@ impl<'a> Delta<'a> {
                 command: u64::from_be_bytes(r.array("command id")?),
                 reason: r.str("reason")?,
             },
+            12 => Delta::Replayed {
+                parcel: parcel_or_order(r)?,
+                replay: r.byte("replay")?,
+                attempt: r.byte("attempt")?,
+                command: u64::from_be_bytes(r.array("command id")?),
+                by: r.str("operator")?,
+            },
             _ => return Err(CodecError { what: "delta tag" }),
         };
         Ok((late, delta))
     }
 }
 
+/// A parcel's number, or `None` for the whole order.
+fn parcel_or_order(r: &mut Reader<'_>) -> Result<Option<u8>, CodecError> {
+    match r.varint("parcel")? {
+        0 => Ok(None),
+        n => u8::try_from(n - 1).map(Some).map_err(|_| CodecError { what: "parcel" }),
+    }
+}
+
 /// Walks a row: each delta with its time in ms since the Unix epoch, given the order's `placed_at`.
 pub fn row_deltas(placed_at_ms: u64, row: &[u8]) -> impl Iterator<Item = Result<(u64, Delta<'_>), CodecError>> {
+    row_late_deltas(row).map(move |delta| delta.map(|(late, d)| (placed_at_ms.saturating_add_signed(late), d)))
+}
+
+/// Walks a row: each delta with its time in ms after the order's `placed_at`.
+pub fn row_late_deltas(row: &[u8]) -> impl Iterator<Item = Result<(i64, Delta<'_>), CodecError>> {
     let mut r = Reader::new(row);
     std::iter::from_fn(move || {
         if r.is_empty() {
             return None;
         }
-        let next = Delta::read(&mut r).map(|(late, d)| (placed_at_ms.saturating_add_signed(late), d));
+        let next = Delta::read(&mut r);
         if next.is_err() {
             r = Reader::new(&[]);
         }

@@ -30,8 +30,8 @@ mod samples;
 
 pub use decided::encode_added;
 pub use encode::{
-    encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_return, encode_settled,
-    encode_tracked,
+    encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed, encode_return,
+    encode_settled, encode_tracked,
 };
 pub use read::encode_json;
 
@@ -67,11 +67,13 @@ pub enum EventType {
     ReturnSettled,
     /// A carrier told where a return is.
     ReturnTracked,
+    /// What was dead-lettered of an order was decided anew.
+    OrderReplayed,
 }
 
 impl EventType {
     /// Every type that is ever emitted.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OrderAccepted,
         Self::ParcelSettled,
         Self::OrderConflicted,
@@ -82,6 +84,7 @@ impl EventType {
         Self::ReturnRequested,
         Self::ReturnSettled,
         Self::ReturnTracked,
+        Self::OrderReplayed,
     ];
 
     /// The name on the wire. Its version changes only if an old reader would misunderstand the new event.
@@ -97,6 +100,7 @@ impl EventType {
             Self::ReturnRequested => "com.sluice.return.requested.v1",
             Self::ReturnSettled => "com.sluice.return.settled.v1",
             Self::ReturnTracked => "com.sluice.return.tracked.v1",
+            Self::OrderReplayed => "com.sluice.order.replayed.v1",
         }
     }
 

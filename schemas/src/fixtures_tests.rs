@@ -96,24 +96,36 @@ fn tracked_delta() -> (i64, Delta<'static>) {
 }
 
 /// Commands by the names of their files.
-fn commands() -> [(&'static str, Command<'static>); 2] {
+fn commands() -> [(&'static str, Command<'static>); 3] {
     let mut lines = Vec::new();
     Lines::encode(&[ReturnLine { quantity: 0, ordered: 2 }, ReturnLine { quantity: 500, ordered: 1_000 }], &mut lines);
     let lines = Lines::read(&mut Reader::new(lines.leak())).unwrap();
     let cancel = Command { order: ID, id: 0x0102_0304_0506_0708, at_ms: 1_794_268_900_000, wish: Wish::Cancel };
     let wish = Wish::Return { reason: "does not fit ⌂", lines };
-    [("cancel", cancel), ("return", Command { id: u64::MAX, at_ms: 1_794_355_199_999, wish, ..cancel })]
+    let back = Command { id: u64::MAX, at_ms: 1_794_355_199_999, wish, ..cancel };
+    [
+        ("cancel", cancel),
+        ("return", back),
+        ("replay", Command { wish: Wish::Replay { by: "operator 1f2e3d4c" }, ..back }),
+    ]
 }
 
 /// Deltas that follow from commands, by the names of their files, with their times.
-fn commanded() -> [(&'static str, i64, Delta<'static>); 2] {
-    let reason = "does not fit ⌂";
+fn commanded() -> [(&'static str, i64, Delta<'static>); 5] {
+    let (reason, command, by) = ("does not fit ⌂", u64::MAX, "operator 1f2e3d4c");
     [
         ("commanded", 99_877, Delta::Commanded { id: 0x0102_0304_0506_0708, verdict: Verdict::NotReturnable }),
         (
             "return",
             86_399_876,
             Delta::Return { parcel: FIRST_RETURN, source: 3, units: 1_002, command: u64::MAX, reason },
+        ),
+        ("replayed-parcel", 86_399_876, Delta::Replayed { parcel: Some(199), replay: 2, attempt: 8, command, by }),
+        ("replayed-order", 86_399_876, Delta::Replayed { parcel: None, replay: 1, attempt: 0, command, by }),
+        (
+            "dead-lettered-again",
+            86_399_876,
+            Delta::DeadLettered { parcel: Some(199), rules: 7, reason: "nobody takes it", replay: 2 },
         ),
     ]
 }
@@ -143,8 +155,12 @@ fn with_deltas(each: &mut dyn FnMut(&str, i64, Delta<'_>)) {
     each("requested-again", 90_000, Delta::Requested(again));
     let text = "T-0123456789";
     each("settled", -5, Delta::Settled { parcel: 0, attempt: 0, outcome: OutcomeKind::Accepted, text });
-    each("dead-lettered-parcel", 99, Delta::DeadLettered { parcel: Some(0), rules: 7, reason: "nobody takes it" });
-    each("dead-lettered-order", 99, Delta::DeadLettered { parcel: None, rules: 7, reason: "" });
+    each(
+        "dead-lettered-parcel",
+        99,
+        Delta::DeadLettered { parcel: Some(0), rules: 7, reason: "nobody takes it", replay: 0 },
+    );
+    each("dead-lettered-order", 99, Delta::DeadLettered { parcel: None, rules: 7, reason: "", replay: 0 });
     each("conflicted", 777, Delta::Conflicted { order: ID + 1 });
     each("merchant", 333, Delta::Merchant { id: "m-1" });
     each("packed", 340, Delta::Packed { parcel: 2, handling: 4, weight_g: 60_000, items: read(&parts) });
@@ -170,7 +186,7 @@ fn decisions() -> [Decision<'static>; 5] {
     let (source, last) = (Place::new(3, 77, 5), Place::new(1_023, (1 << 40) - 1, frame::MAX_ENTRIES - 1));
     let (record, mut first, mut long): (&[u8], _, _) = (order().leak(), Vec::new(), Vec::new());
     Delta::Accepted { position: source.0 }.encode(333, &mut first);
-    Delta::DeadLettered { parcel: None, rules: 7, reason: &"long ".repeat(40) }.encode(340, &mut long);
+    Delta::DeadLettered { parcel: None, rules: 7, reason: &"long ".repeat(40), replay: 0 }.encode(340, &mut long);
     [
         Decision::Barrier { token: *b"0123456789abcdef" },
         Decision::New { source, record, deltas: first.leak() },

@@ -1,5 +1,5 @@
 //! What somebody says about an order that is already in the log, as it enters the log of the order's partition: a
-//! carrier's answer, its news of a shipment on its way, or what the merchant wants done. All of them begin alike, so that
+//! carrier's answer, its news of a shipment on its way, or what the merchant or an operator wants done. All of them begin alike, so that
 //! an engine can tell whom a word is about without knowing what it says.
 //!
 //! ```text
@@ -130,7 +130,7 @@ pub enum Word<'a> {
     Outcome(Outcome<'a>),
     /// Where a shipment is.
     Tracked(Tracked<'a>),
-    /// What the merchant wants.
+    /// What the merchant or an operator wants.
     Command(Command<'a>),
 }
 

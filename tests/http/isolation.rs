@@ -57,7 +57,7 @@ enum Whose {
 }
 
 /// Every route there is. Who adds one says here what strangers get.
-const ROWS: [Row; 24] = [
+const ROWS: [Row; 25] = [
     // First, as long as nobody but the owner has any.
     Row { method: "get", path: "/v1/events", ask: |_, c, _, _| c.get("/v1/events"), gets: [401, 401, 401, 200, 401] },
     Row { method: "get", path: "/v1/orders", ask: list, gets: [401, 401, 401, 200, 401] },
@@ -80,6 +80,7 @@ const ROWS: [Row; 24] = [
     hook("delete", "/v1/webhooks/{id}", |s, c, _, w| ask_hook(s, c, w, "DELETE", "", "")),
     Row { method: "get", path: "/v1/operator/events", ask: |_, c, _, _| c.get("/v1/operator/events"), gets: [401; 5] },
     Row { method: "get", path: "/v1/operator/orders/{id}", ask: trace, gets: [401; 5] },
+    Row { method: "post", path: "/v1/operator/orders/{id}/replay", ask: replay, gets: [401; 5] },
     Row { method: "get", path: "/healthz", ask: |_, c, _, _| c.get("/healthz"), gets: [200; 5] },
     Row { method: "get", path: "/readyz", ask: |_, c, _, _| c.get("/readyz"), gets: [200; 5] },
     Row { method: "get", path: "/metrics", ask: |_, c, _, _| c.get("/metrics"), gets: [200; 5] },
@@ -188,6 +189,10 @@ fn follow(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
 
 fn trace(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
     client.get(&format!("/v1/operator/orders/{}", id(scene, whose)))
+}
+
+fn replay(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
+    client.send(&format!("POST /v1/operator/orders/{}/replay", id(scene, whose)), &[], b"")
 }
 
 fn cancel(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {

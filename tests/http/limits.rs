@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sluice_domain::limits::*;
 
-use super::{commands, lists, operation, parcels, tracking};
+use super::{commands, lists, operation, parcels, replays, tracking};
 use crate::support::{
     client::{Client, fields_of},
     engine::{Engine, on_both_engines},
@@ -31,7 +31,7 @@ enum Covered {
 use Covered::{Elsewhere, InItsCrate, Request};
 
 /// Every constant of `limits.rs`, and what tests it.
-const BOUNDS: [(&str, Covered); 31] = [
+const BOUNDS: [(&str, Covered); 32] = [
     ("MAX_LINES", Request(lines_of_an_order)),
     ("MAX_QUANTITY", Request(|c| number(c, "/lines/0/quantity", 1, u64::from(MAX_QUANTITY)))),
     ("MAX_UNIT_PRICE", Request(|c| number(c, "/lines/0/unit_price", 0, MAX_UNIT_PRICE))),
@@ -51,6 +51,7 @@ const BOUNDS: [(&str, Covered); 31] = [
     ("DEFAULT_WINDOW_MS", Request(window)),
     ("MAX_PARCELS", Elsewhere(parcels::an_order_becomes_so_many_parcels)),
     ("MAX_ATTEMPTS", Elsewhere(parcels::a_parcel_is_offered_to_so_many_carriers)),
+    ("MAX_REPLAYS", Elsewhere(replays::a_dead_letter_is_replayed_so_often)),
     ("MAX_PARTY_ID", Elsewhere(operation::ids_of_merchants_and_carriers_have_their_length)),
     ("MAX_TRACKING_NUMBER", Elsewhere(parcels::what_carriers_say_has_its_length)),
     ("MAX_REASON", Elsewhere(parcels::what_carriers_say_has_its_length)),

@@ -72,6 +72,7 @@ const JOURNAL: Kinds = &[
 const NODE: Kinds = &[
     ("sluice_orders_finished_total", "counter"),
     ("sluice_orders_dead_lettered_total", "counter"),
+    ("sluice_orders_reopened_total", "counter"),
     ("sluice_orders_conflicted_total", "counter"),
     ("sluice_log_waiting_bytes", "gauge"),
     ("sluice_lag_records", "gauge"),
@@ -117,6 +118,7 @@ const LABELS: [(&str, &[&str]); 14] = [
             "GET /v1/events",
             "GET /v1/operator/events",
             "GET /v1/operator/orders/{id}",
+            "POST /v1/operator/orders/{id}/replay",
             "GET /v1/orders/{id}/events",
             "POST /v1/orders/{id}/cancel",
             "POST /v1/orders/{id}/returns",

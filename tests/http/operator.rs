@@ -26,10 +26,10 @@ on_both_engines!(
     each_key_opens_its_own_doors,
 );
 
-const KEY: &str = "operators-key";
+pub const KEY: &str = "operators-key";
 
 /// A world with an operator.
-fn world(engine: &Engine, carriers: &[Carrier]) -> World {
+pub fn world(engine: &Engine, carriers: &[Carrier]) -> World {
     World::on(engine, Setup::new(carriers).with(&format!("operator_key = {KEY:?}\n")))
 }
 
@@ -40,20 +40,20 @@ fn command(world: &World, arguments: &[&str]) -> Command {
 }
 
 /// Runs a subcommand to its end.
-fn run(world: &World, arguments: &[&str]) -> Ended {
+pub fn run(world: &World, arguments: &[&str]) -> Ended {
     Process::run(command(world, arguments), world.folder(), arguments[0])
 }
 
 /// As [`run`], of one that prints JSON, one value a line, and ends well.
 #[track_caller]
-fn values(world: &World, arguments: &[&str]) -> Vec<Value> {
+pub fn values(world: &World, arguments: &[&str]) -> Vec<Value> {
     let ended = run(world, &[arguments, &["--json"]].concat());
     assert_eq!(ended.code, Some(0), "{ended:?}");
     ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Where a command said to go on.
-fn cursor(log: &str) -> String {
+pub fn cursor(log: &str) -> String {
     let line = log.lines().rfind(|line| line.contains("go on with --")).unwrap_or_else(|| panic!("{log}"));
     line.rsplit_once(' ').unwrap().1.to_owned()
 }

@@ -28,10 +28,13 @@ on_both_engines!(every_documented_status_is_seen);
 /// What is told of orders.
 const TOLD: &str = "/v1/events";
 /// Seen where events expire, which takes longer than any test here: `services/events/tests`, and the cluster engine's own.
-const ELSEWHERE: [(&str, &str, u16); 2] = [("get", TOLD, 410), ("get", OPERATOR_TOLD, 410)];
+/// Owners that take their time, and orders with as many commands as are kept: `services/operator/src/replay_tests.rs`.
+const ELSEWHERE: [(&str, &str, u16); 4] =
+    [("get", TOLD, 410), ("get", OPERATOR_TOLD, 410), ("post", OPERATOR_REPLAY, 202), ("post", OPERATOR_REPLAY, 409)];
 /// What operators are shown.
 const OPERATOR_TOLD: &str = "/v1/operator/events";
 const OPERATOR_ORDER: &str = "/v1/operator/orders/{id}";
+const OPERATOR_REPLAY: &str = "/v1/operator/orders/{id}/replay";
 const OPERATOR_KEY: &str = "operators-key";
 
 /// What begins like this has all its statuses produced, and compared with the same description, by the crate's own tests
@@ -259,6 +262,12 @@ fn operators(seen: &mut Seen, world: &World, id: &str) {
     note(seen, "get", OPERATOR_ORDER, 401, &merchant.get(&path));
     note(seen, "get", OPERATOR_ORDER, 404, &operator.get("/v1/operator/orders/no-id-at-all"));
     note(seen, "get", OPERATOR_ORDER, 405, &operator.send(&format!("DELETE {path}"), &[], b""));
+    let replay = format!("POST {path}/replay");
+    note(seen, "post", OPERATOR_REPLAY, 200, &operator.send(&replay, &[], b""));
+    note(seen, "post", OPERATOR_REPLAY, 400, &operator.send(&replay, &["idempotency-key: a b"], b""));
+    note(seen, "post", OPERATOR_REPLAY, 401, &merchant.send(&replay, &[], b""));
+    note(seen, "post", OPERATOR_REPLAY, 404, &operator.send("POST /v1/operator/orders/no-id-at-all/replay", &[], b""));
+    note(seen, "post", OPERATOR_REPLAY, 405, &operator.get(&format!("{path}/replay")));
     note(seen, "get", OPERATOR_TOLD, 200, &operator.get("/v1/operator/events?wait=10"));
     note(seen, "get", OPERATOR_TOLD, 400, &operator.get("/v1/operator/events?after=yesterday"));
     note(seen, "get", OPERATOR_TOLD, 401, &merchant.get(OPERATOR_TOLD));
@@ -380,7 +389,9 @@ fn unreadable(seen: &mut Seen, world: &World, store: Option<&Proxy>, id: &str) {
     let customer = order()["customer"].as_str().unwrap().to_owned();
     note(seen, "get", ORDERS, 503, &client.get(&format!("/v1/orders?limit=100&customer={customer}")));
     let operator = world.client_of(OPERATOR_KEY);
-    note(seen, "get", OPERATOR_ORDER, 503, &operator.get(&format!("/v1/operator/orders/{id}")));
+    let path = format!("/v1/operator/orders/{id}");
+    note(seen, "get", OPERATOR_ORDER, 503, &operator.get(&path));
+    note(seen, "post", OPERATOR_REPLAY, 503, &operator.send(&format!("POST {path}/replay"), &[], b""));
     assert_eq!(client.order("k-after", &order()).status, 201, "nobody else is held up");
     server.kill();
 }

@@ -1,5 +1,5 @@
-//! What a merchant's command means for an order in a given state: which parcels can be cancelled, and what goods can come
-//! back. Pure, and decided on the order's row alone.
+//! What a command means for an order in a given state: which parcels can be cancelled, what goods can come back, and what is
+//! decided anew. Pure, and decided on the order's row alone.
 
 use sluice_schemas::{
     command::{Lines, ReturnLine, Verdict, Wish},
@@ -10,7 +10,8 @@ use sluice_schemas::{
 };
 
 use crate::{
-    limits::MAX_RETURNS,
+    goods::Group,
+    limits::{MAX_REPLAYS, MAX_RETURNS},
     order_state::{Attempt, OrderState, Parcel, Return, Standing},
 };
 
@@ -61,7 +62,7 @@ impl Cancelling {
     #[must_use]
     pub fn of(state: &OrderState<'_>, parcel: &Parcel<'_>) -> Self {
         let Some(accepted) = parcel.accepted() else {
-            let dead = state.dead_lettered.is_some() || parcel.dead_lettered.is_some();
+            let dead = state.is_dead_lettered() || parcel.is_dead_lettered();
             return if dead { Self::DeadLettered } else { Self::AlreadyRequested };
         };
         match accepted.void.map(|void| void.outcome.map(|o| o.0)) {
@@ -83,6 +84,7 @@ pub fn is_settled(state: &OrderState<'_>, id: u64, wish: Wish<'_>) -> bool {
     let (most, same) = match wish {
         Wish::Cancel => (MAX_CANCELS, 0),
         Wish::Return { .. } => (MAX_COMMANDS, 32),
+        Wish::Replay { .. } => (MAX_COMMANDS, 0),
     };
     state.commands.len() >= most || state.commands.iter().any(|c| c.0 >> same == id >> same)
 }
@@ -112,7 +114,7 @@ pub struct Back {
 /// [`Verdict::TooManyReturns`] beyond [`MAX_RETURNS`].
 pub fn plan_return(state: &OrderState<'_>, lines: Lines<'_>) -> Result<Vec<Back>, Verdict> {
     // Somebody looks at it; nothing more is decided about it meanwhile.
-    if state.dead_lettered.is_some() {
+    if state.is_dead_lettered() {
         return Err(Verdict::NotReturnable);
     }
     let lines: Vec<ReturnLine> = lines.iter().collect();
@@ -148,6 +150,70 @@ pub fn plan_return(state: &OrderState<'_>, lines: Lines<'_>) -> Result<Vec<Back>
     Ok(backs)
 }
 
+/// What a replay decides anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Anew {
+    /// The whole order, from its record: nothing has been decided about it but that nothing could be.
+    Order,
+    /// Parcels as they were packed.
+    Parcels(Vec<Again>),
+}
+
+/// One parcel to be offered again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again {
+    /// Its number.
+    pub number: u8,
+    /// The attempt to make.
+    pub attempt: u8,
+    /// That attempt was given up: its carrier may have it, and is asked again under the same shipment id.
+    pub same: bool,
+}
+
+/// What is to be decided anew of an order. Returns are not: who wants one asks for another.
+///
+/// # Errors
+/// [`Verdict::NothingToReplay`] if nothing is dead-lettered now; [`Verdict::NotReplayable`] if a carrier may have what is, or
+/// the merchant has had shipments forgotten; [`Verdict::TooManyReplays`] beyond [`MAX_REPLAYS`].
+pub fn plan_replay(state: &OrderState<'_>) -> Result<Anew, Verdict> {
+    let dead = || state.parcels.iter().filter(|p| p.standing() == Standing::DeadLettered);
+    if !state.is_dead_lettered() && dead().next().is_none() {
+        return Err(Verdict::NothingToReplay);
+    }
+    // Nothing of what its merchant wants cancelled is sent on its way.
+    let void = state.parcels.iter().flat_map(|p| &p.attempts).any(|a| a.void.is_some());
+    let anew = match state.is_dead_lettered() {
+        true if state.classified.is_none() && state.parcels.is_empty() => Anew::Order,
+        true => return Err(Verdict::NotReplayable),
+        false => Anew::Parcels(dead().filter_map(again).collect()),
+    };
+    if void || anew == Anew::Parcels(Vec::new()) {
+        return Err(Verdict::NotReplayable);
+    }
+    if state.last_replay() >= MAX_REPLAYS { Err(Verdict::TooManyReplays) } else { Ok(anew) }
+}
+
+/// How a dead-lettered parcel is offered again; `None` if a carrier may have it under another shipment id than the next one
+/// would have, or nothing says what is in it.
+fn again(parcel: &Parcel<'_>) -> Option<Again> {
+    let (group, _) = parcel.contents()?;
+    Group::from_code(group)?;
+    let rejected = |a: &Attempt<'_>| matches!(a.outcome, Some((OutcomeKind::Rejected, ..)));
+    let number = parcel.number;
+    let Some((last, before)) = parcel.attempts.split_last() else {
+        return Some(Again { number, attempt: 0, same: false });
+    };
+    if !before.iter().all(rejected) || parcel.attempts.iter().any(Attempt::moved) {
+        return None;
+    }
+    let given_up = matches!(last.outcome, Some((OutcomeKind::GivenUp, ..))) && last.requested.is_some();
+    match (rejected(last), given_up && !last.was_unknown) {
+        (true, _) => Some(Again { number, attempt: last.number + 1, same: false }),
+        (_, true) => Some(Again { number, attempt: last.number, same: true }),
+        _ => None,
+    }
+}
+
 /// True if the customer has it, and it was not sent back to the merchant.
 fn is_delivered(parcel: &Parcel<'_>) -> bool {
     let told = |a: &Attempt<'_>, milestone| a.news.iter().any(|n| n.0 == Progress::Reached(milestone));
@@ -160,14 +226,17 @@ fn is_delivered(parcel: &Parcel<'_>) -> bool {
 fn coming_back(state: &OrderState<'_>, source: u8, line: u16) -> u32 {
     let given_up = |a: &Attempt<'_>| matches!(a.outcome, Some((OutcomeKind::GivenUp, ..)));
     let may_come =
-        |r: &Return<'_>| r.parcel.dead_lettered.is_none() || r.parcel.attempts.iter().any(|a| given_up(a) || a.moved());
+        |r: &Return<'_>| r.parcel.dead_letter.is_none() || r.parcel.attempts.iter().any(|a| given_up(a) || a.moved());
     let of_source = |r: &&Return<'_>| r.asked.is_some_and(|a| a.source == source) && may_come(r);
     let items = state.returns.iter().filter(of_source).filter_map(|r| r.parcel.contents()).flat_map(|c| c.1.iter());
     items.filter(|item| item.line == line).filter_map(|item| item.quantity).fold(0, u32::saturating_add)
 }
 
-fn weight_of(parcel: &Parcel<'_>) -> u32 {
-    parcel.attempts.iter().find_map(|a| a.requested.as_ref()).map_or(0, |(_, requested)| requested.weight_g)
+/// Grams, as far as anything says so.
+#[must_use]
+pub fn weight_of(parcel: &Parcel<'_>) -> u32 {
+    let asked = parcel.attempts.iter().find_map(|a| a.requested.as_ref()).map(|(_, requested)| requested.weight_g);
+    asked.or(parcel.packed.map(|(_, weight_g, _)| weight_g)).unwrap_or(0)
 }
 
 /// The share of `weight_g` that `items` have by units, of `units` in all.

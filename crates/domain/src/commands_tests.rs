@@ -15,7 +15,8 @@ use sluice_schemas::{
 
 use crate::{
     OrderId, OrderState,
-    commands::{Back, MAX_COMMANDS, is_settled, plan_return},
+    commands::{Again, Anew, Back, MAX_COMMANDS, is_settled, plan_replay, plan_return},
+    limits::MAX_REPLAYS,
 };
 
 const ID: OrderId = OrderId(1_794_268_800_123 << 80 | 5);
@@ -162,4 +163,92 @@ fn an_order_has_so_many_returns_and_no_more() {
         record(&mut row, &planned[0]);
     }
     assert_eq!(plan(&row, &[100], &[1]), Err(Verdict::TooManyReturns));
+}
+
+fn planned(row: &[u8]) -> Result<Anew, Verdict> {
+    plan_replay(&OrderState::fold(ID, row).unwrap())
+}
+
+fn dead(row: &mut Vec<u8>, parcel: Option<u8>, replay: u8) {
+    Delta::DeadLettered { parcel, rules: 1, reason: "nobody", replay }.encode(9, row);
+}
+
+fn replayed(row: &mut Vec<u8>, parcel: Option<u8>, replay: u8, attempt: u8) {
+    Delta::Replayed { parcel, replay, attempt, command: u64::from(replay), by: "operator" }.encode(9, row);
+}
+
+fn settled(row: &mut Vec<u8>, parcel: u8, attempt: u8, outcome: OutcomeKind) {
+    Delta::Settled { parcel, attempt, outcome, text: "" }.encode(8, row);
+}
+
+#[test]
+fn an_order_that_nothing_could_decide_is_decided_anew_so_often() {
+    let mut row = Vec::new();
+    Delta::Accepted { position: 1 }.encode(1, &mut row);
+    assert_eq!(planned(&row), Err(Verdict::NothingToReplay));
+    dead(&mut row, None, 0);
+    for replay in 1..=MAX_REPLAYS {
+        assert_eq!(planned(&row), Ok(Anew::Order));
+        replayed(&mut row, None, replay, 0);
+        assert_eq!(planned(&row), Err(Verdict::NothingToReplay));
+        dead(&mut row, None, replay);
+    }
+    assert_eq!(planned(&row), Err(Verdict::TooManyReplays));
+    let mut split = Vec::new();
+    Delta::Classified { parcels: 1, rules: 1 }.encode(2, &mut split);
+    dead(&mut split, None, 0);
+    assert_eq!(planned(&split), Err(Verdict::NotReplayable), "its parcels are on their way");
+}
+
+#[test]
+fn a_parcel_goes_out_again_only_if_nobody_may_have_it() {
+    let items = [Item { line: 0, quantity: None }];
+    let bytes = encoded(&items);
+    let packed = |parcel| Delta::Packed {
+        parcel,
+        handling: 1,
+        weight_g: 5,
+        items: Items::read(&mut Reader::new(&bytes)).unwrap(),
+    };
+    let order = |parcels| {
+        let mut row = Vec::new();
+        Delta::Accepted { position: 1 }.encode(1, &mut row);
+        Delta::Classified { parcels, rules: 1 }.encode(2, &mut row);
+        row
+    };
+    let again = |number, attempt, same| Ok(Anew::Parcels(vec![Again { number, attempt, same }]));
+    let mut unasked = order(1);
+    packed(0).encode(3, &mut unasked);
+    dead(&mut unasked, Some(0), 0);
+    assert_eq!(planned(&unasked), again(0, 0, false));
+    let answered = |outcomes: &[OutcomeKind]| {
+        let mut row = order(1);
+        requested(&mut row, 0, 5, &items);
+        outcomes.iter().for_each(|outcome| settled(&mut row, 0, 0, *outcome));
+        dead(&mut row, Some(0), 0);
+        row
+    };
+    assert_eq!(planned(&answered(&[OutcomeKind::Rejected])), again(0, 1, false));
+    // It may have it, and knows it by the id that it was asked under.
+    assert_eq!(planned(&answered(&[OutcomeKind::GivenUp])), again(0, 0, true));
+    let nobody_knows = [OutcomeKind::Unknown, OutcomeKind::GivenUp];
+    assert_eq!(planned(&answered(&nobody_knows)), Err(Verdict::NotReplayable));
+    assert_eq!(planned(&answered(&[])), Err(Verdict::NotReplayable), "it is being asked");
+    assert_eq!(planned(&answered(&[OutcomeKind::Accepted])), Err(Verdict::NothingToReplay));
+    let mut moved = answered(&[OutcomeKind::GivenUp]);
+    let progress = Progress::Reached(Milestone::PickedUp);
+    Delta::Tracked { parcel: 0, attempt: 0, progress, text: "" }.encode(9, &mut moved);
+    assert_eq!(planned(&moved), Err(Verdict::NotReplayable), "it has it");
+    // Returns are asked for again instead, and what its merchant wants cancelled goes nowhere.
+    let mut back = order(0);
+    packed(FIRST_RETURN).encode(3, &mut back);
+    dead(&mut back, Some(FIRST_RETURN), 0);
+    assert_eq!(planned(&back), Err(Verdict::NothingToReplay));
+    let mut cancelled = order(2);
+    requested(&mut cancelled, 0, 5, &items);
+    settled(&mut cancelled, 0, 0, OutcomeKind::Accepted);
+    settled(&mut cancelled, 0, sluice_schemas::delta::VOID, OutcomeKind::Accepted);
+    packed(1).encode(3, &mut cancelled);
+    dead(&mut cancelled, Some(1), 0);
+    assert_eq!(planned(&cancelled), Err(Verdict::NotReplayable));
 }

@@ -34,6 +34,9 @@ pub const MAX_RETURN_BYTES: usize = 64 * 1024;
 pub const MAX_RETURN_REASON: usize = 200;
 /// Carriers one parcel is offered to before it is dead-lettered.
 pub const MAX_ATTEMPTS: u8 = 8;
+/// Times that what is dead-lettered of one order is decided anew. Each may add [`MAX_ATTEMPTS`] to a parcel, and all of them
+/// stay below [`sluice_schemas::delta::VOID`].
+pub const MAX_REPLAYS: u8 = 7;
 /// Bytes of a merchant or carrier id.
 pub const MAX_PARTY_ID: usize = 32;
 /// Bytes of a tracking number.

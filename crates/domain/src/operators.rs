@@ -24,6 +24,12 @@ impl Operators {
         self.keys.load().iter().fold(false, |found, known| found | (*known == hash))
     }
 
+    /// What an operator is called where it is written down who asked: a key tells no more of itself than which one it is.
+    #[must_use]
+    pub fn name(key: &str) -> String {
+        format!("operator {}", &blake3::hash(key.as_bytes()).to_hex()[..8])
+    }
+
     /// Takes the keys of `other`. What was a key before and isn't one there is none from now on.
     pub fn take_keys(&self, other: &Self) {
         self.keys.store(Arc::clone(&other.keys.load()));
@@ -48,6 +54,8 @@ mod tests {
         for wrong in ["", "ol", "oldd", "OLD", "o ld", blake3::hash(b"old").to_hex().as_str()] {
             assert!(!operators.knows(wrong) && !Operators::default().knows(wrong), "{wrong}");
         }
+        let name = Operators::name("old");
+        assert!(name.starts_with("operator ") && name.len() == 17 && name != Operators::name("new"), "{name}");
         operators.take_keys(&of(&["new"]));
         assert!(!operators.knows("old") && operators.knows("new"));
         operators.take_keys(&Operators::default());

@@ -6,14 +6,15 @@ use sluice_schemas::{
     command::Verdict,
     delta::{Delta, FIRST_RETURN, Items, Requested, VOID, row_deltas},
     milestone::{Milestone, Milestones},
-    outcome::{Outcome, OutcomeKind},
-    word::{Progress, Tracked},
+    outcome::OutcomeKind,
+    word::Progress,
 };
 
-use crate::{
-    identity::OrderId,
-    limits::{MAX_ATTEMPTS, MAX_REMARKS},
-};
+use crate::identity::OrderId;
+
+mod steps;
+
+pub use steps::{NewsStep, OutcomeStep, awaits_outcome, class_of_row, last_replay, on_news, on_outcome};
 
 /// One carrier asked to take one parcel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Attempt<'a> {
     pub requested: Option<(u64, Requested<'a>)>,
     /// Outcome, when (ms since the epoch), tracking number or reason.
     pub outcome: Option<(OutcomeKind, u64, &'a str)>,
+    /// At some time nobody could tell whether the carrier took it.
+    pub was_unknown: bool,
     /// The carrier's news, when (ms since the epoch, by its clock) and its text; ascending, once each, and of what is
     /// reached only the earliest.
     pub news: Vec<(Progress, u64, &'a str)>,
@@ -49,8 +52,43 @@ pub struct Parcel<'a> {
     pub attempts: Vec<Attempt<'a>>,
     /// Group code, grams and items of a parcel that no carrier was asked for.
     pub packed: Option<(u8, u32, Items<'a>)>,
-    /// When and why it was dead-lettered.
-    pub dead_lettered: Option<(u64, &'a str)>,
+    /// Its last dead letter, whether it still counts or not.
+    pub dead_letter: Option<DeadLetter<'a>>,
+    /// The last replay of it: number among those of the order, and the lowest attempt that may follow; (0, 0) for none.
+    pub replayed: (u8, u8),
+}
+
+/// That nobody takes a parcel, or that no stage could decide an order. Of those after one replay the earliest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadLetter<'a> {
+    /// The order's last replay before it; 0 for none.
+    pub replay: u8,
+    /// When, ms since the epoch.
+    pub at_ms: u64,
+    /// Why.
+    pub reason: &'a str,
+}
+
+impl<'a> DeadLetter<'a> {
+    fn keep(slot: &mut Option<Self>, new: Self) {
+        let rank = |d: &Self| (std::cmp::Reverse(d.replay), d.at_ms, d.reason);
+        if slot.as_ref().is_none_or(|old| rank(&new) < rank(old)) {
+            *slot = Some(new);
+        }
+    }
+}
+
+/// One replay of dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Replay<'a> {
+    /// From 1.
+    pub number: u8,
+    /// When, ms since the epoch.
+    pub at_ms: u64,
+    /// The command that asked for it.
+    pub command: u64,
+    /// The operator who asked.
+    pub by: &'a str,
 }
 
 /// Goods on their way back.
@@ -112,15 +150,19 @@ pub struct OrderState<'a> {
     pub accepted: Option<(u64, u64)>,
     /// When its goods were known, how many parcels, under which rules.
     pub classified: Option<(u64, u8, u32)>,
-    /// When and why the whole order was dead-lettered.
-    pub dead_lettered: Option<(u64, &'a str)>,
+    /// The last dead letter of the whole order, whether it still counts or not.
+    pub dead_letter: Option<DeadLetter<'a>>,
+    /// Number of the last replay of the whole order; 0 for none.
+    pub replayed: u8,
+    /// What operators had decided anew, by number.
+    pub replays: Vec<Replay<'a>>,
     /// Later requests under the same key that were answered before they were refused: id and when, ascending, once each.
     pub conflicts: Vec<(OrderId, u64)>,
     /// Parcels to the customer, by number.
     pub parcels: Vec<Parcel<'a>>,
     /// Parcels back from the customer, by number.
     pub returns: Vec<Return<'a>>,
-    /// Merchants' commands by id, each with what became of it and when (ms since the epoch).
+    /// Commands by id, each with what became of it and when (ms since the epoch).
     pub commands: Vec<(u64, Verdict, u64)>,
 }
 
@@ -134,7 +176,9 @@ impl<'a> OrderState<'a> {
             id,
             accepted: None,
             classified: None,
-            dead_lettered: None,
+            dead_letter: None,
+            replayed: 0,
+            replays: Vec::new(),
             conflicts: Vec::new(),
             parcels: Vec::new(),
             returns: Vec::new(),
@@ -152,9 +196,22 @@ impl<'a> OrderState<'a> {
         match delta {
             Delta::Accepted { position } => keep_least(&mut self.accepted, (at, position)),
             Delta::Classified { parcels, rules } => keep_least(&mut self.classified, (at, parcels, rules)),
-            Delta::DeadLettered { parcel: None, reason, .. } => keep_least(&mut self.dead_lettered, (at, reason)),
-            Delta::DeadLettered { parcel: Some(n), reason, .. } => {
-                keep_least(&mut self.parcel(n).dead_lettered, (at, reason));
+            Delta::DeadLettered { parcel, reason, replay, .. } => {
+                let slot = match parcel {
+                    None => &mut self.dead_letter,
+                    Some(n) => &mut self.parcel(n).dead_letter,
+                };
+                DeadLetter::keep(slot, DeadLetter { replay, at_ms: at, reason });
+            }
+            Delta::Replayed { parcel, replay: number, attempt, command, by } => {
+                match parcel {
+                    None => self.replayed = self.replayed.max(number),
+                    Some(n) => {
+                        let replayed = &mut self.parcel(n).replayed;
+                        *replayed = (*replayed).max((number, attempt));
+                    }
+                }
+                self.replay(Replay { number, at_ms: at, command, by });
             }
             Delta::Conflicted { order } => self.conflict(OrderId(order), at),
             Delta::Merchant { .. } => {}
@@ -185,7 +242,9 @@ impl<'a> OrderState<'a> {
                 self.attempt(parcel, attempt).hear((progress, at, text))
             }
             Delta::Settled { parcel, attempt, outcome, text } => {
-                keep_highest(&mut self.attempt(parcel, attempt).outcome, (outcome, at, text));
+                let settled = self.attempt(parcel, attempt);
+                settled.was_unknown |= outcome == OutcomeKind::Unknown;
+                keep_highest(&mut settled.outcome, (outcome, at, text));
             }
         }
     }
@@ -201,6 +260,13 @@ impl<'a> OrderState<'a> {
         match self.commands.binary_search_by_key(&id, |c| c.0) {
             Ok(known) => self.commands[known] = self.commands[known].min((id, verdict, at)),
             Err(place) => self.commands.insert(place, (id, verdict, at)),
+        }
+    }
+
+    fn replay(&mut self, new: Replay<'a>) {
+        match self.replays.binary_search_by_key(&new.number, |r| r.number) {
+            Ok(known) => self.replays[known] = self.replays[known].min(new),
+            Err(place) => self.replays.insert(place, new),
         }
     }
 
@@ -238,7 +304,14 @@ impl<'a> OrderState<'a> {
         let at = match attempts.binary_search_by_key(&number, |a| a.number) {
             Ok(at) => at,
             Err(at) => {
-                let attempt = Attempt { number, requested: None, outcome: None, news: Vec::new(), void: None };
+                let attempt = Attempt {
+                    number,
+                    requested: None,
+                    outcome: None,
+                    was_unknown: false,
+                    news: Vec::new(),
+                    void: None,
+                };
                 attempts.insert(at, attempt);
                 at
             }
@@ -246,9 +319,21 @@ impl<'a> OrderState<'a> {
         &mut attempts[at]
     }
 
+    /// Number of the order's last replay; 0 for none.
+    #[must_use]
+    pub fn last_replay(&self) -> u8 {
+        self.replays.last().map_or(0, |r| r.number)
+    }
+
+    /// True if the whole order is dead-lettered now.
+    #[must_use]
+    pub fn is_dead_lettered(&self) -> bool {
+        self.dead_letter.is_some_and(|d| d.replay >= self.replayed)
+    }
+
     /// The class the order counts in.
     pub fn class(&self) -> Class {
-        if self.dead_lettered.is_some() {
+        if self.is_dead_lettered() {
             return Class::DeadLettered;
         }
         let Some((_, expected, _)) = self.classified else { return Class::InFlight };
@@ -296,7 +381,7 @@ impl<'a> OrderState<'a> {
         if self.classified.is_some() {
             set = set.with(Milestone::Classified);
         }
-        if self.dead_lettered.is_some() {
+        if self.dead_letter.is_some() {
             set = set.with(Milestone::DeadLettered);
         }
         set
@@ -339,18 +424,32 @@ impl<'a> Return<'a> {
 
 impl<'a> Parcel<'a> {
     fn new(number: u8) -> Self {
-        Self { number, attempts: Vec::new(), packed: None, dead_lettered: None }
+        Self { number, attempts: Vec::new(), packed: None, dead_letter: None, replayed: (0, 0) }
+    }
+
+    /// True if it has a dead letter that no replay came after.
+    #[must_use]
+    pub fn is_dead_lettered(&self) -> bool {
+        self.dead_letter.is_some_and(|d| d.replay >= self.replayed.0)
     }
 
     /// Where the parcel stands.
     pub fn standing(&self) -> Standing {
         if self.accepted().is_some() {
             if self.attempts.iter().any(Attempt::is_void) { Standing::Cancelled } else { Standing::Accepted }
-        } else if self.dead_lettered.is_some() {
+        } else if self.is_dead_lettered() {
             Standing::DeadLettered
         } else {
             Standing::Undecided
         }
+    }
+
+    /// True if `attempt` was given up and its carrier is being asked again since a replay: its outcome is one of before.
+    #[must_use]
+    pub fn asks_again(&self, attempt: &Attempt<'_>) -> bool {
+        let given_up = matches!(attempt.outcome, Some((OutcomeKind::GivenUp, ..)));
+        let again = self.replayed.0 > 0 && self.replayed.1 == attempt.number;
+        given_up && again && self.standing() == Standing::Undecided
     }
 
     /// The attempt a carrier accepted.
@@ -380,7 +479,7 @@ impl<'a> Parcel<'a> {
         if self.standing() == Standing::Cancelled {
             set = set.with(Milestone::Cancelled);
         }
-        if self.dead_lettered.is_some() {
+        if self.dead_letter.is_some() {
             set = set.with(Milestone::DeadLettered);
         }
         for (progress, ..) in self.attempts.iter().flat_map(|a| &a.news) {
@@ -403,194 +502,4 @@ fn keep_least<T: PartialOrd>(slot: &mut Option<T>, new: T) {
     if slot.as_ref().is_none_or(|old| new < *old) {
         *slot = Some(new);
     }
-}
-
-/// The class of a row, as [`OrderState::class`] has it, in one pass and without allocating.
-///
-/// # Errors
-/// [`CodecError`] if the row can't be read.
-pub fn class_of_row(row: &[u8]) -> Result<Class, CodecError> {
-    let (mut expected, mut requested, mut accepted, mut dead) = (None, [0u64; 4], [0u64; 4], [0u64; 4]);
-    let mut void = [0u64; 4];
-    let mark = |set: &mut [u64; 4], n: u8| set[usize::from(n / 64)] |= 1 << (n % 64);
-    for delta in row_deltas(0, row) {
-        match delta?.1 {
-            Delta::Classified { parcels, .. } => expected = Some(parcels),
-            // What becomes of an order doesn't hang on what comes back of it.
-            Delta::Requested(Requested { parcel: FIRST_RETURN.., .. })
-            | Delta::Settled { parcel: FIRST_RETURN.., .. }
-            | Delta::DeadLettered { parcel: Some(FIRST_RETURN..), .. } => {}
-            Delta::Requested(r) => mark(&mut requested, r.parcel),
-            Delta::Settled { parcel, attempt, outcome, .. } if attempt & VOID != 0 => {
-                if outcome == OutcomeKind::Accepted {
-                    mark(&mut void, parcel);
-                }
-            }
-            Delta::Settled { parcel, outcome, .. } => {
-                mark(&mut requested, parcel);
-                if outcome == OutcomeKind::Accepted {
-                    mark(&mut accepted, parcel);
-                }
-            }
-            Delta::DeadLettered { parcel: None, .. } => return Ok(Class::DeadLettered),
-            Delta::DeadLettered { parcel: Some(n), .. } => mark(&mut dead, n),
-            Delta::Accepted { .. }
-            | Delta::Packed { .. }
-            | Delta::Conflicted { .. }
-            | Delta::Merchant { .. }
-            | Delta::Commanded { .. }
-            | Delta::Return { .. }
-            | Delta::Tracked { .. } => {}
-        }
-    }
-    let Some(expected) = expected else { return Ok(Class::InFlight) };
-    let sum = |bits: &dyn Fn(usize) -> u64| (0..4).map(|w| bits(w).count_ones()).sum::<u32>();
-    let known = sum(&|w| requested[w] | dead[w]);
-    let undecided = sum(&|w| requested[w] & !accepted[w] & !dead[w]);
-    Ok(if known < u32::from(expected) || undecided > 0 {
-        Class::InFlight
-    } else if sum(&|w| dead[w] & !accepted[w]) > 0 {
-        Class::DeadLettered
-    } else if expected > 0 && sum(&|w| accepted[w] & !void[w]) == 0 {
-        Class::Cancelled
-    } else {
-        Class::Finished
-    })
-}
-
-/// What an outcome means for an order in a given state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutcomeStep<'a> {
-    /// Already known, or about an attempt nobody decided: nothing changes.
-    Ignore,
-    /// Record the outcome, and nothing more.
-    Settle,
-    /// Record it and offer the parcel to another carrier as the given attempt.
-    Reroute {
-        /// The attempt that was turned down.
-        turned_down: Requested<'a>,
-        /// Number of the attempt to make.
-        next: u8,
-        /// Where the order record is.
-        order_position: u64,
-    },
-    /// Record it and dead-letter the parcel.
-    DeadLetter,
-    /// The carrier has told that the shipment is on its way, so it took it: record an acceptance, whatever was answered.
-    Resolve,
-}
-
-/// Decides what `outcome` changes, from the order's row alone, without allocating.
-///
-/// Only a final reject of the latest attempt leads to another one; an unknown outcome is parked, and a late answer, or the
-/// carrier's news of the shipment, may still resolve it.
-///
-/// # Errors
-/// [`CodecError`] if the row can't be read.
-pub fn on_outcome<'a>(row: &'a [u8], outcome: &Outcome<'_>) -> Result<OutcomeStep<'a>, CodecError> {
-    if outcome.attempt & VOID != 0 {
-        return on_void_outcome(row, outcome);
-    }
-    let (mut requested, mut known, mut position) = (None, None, None);
-    let (mut latest, mut closed, mut moved) = (0, false, false);
-    for delta in row_deltas(0, row) {
-        match delta?.1 {
-            Delta::Accepted { position: p } => position = Some(p),
-            Delta::Requested(r) if r.parcel == outcome.parcel && r.attempt & VOID == 0 => {
-                latest = latest.max(r.attempt);
-                if r.attempt == outcome.attempt {
-                    requested = Some(r);
-                }
-            }
-            Delta::Settled { parcel, attempt, outcome: kind, .. }
-                if (parcel, attempt) == (outcome.parcel, outcome.attempt) =>
-            {
-                known = known.max(Some(kind));
-            }
-            Delta::Tracked { parcel, attempt, progress: Progress::Reached(_), .. }
-                if (parcel, attempt) == (outcome.parcel, outcome.attempt) =>
-            {
-                moved = true;
-            }
-            Delta::DeadLettered { parcel, .. } if parcel.is_none_or(|p| p == outcome.parcel) => closed = true,
-            _ => {}
-        }
-    }
-    let Some(turned_down) = requested else { return Ok(OutcomeStep::Ignore) };
-    if closed || latest != outcome.attempt || known.is_some_and(|k| k >= outcome.kind || k > OutcomeKind::Unknown) {
-        return Ok(OutcomeStep::Ignore);
-    }
-    Ok(match (outcome.kind, position) {
-        (OutcomeKind::Accepted, _) => OutcomeStep::Settle,
-        _ if moved => OutcomeStep::Resolve,
-        (OutcomeKind::Unknown, _) => OutcomeStep::Settle,
-        (OutcomeKind::Rejected, Some(order_position)) if outcome.attempt < MAX_ATTEMPTS - 1 => {
-            OutcomeStep::Reroute { turned_down, next: outcome.attempt + 1, order_position }
-        }
-        (OutcomeKind::Rejected | OutcomeKind::GivenUp, _) => OutcomeStep::DeadLetter,
-    })
-}
-
-/// A carrier's answer to a request to forget a shipment: recorded, and nothing follows from it but what it says.
-fn on_void_outcome<'a>(row: &[u8], outcome: &Outcome<'_>) -> Result<OutcomeStep<'a>, CodecError> {
-    let about = (outcome.parcel, outcome.attempt);
-    let (mut asked, mut known) = (false, None);
-    for delta in row_deltas(0, row) {
-        match delta?.1 {
-            Delta::Requested(r) => asked |= (r.parcel, r.attempt) == about,
-            Delta::Settled { parcel, attempt, outcome, .. } if (parcel, attempt) == about => {
-                known = known.max(Some(outcome));
-            }
-            _ => {}
-        }
-    }
-    let decided = known.is_some_and(|k| k >= outcome.kind || k > OutcomeKind::Unknown);
-    Ok(if asked && !decided { OutcomeStep::Settle } else { OutcomeStep::Ignore })
-}
-
-/// What a carrier's news means for an order in a given state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NewsStep {
-    /// Known already, one remark too many, or about a shipment that this carrier was never asked for or has turned down:
-    /// nothing changes.
-    Ignore,
-    /// Record it.
-    Note,
-    /// Record it, and with it that the carrier took what was parked with an unknown outcome.
-    Resolve,
-}
-
-/// Decides what `tracked` changes, from the order's row alone, without allocating.
-///
-/// News may come in any order and any number of times, and before the answer to the call that it follows from. What was
-/// given up may have been taken all the same: its news is kept, for the person who looks at the parcel.
-///
-/// # Errors
-/// [`CodecError`] if the row can't be read.
-pub fn on_news(row: &[u8], tracked: &Tracked<'_>) -> Result<NewsStep, CodecError> {
-    let about = (tracked.parcel, tracked.attempt);
-    let (mut asked, mut told, mut closed, mut known, mut remarks) = (false, false, false, None, 0);
-    for delta in row_deltas(OrderId(tracked.order).placed_at_ms(), row) {
-        match delta? {
-            (_, Delta::Requested(r)) if (r.parcel, r.attempt) == about => asked |= r.carrier == tracked.carrier,
-            (_, Delta::Settled { parcel, attempt, outcome, .. }) if (parcel, attempt) == about => {
-                known = known.max(Some(outcome));
-            }
-            (at, Delta::Tracked { parcel, attempt, progress, .. }) if (parcel, attempt) == about => {
-                let remark = matches!(progress, Progress::Remarked(_));
-                remarks += usize::from(remark);
-                told |= progress == tracked.progress && (!remark || at == tracked.at_ms);
-            }
-            (_, Delta::DeadLettered { parcel, .. }) => closed |= parcel.is_none_or(|p| p == tracked.parcel),
-            _ => {}
-        }
-    }
-    Ok(match (known, tracked.progress) {
-        // A request to forget a shipment is none that moves.
-        _ if !asked || told || tracked.attempt & VOID != 0 => NewsStep::Ignore,
-        (Some(OutcomeKind::Rejected), _) => NewsStep::Ignore,
-        (_, Progress::Remarked(_)) if remarks >= MAX_REMARKS => NewsStep::Ignore,
-        (Some(OutcomeKind::Unknown), Progress::Reached(_)) if !closed => NewsStep::Resolve,
-        _ => NewsStep::Note,
-    })
 }

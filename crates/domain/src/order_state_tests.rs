@@ -11,8 +11,9 @@ use sluice_schemas::{
 
 use crate::{
     Class, OrderId, OrderState,
-    limits::MAX_ATTEMPTS,
-    order_state::{NewsStep, OutcomeStep, Standing, class_of_row, on_news, on_outcome},
+    commands::{Again, Anew, plan_replay},
+    limits::{MAX_ATTEMPTS, MAX_REPLAYS},
+    order_state::{Attempt, NewsStep, OutcomeStep, Standing, class_of_row, last_replay, on_news, on_outcome},
 };
 
 const ID: OrderId = OrderId(1_794_268_800_123 << 80 | 5);
@@ -24,7 +25,8 @@ enum Step {
     Classified(u8),
     Requested { parcel: u8, attempt: u8 },
     Settled { parcel: u8, attempt: u8, kind: OutcomeKind, at: i64 },
-    Dead { parcel: Option<u8>, at: i64 },
+    Dead { parcel: Option<u8>, at: i64, replay: u8 },
+    Replayed { parcel: Option<u8>, replay: u8, attempt: u8 },
     Packed(u8),
     Told { parcel: u8, attempt: u8, progress: Progress, at: i64 },
     Commanded { id: u64, at: i64 },
@@ -51,7 +53,12 @@ impl Step {
             Step::Settled { parcel, attempt, kind, at } => {
                 Delta::Settled { parcel, attempt, outcome: kind, text: "text" }.encode(at, row);
             }
-            Step::Dead { parcel, at } => Delta::DeadLettered { parcel, rules: 7, reason: "nobody" }.encode(at, row),
+            Step::Dead { parcel, at, replay } => {
+                Delta::DeadLettered { parcel, rules: 7, reason: "nobody", replay }.encode(at, row);
+            }
+            Step::Replayed { parcel, replay, attempt } => {
+                Delta::Replayed { parcel, replay, attempt, command: u64::from(replay), by: "o" }.encode(8, row);
+            }
             Step::Told { parcel, attempt, progress, at } => {
                 Delta::Tracked { parcel, attempt, progress, text: ["van", ""][(at % 2) as usize] }.encode(at, row);
             }
@@ -99,8 +106,17 @@ fn steps(parcels: u8) -> impl Strategy<Value = Vec<Step>> {
             kind,
             at
         }),
-        (parcel.clone(), 5i64..9).prop_map(|(parcel, at)| Step::Dead { parcel: Some(parcel), at }),
-        (5i64..9).prop_map(|at| Step::Dead { parcel: None, at }),
+        (parcel.clone(), 5i64..9, 0u8..3).prop_map(|(parcel, at, replay)| Step::Dead {
+            parcel: Some(parcel),
+            at,
+            replay
+        }),
+        (5i64..9, 0u8..3).prop_map(|(at, replay)| Step::Dead { parcel: None, at, replay }),
+        (prop::option::of(parcel.clone()), 1u8..4, 0u8..3).prop_map(|(parcel, replay, attempt)| Step::Replayed {
+            parcel,
+            replay,
+            attempt
+        }),
         parcel.clone().prop_map(Step::Packed),
         (parcel, 0u8..3, progress(), 5i64..9).prop_map(|(parcel, attempt, progress, at)| Step::Told {
             parcel,
@@ -118,7 +134,18 @@ fn any_steps() -> impl Strategy<Value = (u8, Vec<Step>)> {
 
 /// The class in plain words.
 fn expected_class(parcels: u8, steps: &[Step]) -> Class {
-    if steps.iter().any(|s| matches!(s, Step::Dead { parcel: None, .. })) {
+    let is_dead = |about: Option<u8>| {
+        let dead = steps.iter().filter_map(|s| match s {
+            Step::Dead { parcel, replay, .. } if *parcel == about => Some(*replay),
+            _ => None,
+        });
+        let replayed = steps.iter().filter_map(|s| match s {
+            Step::Replayed { parcel, replay, .. } if *parcel == about => Some(*replay),
+            _ => None,
+        });
+        dead.max().is_some_and(|dead| dead >= replayed.max().unwrap_or(0))
+    };
+    if is_dead(None) {
         return Class::DeadLettered;
     }
     if !steps.contains(&Step::Classified(parcels)) {
@@ -131,7 +158,7 @@ fn expected_class(parcels: u8, steps: &[Step]) -> Class {
         })
     };
     let accepted = |n| yes(n, false);
-    let dead = |n| steps.iter().any(|s| matches!(s, Step::Dead { parcel: Some(p), .. } if *p == n));
+    let dead = |n| is_dead(Some(n));
     if (0..parcels).any(|n| !accepted(n) && !dead(n)) {
         Class::InFlight
     } else if (0..parcels).any(|n| !accepted(n)) {
@@ -195,12 +222,24 @@ proptest! {
     #[test]
     fn one_effect_whatever_is_said(
         parcels in 1u8..4,
-        words in proptest::collection::vec((0u8..4, 0u8..10, kind(), 5i64..99, prop::option::of(progress())), 0..60),
+        words in proptest::collection::vec(
+            (0u8..4, 0u8..12, kind(), 5i64..99, prop::option::of(progress()), prop::bool::weighted(0.2)), 0..90,
+        ),
     ) {
         let mut known = vec![Step::Accepted, Step::Classified(parcels)];
         known.extend((0..parcels).map(|parcel| Step::Requested { parcel, attempt: 0 }));
-        for (parcel, attempt, kind, at, told) in words {
+        for (parcel, attempt, kind, at, told, replays) in words {
             let before = row(&known);
+            if replays {
+                replay(&mut known);
+                let after = row(&known);
+                assert_one_effect(&after);
+                // What is in flight again isn't replayed.
+                let dead = OrderState::fold(ID, &after).unwrap().parcels.iter().any(|p| p.standing() == Standing::DeadLettered);
+                let again = plan_replay(&OrderState::fold(ID, &after).unwrap());
+                prop_assert_eq!(again == Err(Verdict::NothingToReplay), !dead);
+                continue;
+            }
             let carrier = ["swift", "tortoise"][usize::from(attempt % 2)];
             let at_ms = ID.placed_at_ms() + at as u64;
             if let Some(progress) = told {
@@ -232,11 +271,11 @@ proptest! {
                     prop_assert!(state.parcels[usize::from(parcel)].attempts[usize::from(attempt)].moved());
                     known.push(Step::Settled { parcel, attempt, kind: OutcomeKind::Accepted, at });
                 }
-                OutcomeStep::DeadLetter => known.extend([settled, Step::Dead { parcel: Some(parcel), at }]),
-                OutcomeStep::Reroute { turned_down, next, order_position } => {
+                OutcomeStep::DeadLetter => known.extend([settled, Step::Dead { parcel: Some(parcel), at, replay: last_replay(&before) }]),
+                OutcomeStep::Reroute { turned_down, next, order_position, since } => {
                     prop_assert_eq!((turned_down.parcel, turned_down.attempt, kind), (parcel, attempt, OutcomeKind::Rejected));
                     prop_assert_eq!((next, order_position), (attempt + 1, 99));
-                    prop_assert!(next < MAX_ATTEMPTS);
+                    prop_assert!(next < since + MAX_ATTEMPTS && next < VOID);
                     known.extend([settled, Step::Requested { parcel, attempt: next }]);
                 }
             }
@@ -256,6 +295,29 @@ proptest! {
     }
 }
 
+/// What an owner makes of an operator's wish: nobody is asked who may not be.
+fn replay(known: &mut Vec<Step>) {
+    let before = row(known);
+    let state = OrderState::fold(ID, &before).unwrap();
+    let Ok(anew) = plan_replay(&state) else { return };
+    let Anew::Parcels(parcels) = anew else { panic!("the order was decided") };
+    assert!(state.last_replay() < MAX_REPLAYS && !parcels.is_empty());
+    for Again { number, attempt, same } in parcels {
+        let parcel = state.parcels.iter().find(|p| p.number == number).unwrap();
+        let certain = |a: &Attempt<'_>| matches!(a.outcome, Some((OutcomeKind::Rejected, ..)));
+        let others = parcel.attempts.iter().filter(|a| a.number != attempt);
+        assert!(parcel.is_dead_lettered() && others.clone().all(certain) && attempt < VOID, "{parcel:?}");
+        assert!(!parcel.attempts.iter().any(Attempt::moved), "{parcel:?}");
+        // Another shipment id only when nobody has the parcel under the one before.
+        assert_eq!(same, others.count() < parcel.attempts.len(), "{parcel:?}");
+        let replay = state.last_replay() + 1;
+        known.extend([
+            Step::Replayed { parcel: Some(number), replay, attempt },
+            Step::Requested { parcel: number, attempt },
+        ]);
+    }
+}
+
 /// At most one attempt of each parcel is open or accepted, and the class is what the parcels say.
 fn assert_one_effect(row: &[u8]) {
     let state = OrderState::fold(ID, row).unwrap();
@@ -272,11 +334,14 @@ fn assert_one_effect(row: &[u8]) {
 fn open_attempts(row: &[u8], parcel: u8) -> Vec<u8> {
     let state = OrderState::fold(ID, row).unwrap();
     let Some(parcel) = state.parcels.iter().find(|p| p.number == parcel) else { return vec![] };
-    if parcel.dead_lettered.is_some() {
+    if parcel.is_dead_lettered() {
         return vec![];
     }
-    let open = |o: Option<OutcomeKind>| o.is_none_or(|kind| kind == OutcomeKind::Unknown);
-    let attempts = parcel.attempts.iter().filter(|a| a.requested.is_some() && open(a.outcome.map(|o| o.0)));
+    let open = |a: &Attempt<'_>| match a.outcome.map(|o| o.0) {
+        None | Some(OutcomeKind::Unknown) => true,
+        Some(_) => parcel.asks_again(a),
+    };
+    let attempts = parcel.attempts.iter().filter(|a| a.requested.is_some() && open(a));
     attempts.map(|a| a.number).collect()
 }
 

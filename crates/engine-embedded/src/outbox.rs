@@ -11,12 +11,13 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use sluice_domain::{Group as Handling, OrderId, ShipmentId};
+use sluice_domain::{Group as Handling, OrderId, ShipmentId, order_state::awaits_outcome};
 use sluice_pipeline::{LogError, Outbox, OutboxBatch, OutboxEntry};
 use sluice_schemas::{
     CodecError,
     delta::{Delta, Requested},
     order::peek_id,
+    wire::Reader,
 };
 
 use crate::{
@@ -104,7 +105,8 @@ impl JournalOutbox {
                         return Ok(taken);
                     }
                     if let Delta::Requested(r) = entry.delta {
-                        taken += usize::from(self.entry(position, entry.target, &r, orders.as_ref(), out)?);
+                        let late = Delta::read(&mut Reader::new(entry.bytes)).map_err(damaged)?.0;
+                        taken += usize::from(self.entry((position, late), entry.target, &r, orders.as_ref(), out)?);
                     }
                 }
                 self.cursor = end;
@@ -114,10 +116,10 @@ impl JournalOutbox {
         Ok(taken)
     }
 
-    /// Adds one entry, unless an earlier run has settled it.
+    /// Adds one entry, decided `late` ms after its order was placed, unless an earlier run has settled it.
     fn entry(
         &mut self,
-        position: u64,
+        (position, late): (u64, i64),
         target: Target,
         requested: &Requested<'_>,
         orders: Option<&Section<'_>>,
@@ -137,7 +139,7 @@ impl JournalOutbox {
         let record = start..out.bytes.len();
         let order = OrderId(peek_id(&out.bytes[record.clone()]).map_err(bad)?);
         let shipment = ShipmentId { order, parcel: requested.parcel, attempt: requested.attempt };
-        if position < self.recovered_end && (position <= self.recovered_settled || !self.is_open(shipment)?) {
+        if position < self.recovered_end && (position <= self.recovered_settled || !self.is_open(shipment, late)?) {
             out.bytes.truncate(start);
             return Ok(false);
         }
@@ -155,15 +157,11 @@ impl JournalOutbox {
         Ok(true)
     }
 
-    /// Whether an attempt still waits for its outcome.
-    fn is_open(&mut self, shipment: ShipmentId) -> Result<bool, LogError> {
+    /// Whether an attempt, requested so many ms after its order was placed, still waits for its outcome.
+    fn is_open(&mut self, shipment: ShipmentId, late: i64) -> Result<bool, LogError> {
         self.row.clear();
         self.shared.read_row(shipment.order, &mut self.row)?;
-        let settled = sluice_schemas::delta::row_deltas(0, &self.row).any(|d| {
-            matches!(d, Ok((_, Delta::Settled { parcel, attempt, .. }))
-                if parcel == shipment.parcel && attempt == shipment.attempt)
-        });
-        Ok(!settled)
+        Ok(awaits_outcome(&self.row, (shipment.parcel, shipment.attempt), late))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use sluice_domain::{Fingerprint, OrderId};
+use sluice_domain::{Class, Fingerprint, OrderId};
 use sluice_pipeline::{
     Batch, BatchView, CommitError, Effects, Index, Log, LogError, Receipt, Rows, Table, Verdict, additions::Settles,
     batch::InputKind, hot::Hot,
@@ -19,7 +19,7 @@ use crate::{
     encode::{Encoder, ORDERS_AT},
     intake::{Acks, Busy, Chunk, busy},
     journal::{AppendError, Completion},
-    shared::{BORN, Frozen, Shard, Shared, Young, class_of, read_older},
+    shared::{BORN, Frozen, Shard, Shared, Young, class_of, read_class, read_older},
 };
 
 /// After a batch smaller than [`TRICKLE_BYTES`] an owner lets the next one gather for this long: one order a commit costs
@@ -156,6 +156,8 @@ impl Partition {
         let keys = self.shared.keys;
         for addition in self.encoder.additions().all() {
             let deltas = self.encoder.additions().deltas(addition);
+            let anew = addition.settles == Settles::Anew
+                && read_class(young, &*self.shared.store, addition.id, &mut self.row)? == Class::DeadLettered;
             let address = match addition.born {
                 Some((offset, late)) => {
                     let position = base + (ORDERS_AT + offset) as u64;
@@ -183,6 +185,7 @@ impl Partition {
             let class = match addition.settles {
                 Settles::No => continue,
                 Settles::As(class) => class,
+                Settles::Anew => read_class(young, &*self.shared.store, addition.id, &mut self.row)?,
                 Settles::Perhaps => {
                     self.row.clear();
                     young.live.read_at(address, &mut self.row);
@@ -192,6 +195,9 @@ impl Partition {
                     class_of(&self.row)
                 }
             };
+            if anew {
+                young.counts.anew();
+            }
             young.counts.decided(class);
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use sluice_domain::{Fingerprint, OrderId};
+use sluice_domain::{Class, Fingerprint, OrderId};
 use sluice_pipeline::{Clock, Disk, Filter, Index, LogError, Store, Table};
 use sluice_schemas::{
     CodecError,
@@ -23,7 +23,7 @@ use crate::{
         segment_name,
     },
     lookup::Keys,
-    shared::{BORN, EngineConfig, Shared, class_of, may_decide, read_older_until},
+    shared::{BORN, EngineConfig, Shared, Young, class_of, may_decide, read_older_until},
 };
 
 /// Version byte of the deployment record.
@@ -297,18 +297,25 @@ impl<'a> Replay<'a> {
                 Err(error) => return Ok(Err(error)),
             };
             let mut young = self.shards[self.config.partition_of(id)].young.write();
+            let replayed = matches!(entry.delta, Delta::Replayed { .. });
+            let was_dead = replayed && {
+                self.row.clear();
+                young.live.read(id, &mut self.row);
+                class_of_whole(&young, &*self.parts.0, (id, self.head.number), &mut self.row)? == Class::DeadLettered
+            };
             let first = young.live.append(id, entry.bytes);
             self.keys.enter_numbers(id, entry.bytes, &mut young.entries);
-            if !may_decide(&entry.delta) {
+            if !replayed && !may_decide(&entry.delta) {
                 continue;
             }
             self.row.clear();
             young.live.read_at(first, &mut self.row);
-            if self.row.first() != Some(&BORN) {
-                // A checkpoint that wasn't finished may have stored what is replayed only later: it doesn't count yet.
-                read_older_until(&young, &*self.parts.0, id, self.head.number, &mut self.row)?;
+            match class_of_whole(&young, &*self.parts.0, (id, self.head.number), &mut self.row)? {
+                Class::InFlight if was_dead => young.counts.anew(),
+                // What follows in the same decision says what it is now.
+                _ if replayed => {}
+                class => young.counts.decided(class),
             }
-            young.counts.decided(class_of(&self.row));
         }
         Ok(Ok(()))
     }
@@ -326,4 +333,18 @@ impl<'a> Replay<'a> {
         }
         Ok(())
     }
+}
+
+/// The class of an order, whose young part is in `row`. A checkpoint after `last` that wasn't finished may have stored what
+/// is replayed only later: that doesn't count yet.
+fn class_of_whole(
+    young: &Young,
+    store: &dyn Store,
+    (id, last): (OrderId, u32),
+    row: &mut Vec<u8>,
+) -> Result<Class, LogError> {
+    if row.first() != Some(&BORN) {
+        read_older_until(young, store, id, last, row)?;
+    }
+    Ok(class_of(row))
 }

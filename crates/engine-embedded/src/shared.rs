@@ -103,18 +103,24 @@ impl Counts {
     pub(crate) fn decided(&mut self, class: Class) {
         match class {
             Class::InFlight => return,
-            Class::DeadLettered => self.dead_lettered += 1,
+            Class::DeadLettered => self.dead_lettered = self.dead_lettered.wrapping_add(1),
             Class::Finished | Class::Cancelled => self.finished += 1,
         }
         // An order may be born in one partition's count and decided in another's, after a restart: only the sum counts.
         self.in_flight = self.in_flight.wrapping_sub(1);
     }
 
+    /// A dead-lettered order is decided anew.
+    pub(crate) fn anew(&mut self) {
+        self.dead_lettered = self.dead_lettered.wrapping_sub(1);
+        self.in_flight = self.in_flight.wrapping_add(1);
+    }
+
     /// Adds another partition's counts.
     pub(crate) fn add(&mut self, other: Self) {
         self.accepted += other.accepted;
         self.finished += other.finished;
-        self.dead_lettered += other.dead_lettered;
+        self.dead_lettered = self.dead_lettered.wrapping_add(other.dead_lettered);
         self.in_flight = self.in_flight.wrapping_add(other.in_flight);
     }
 }
@@ -354,6 +360,16 @@ pub(crate) fn may_decide(delta: &Delta<'_>) -> bool {
         Delta::DeadLettered { .. } | Delta::Classified { parcels: 0, .. } => true,
         _ => false,
     }
+}
+
+/// The class of an order by all that is known of it now; `row` is a buffer.
+pub(crate) fn read_class(young: &Young, store: &dyn Store, id: OrderId, row: &mut Vec<u8>) -> Result<Class, LogError> {
+    row.clear();
+    young.live.read(id, row);
+    if row.first() != Some(&BORN) {
+        read_older(young, store, id, row)?;
+    }
+    Ok(class_of(row))
 }
 
 /// The class of a row; a row that can't be read counts as in flight.

@@ -33,6 +33,11 @@ pub fn authenticate_operator(headers: &HeaderMap, operators: &Operators) -> Resu
     }
 }
 
+/// What the operator whose key the request carries is called; see [`Operators::name`].
+pub fn operator_name(headers: &HeaderMap) -> String {
+    Operators::name(bearer(headers).unwrap_or_default())
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };

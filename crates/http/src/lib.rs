@@ -11,7 +11,7 @@ pub mod rfc3339;
 pub mod webhook;
 pub mod whole;
 
-pub use auth::{ApiKeySecurity, OperatorKeySecurity, authenticate, authenticate_operator};
+pub use auth::{ApiKeySecurity, OperatorKeySecurity, authenticate, authenticate_operator, operator_name};
 pub use key::idempotency_key;
 pub use meter::RouteMeter;
 pub use problem::{FieldError, Problem, ProblemBody, clip};

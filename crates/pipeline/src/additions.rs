@@ -62,6 +62,8 @@ pub enum Settles {
     As(Class),
     /// The row must be read.
     Perhaps,
+    /// What was dead-lettered may be in flight again, or decided otherwise: the row must be read as it was and as it is.
+    Anew,
 }
 
 /// Reused buffers.
@@ -114,8 +116,13 @@ impl<S: Sink> Encoder<'_, S> {
                 Decision::Settled { .. } => self.settled(*input as usize, decision),
                 Decision::Tracked { resolves } => self.tracked(*input as usize, *resolves),
                 Decision::Commanded { verdict, parcels } => self.commanded(*input as usize, *verdict, parcels.clone()),
-                Decision::Rejected { reason } if self.view.meta(*input as usize).kind == InputKind::Word => {
-                    self.unreadable(*input, self.effects.text(reason));
+                Decision::Rejected { .. } | Decision::Classified { .. }
+                    if self.view.meta(*input as usize).kind == InputKind::Word =>
+                {
+                    match Command::decode(self.view.record(*input as usize)) {
+                        Ok(command) => self.anew(*input, &command, decision),
+                        Err(_) => self.unreadable(*input, decision),
+                    }
                 }
                 _ => {
                     placed = self.skip_undecided(placed, *input);
@@ -152,28 +159,51 @@ impl<S: Sink> Encoder<'_, S> {
         let late = view.now_ms() as i64 - placed_at_ms(id.0) as i64;
         let (start, target) = (self.to.arena.len(), Subject::New(place));
         let settles = match decision {
-            Decision::Classified { parcels } => {
-                let count = (parcels.end - parcels.start) as u8;
-                self.add(target, late, &Delta::Classified { parcels: count, rules: effects.rules });
-                let mut open = 0;
-                for index in parcels.clone() {
-                    open += usize::from(self.parcel(target, late, effects.parcel(index)));
-                }
-                match (open, count) {
-                    (0, 0) => Settles::As(Class::Finished),
-                    (0, _) => Settles::As(Class::DeadLettered),
-                    _ => Settles::No,
-                }
-            }
-            Decision::Rejected { reason } => {
-                let reason = effects.text(reason);
-                self.add(target, late, &Delta::DeadLettered { parcel: None, rules: effects.rules, reason });
+            Decision::Classified { parcels, .. } => self.classified(target, late, parcels.clone()),
+            Decision::Rejected { reason, replay } => {
+                self.dead(target, late, None, effects.text(reason), *replay);
                 Settles::As(Class::DeadLettered)
             }
             Decision::Settled { .. } | Decision::Tracked { .. } | Decision::Commanded { .. } => Settles::No,
         };
         let born = Some((place, accepted_late(view, input as usize)));
         self.to.additions.push(Addition { id, input, deltas: start..self.to.arena.len(), born, settles });
+    }
+
+    /// What an order became.
+    fn classified(&mut self, target: Subject, late: i64, parcels: Range<u32>) -> Settles {
+        let (effects, count) = (self.effects, (parcels.end - parcels.start) as u8);
+        self.add(target, late, &Delta::Classified { parcels: count, rules: effects.rules });
+        let mut open = 0;
+        for index in parcels {
+            open += usize::from(self.parcel(target, late, effects.parcel(index)));
+        }
+        match (open, count) {
+            (0, 0) => Settles::As(Class::Finished),
+            (0, _) => Settles::As(Class::DeadLettered),
+            _ => Settles::No,
+        }
+    }
+
+    /// A whole order that a command has decided anew: as a new one, under the command that asked for it.
+    fn anew(&mut self, input: u32, &Command { order, id: command, wish, .. }: &Command<'_>, decision: &Decision) {
+        let Wish::Replay { by } = wish else { return };
+        let late = self.view.now_ms() as i64 - placed_at_ms(order) as i64;
+        let (id, start, target) = (OrderId(order), self.to.arena.len(), Subject::Known(order));
+        let replay = match decision {
+            Decision::Classified { anew: Some(anew), .. } => anew.number,
+            Decision::Rejected { replay, .. } => *replay,
+            _ => return,
+        };
+        self.add(target, late, &Delta::Commanded { id: command, verdict: Verdict::Done });
+        self.add(target, late, &Delta::Replayed { parcel: None, replay, attempt: 0, command, by });
+        match decision {
+            Decision::Rejected { reason, .. } => self.dead(target, late, None, self.effects.text(reason), replay),
+            Decision::Classified { parcels, .. } => _ = self.classified(target, late, parcels.clone()),
+            _ => {}
+        }
+        let deltas = start..self.to.arena.len();
+        self.to.additions.push(Addition { id, input, deltas, born: None, settles: Settles::Anew });
     }
 
     fn settled(&mut self, input: usize, decision: &Decision) {
@@ -193,10 +223,8 @@ impl<S: Sink> Encoder<'_, S> {
         if let Some(index) = next {
             open |= self.parcel(target, late, effects.parcel(*index));
         }
-        if let Some(reason) = dead_letter {
-            let delta =
-                Delta::DeadLettered { parcel: Some(*parcel), rules: effects.rules, reason: effects.text(reason) };
-            self.add(target, late, &delta);
+        if let Some((reason, replay)) = dead_letter {
+            self.dead(target, late, Some(*parcel), effects.text(reason), *replay);
         }
         // What was decided stays so, whatever becomes of a void or a return.
         let aside = *attempt & VOID != 0 || *parcel >= FIRST_RETURN;
@@ -231,22 +259,32 @@ impl<S: Sink> Encoder<'_, S> {
         self.add(target, late, &Delta::Commanded { id: command, verdict });
         for index in parcels {
             let parcel = effects.parcel(index);
-            if let (Some((source, units)), Wish::Return { reason, .. }) = (parcel.source, wish) {
-                self.add(target, late, &Delta::Return { parcel: parcel.number, source, units, command, reason });
+            match (wish, parcel.source) {
+                (Wish::Return { reason, .. }, Some((source, units))) => {
+                    self.add(target, late, &Delta::Return { parcel: parcel.number, source, units, command, reason });
+                }
+                (Wish::Replay { by }, _) => {
+                    let (number, replay, attempt) = (Some(parcel.number), parcel.replay, parcel.attempt);
+                    self.add(target, late, &Delta::Replayed { parcel: number, replay, attempt, command, by });
+                }
+                _ => {}
             }
             self.parcel(target, late, parcel);
         }
-        // What is asked for here is no part of what an order's class hangs on.
+        // What carriers are asked to forget or to bring back is no part of what an order's class hangs on.
+        let anew = matches!(wish, Wish::Replay { .. }) && verdict == Verdict::Done;
+        let settles = if anew { Settles::Anew } else { Settles::No };
         let deltas = start..self.to.arena.len();
-        self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles: Settles::No });
+        self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
     }
 
     /// A word that can't be read: somebody must look at its order.
-    fn unreadable(&mut self, input: u32, reason: &str) {
-        let (view, rules) = (self.view, self.effects.rules);
+    fn unreadable(&mut self, input: u32, decision: &Decision) {
+        let (view, effects) = (self.view, self.effects);
+        let Decision::Rejected { reason, replay } = decision else { return };
         let (id, start) = (view.meta(input as usize).order, self.to.arena.len());
         let late = view.now_ms() as i64 - placed_at_ms(id.0) as i64;
-        self.add(Subject::Known(id.0), late, &Delta::DeadLettered { parcel: None, rules, reason });
+        self.dead(Subject::Known(id.0), late, None, effects.text(reason), *replay);
         let deltas = start..self.to.arena.len();
         self.to.additions.push(Addition { id, input, deltas, born: None, settles: Settles::Perhaps });
     }
@@ -262,8 +300,7 @@ impl<S: Sink> Encoder<'_, S> {
                     let (parcel, weight_g) = (parcel.number, parcel.weight_g);
                     self.add(target, late, &Delta::Packed { parcel, handling, weight_g, items });
                 }
-                let (number, reason) = (Some(parcel.number), effects.text(reason));
-                self.add(target, late, &Delta::DeadLettered { parcel: number, rules: effects.rules, reason });
+                self.dead(target, late, Some(parcel.number), effects.text(reason), parcel.replay);
                 return false;
             }
             Route::Open => return false,
@@ -281,6 +318,12 @@ impl<S: Sink> Encoder<'_, S> {
         delta.encode(late, &mut self.to.arena);
         self.sink.request(carrier, target, &self.to.arena[start..]);
         true
+    }
+
+    /// Adds that nobody carries a parcel, or that no stage could decide an order.
+    fn dead(&mut self, target: Subject, late: i64, parcel: Option<u8>, reason: &str, replay: u8) {
+        let delta = Delta::DeadLettered { parcel, rules: self.effects.rules, reason, replay };
+        self.add(target, late, &delta);
     }
 
     fn add(&mut self, target: Subject, late: i64, delta: &Delta<'_>) {

@@ -20,7 +20,7 @@ pub enum Input<'a> {
     Outcome(Outcome<'a>),
     /// A carrier's news of a shipment.
     Tracked(Tracked<'a>),
-    /// What a merchant wants done.
+    /// What a merchant or an operator wants done.
     Command(Command<'a>),
 }
 
@@ -226,6 +226,27 @@ impl<'a> BatchView<'a> {
 pub struct Rows {
     bytes: Vec<u8>,
     by_input: Vec<(u32, Range<u32>)>,
+    anew: Vec<(u32, Range<u32>, Replayed)>,
+}
+
+/// How an order that is decided anew goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    /// Where the order record is.
+    pub order_position: u64,
+    /// Number of the replay among those of the order, from 1.
+    pub number: u8,
+}
+
+/// An order to be decided anew, as if it had just been placed.
+#[derive(Debug, Clone, Copy)]
+pub struct Anew<'a> {
+    /// Number of the command's input in the batch.
+    pub input: usize,
+    /// The order record.
+    pub record: &'a [u8],
+    /// How it goes on.
+    pub replayed: Replayed,
 }
 
 impl Rows {
@@ -233,6 +254,7 @@ impl Rows {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.by_input.clear();
+        self.anew.clear();
     }
 
     /// Adds the row for input `input` (called in ascending order), written by `fill`; an unknown order adds nothing.
@@ -241,6 +263,24 @@ impl Rows {
         fill(&mut self.bytes)?;
         self.by_input.push((input as u32, start..self.bytes.len() as u32));
         Ok(())
+    }
+
+    /// Adds the record of the order that input `input`, a command, has decided anew.
+    pub(crate) fn push_anew(&mut self, input: usize, record: &[u8], replayed: Replayed) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(record);
+        self.anew.push((input as u32, start..self.bytes.len() as u32, replayed));
+    }
+
+    /// The orders that commands in `view` have decided anew: to a stage that decides new orders they are no different.
+    pub fn anew(&self, view: &BatchView<'_>) -> impl Iterator<Item = Anew<'_>> + use<'_> {
+        let range = view.range();
+        let mine = self.anew.iter().filter(move |(input, ..)| range.contains(&(*input as usize)));
+        mine.map(|(input, record, replayed)| Anew {
+            input: *input as usize,
+            record: &self.bytes[record.start as usize..record.end as usize],
+            replayed: *replayed,
+        })
     }
 
     /// The row for input `input`; empty if the order is unknown.

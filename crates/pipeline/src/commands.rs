@@ -1,10 +1,10 @@
-//! What follows from a merchant's command about an order whose parcels have their carriers: shipments to be forgotten, goods
-//! to be brought back. Which, is the order's own affair ([`sluice_domain::commands`]); who brings goods back, is said by the
-//! stage that routes.
+//! What follows from a command about an order that was decided: shipments to be forgotten, goods to be brought back, parcels
+//! to be offered again. Which, is the order's own affair ([`sluice_domain::commands`]); who carries them, is said by the stage
+//! that routes.
 
 use sluice_domain::{
     Group, OrderState,
-    commands::{Back, Cancelling, is_settled, plan_return},
+    commands::{Again, Anew, Back, Cancelling, is_settled, plan_replay, plan_return, weight_of},
 };
 use sluice_schemas::{
     command::{Command, Lines, Verdict, Wish},
@@ -16,8 +16,15 @@ use crate::effects::Effects;
 
 /// Who can be asked.
 pub trait Carriers {
+    /// The carrier of this id, if it can be asked to forget what it took.
+    fn forgets(&self, id: &str) -> Option<u16>;
     /// The carrier of this id; `None` if the deployment no longer has it, so that it can't be asked anything.
     fn number(&self, id: &str) -> Option<u16>;
+    /// The carrier that is asked, as this attempt, to take a parcel of this group and weight (grams), or why none is.
+    ///
+    /// # Errors
+    /// The reason, for a person.
+    fn offer(&mut self, group: Group, weight_g: u32, attempt: u8) -> Result<u16, String>;
     /// The carrier that brings `back`, of this group, or why none does.
     ///
     /// # Errors
@@ -41,6 +48,7 @@ pub fn decide(
     match command.wish {
         Wish::Cancel => cancel(carriers, input, state, order_position, effects),
         Wish::Return { lines, .. } => bring_back(carriers, input, state, order_position, lines, effects),
+        Wish::Replay { .. } => replay(carriers, input, state, order_position, effects),
     }
 }
 
@@ -48,7 +56,7 @@ pub fn decide(
 fn cancel(carriers: &impl Carriers, input: usize, state: &OrderState<'_>, order_position: u64, effects: &mut Effects) {
     let voidable = state.parcels.iter().filter(|p| Cancelling::of(state, p) == Cancelling::Voidable);
     let taken = voidable.filter_map(|p| p.accepted()).filter_map(|a| a.requested.as_ref().map(|(_, r)| r));
-    let known: Vec<(&Requested<'_>, u16)> = taken.filter_map(|r| Some((r, carriers.number(r.carrier)?))).collect();
+    let known: Vec<(&Requested<'_>, u16)> = taken.filter_map(|r| Some((r, carriers.forgets(r.carrier)?))).collect();
     if known.is_empty() {
         return effects.commanded(input, Verdict::NothingToCancel);
     }
@@ -82,6 +90,41 @@ fn bring_back(
         let goods = (group, back.weight_g);
         let index = effects.ask((back.number, 0), goods, &items, order_position, Some((back.source, back.units)));
         match carriers.pick(group, &back) {
+            Ok(carrier) => effects.route(index, carrier),
+            Err(reason) => effects.nobody(index, &reason),
+        }
+    }
+}
+
+/// Parcels that nobody took are offered again. A whole order is decided anew by those stages that decide new ones.
+fn replay(
+    carriers: &mut impl Carriers,
+    input: usize,
+    state: &OrderState<'_>,
+    order_position: u64,
+    effects: &mut Effects,
+) {
+    let parcels = match plan_replay(state) {
+        Ok(Anew::Order) => return,
+        Ok(Anew::Parcels(parcels)) => parcels,
+        Err(verdict) => return effects.commanded(input, verdict),
+    };
+    effects.commanded(input, Verdict::Done);
+    for Again { number, attempt, same } in parcels {
+        let Some(parcel) = state.parcels.iter().find(|p| p.number == number) else { continue };
+        let Some((handling, items)) = parcel.contents() else { continue };
+        let (group, weight_g) = (group_of(handling), weight_of(parcel));
+        let index = effects.ask((number, attempt), (group, weight_g), &items, order_position, None);
+        effects.replayed(index, state.last_replay() + 1);
+        let given_up = parcel.attempts.last().and_then(|a| a.requested.as_ref()).map(|(_, r)| r.carrier);
+        let carrier = match given_up.filter(|_| same) {
+            // It may have the shipment, and knows its id.
+            Some(id) => {
+                carriers.number(id).ok_or_else(|| format!("{id}, which may have it, is no carrier here any more"))
+            }
+            None => carriers.offer(group, weight_g, attempt),
+        };
+        match carrier {
             Ok(carrier) => effects.route(index, carrier),
             Err(reason) => effects.nobody(index, &reason),
         }

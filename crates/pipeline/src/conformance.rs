@@ -14,6 +14,7 @@ mod lookup;
 mod news;
 mod numbers;
 mod repeats;
+mod replays;
 mod stages;
 
 use std::sync::Arc;
@@ -256,6 +257,8 @@ pub const CASES: &[(&str, Case)] = &[
     ("only a carrier's yes cancels", commands::only_a_carriers_yes_cancels),
     ("a command in the batch of its order", commands::a_command_in_the_batch_of_its_order),
     ("delivered goods come back once", commands::delivered_goods_come_back_once),
+    ("an order no stage could decide is decided anew", replays::an_order_that_no_stage_could_decide_is_decided_anew),
+    ("a parcel that nobody took is offered again", replays::a_parcel_that_nobody_took_is_offered_again),
     ("events of an order are numbered without a gap", numbers::events_of_an_order_are_numbered_without_a_gap),
     ("a customer's orders are listed newest first", lookup::a_customers_orders_are_listed_newest_first),
     ("a shipment is found by its tracking number", lookup::a_shipment_is_found_by_its_tracking_number),

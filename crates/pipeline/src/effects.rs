@@ -12,28 +12,34 @@ use sluice_schemas::{
     wire::Reader,
 };
 
+use crate::batch::Replayed;
+
 /// Bytes kept of a reason, so that a stage can't make the log grow at will.
 const MAX_REASON: usize = 400;
 
 /// What was decided about one input.
 #[derive(Debug, Clone)]
 pub enum Decision {
-    /// A placed order became these parcels (indices for [`Effects::parcel`]); none when nothing ships.
+    /// An order became these parcels (indices for [`Effects::parcel`]); none when nothing ships.
     Classified {
         /// Parcels, by number from 0.
         parcels: Range<u32>,
+        /// It is decided anew, because a command asks for it.
+        anew: Option<Replayed>,
     },
-    /// A placed order that no stage could decide.
+    /// An order that no stage could decide.
     Rejected {
         /// Text for [`Effects::text`].
         reason: Range<u32>,
+        /// The order's last replay before this; 0 for none.
+        replay: u8,
     },
     /// An outcome is recorded.
     Settled {
         /// The next attempt (index for [`Effects::parcel`]), if the parcel goes to another carrier.
         next: Option<u32>,
-        /// Why the parcel is dead-lettered, if it is.
-        dead_letter: Option<Range<u32>>,
+        /// Why the parcel is dead-lettered, if it is, and the order's last replay before that.
+        dead_letter: Option<(Range<u32>, u8)>,
         /// Parcel, attempt and kind, so that an engine needn't decode the input again.
         parcel: u8,
         /// Attempt number.
@@ -46,11 +52,11 @@ pub enum Decision {
         /// It also shows that the carrier took a parcel whose outcome was unknown.
         resolves: bool,
     },
-    /// What became of a merchant's command.
+    /// What became of a command.
     Commanded {
-        /// What the merchant is told.
+        /// What its sender is told.
         verdict: Verdict,
-        /// Carriers to ask (indices for [`Effects::parcel`]): voids, or parcels to bring back.
+        /// Carriers to ask (indices for [`Effects::parcel`]): voids, parcels to bring back, or parcels offered again.
         parcels: Range<u32>,
     },
 }
@@ -74,6 +80,8 @@ pub struct Parcel {
     pub order_position: Option<u64>,
     /// For a return: the parcel that was delivered, and its units.
     pub source: Option<(u8, u32)>,
+    /// The order's last replay before this; 0 for none.
+    pub replay: u8,
     items: Range<u32>,
 }
 
@@ -126,14 +134,23 @@ impl Effects {
 
     /// Starts the decision about the placed order `input`; its parcels follow through [`Effects::add_parcel`].
     pub fn classified(&mut self, input: usize) {
+        self.start(input, None);
+    }
+
+    /// As [`Effects::classified`], about an order that the command `input` has decided anew.
+    pub fn classified_anew(&mut self, input: usize, replayed: Replayed) {
+        self.start(input, Some(replayed));
+    }
+
+    fn start(&mut self, input: usize, anew: Option<Replayed>) {
         let at = self.parcels.len() as u32;
-        self.decisions.push((input as u32, Decision::Classified { parcels: at..at }));
+        self.decisions.push((input as u32, Decision::Classified { parcels: at..at, anew }));
     }
 
     /// Adds a parcel to the order last named by [`Effects::classified`].
     pub fn add_parcel(&mut self, group: Group, weight_g: u32, items: &[Item]) {
-        let Some((input, Decision::Classified { parcels })) = self.decisions.last_mut() else { return };
-        let (input, number) = (*input, (parcels.end - parcels.start) as u8);
+        let Some((input, Decision::Classified { parcels, anew })) = self.decisions.last_mut() else { return };
+        let (input, number, anew) = (*input, (parcels.end - parcels.start) as u8, *anew);
         parcels.end += 1;
         let start = self.bytes.len() as u32;
         Items::encode(items, &mut self.bytes);
@@ -144,24 +161,30 @@ impl Effects {
             group,
             weight_g,
             route: Route::Open,
-            order_position: None,
+            order_position: anew.map(|anew| anew.order_position),
             source: None,
+            replay: anew.map_or(0, |anew| anew.number),
             items: start..self.bytes.len() as u32,
         });
     }
 
     /// Takes back what was decided about `input`, if it is the last decision, and dead-letters the order instead.
     pub fn reject(&mut self, input: usize, reason: &str) {
+        self.reject_anew(input, reason, 0);
+    }
+
+    /// As [`Effects::reject`], about an order whose last replay is number `replay`; 0 for none.
+    pub fn reject_anew(&mut self, input: usize, reason: &str, replay: u8) {
         if let Some((last, decision)) = self.decisions.last()
             && *last == input as u32
         {
-            if let Decision::Classified { parcels } = decision {
+            if let Decision::Classified { parcels, .. } = decision {
                 self.parcels.truncate(parcels.start as usize);
             }
             self.decisions.pop();
         }
         let reason = self.put_text(reason);
-        self.decisions.push((input as u32, Decision::Rejected { reason }));
+        self.decisions.push((input as u32, Decision::Rejected { reason, replay }));
     }
 
     /// Records an outcome and nothing more.
@@ -192,6 +215,7 @@ impl Effects {
             route: Route::Open,
             order_position: Some(order_position),
             source: None,
+            replay: 0,
             items: start..self.bytes.len() as u32,
         });
     }
@@ -228,16 +252,22 @@ impl Effects {
             route: Route::Open,
             order_position: Some(order_position),
             source,
+            replay: 0,
             items: start..self.bytes.len() as u32,
         });
         index
     }
 
-    /// Dead-letters the parcel of the outcome last settled.
-    pub fn dead_letter(&mut self, reason: &str) {
+    /// Says that parcel `index` is offered in the order's replay number `replay`.
+    pub fn replayed(&mut self, index: usize, replay: u8) {
+        self.parcels[index].replay = replay;
+    }
+
+    /// Dead-letters the parcel of the outcome last settled; `replay` is the order's last replay, 0 for none.
+    pub fn dead_letter(&mut self, reason: &str, replay: u8) {
         let text = self.put_text(reason);
         if let Some((_, Decision::Settled { dead_letter, .. })) = self.decisions.last_mut() {
-            *dead_letter = Some(text);
+            *dead_letter = Some((text, replay));
         }
     }
 

@@ -8,10 +8,12 @@ use std::{
 
 use hashbrown::{HashTable, hash_table::Entry};
 use sluice_domain::{
-    OrderId, ShipmentId,
-    order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
+    OrderId, OrderState, ShipmentId,
+    commands::{Anew, is_settled, plan_replay},
+    order_state::{NewsStep, OutcomeStep, last_replay, on_news, on_outcome},
 };
 use sluice_schemas::{
+    command::is_replay,
     delta::VOID,
     order::OrderRef,
     outcome::OutcomeKind,
@@ -19,7 +21,7 @@ use sluice_schemas::{
 };
 
 use crate::{
-    batch::{Batch, Input, InputKind, InputMeta, Rows, Verdict},
+    batch::{Batch, Input, InputKind, InputMeta, Replayed, Rows, Verdict},
     effects::{Effects, Route},
     health::{CarrierHealth, HealthBoard},
     index::Probe,
@@ -39,6 +41,9 @@ pub struct Step {
     /// Inputs refused for want of room.
     pub refused: usize,
 }
+
+/// Replays that are decided at once: each may bring an order's whole record with it.
+const REPLAYS_AT_ONCE: usize = 64;
 
 /// Drives the stages over one partition of an engine.
 pub struct Runner<L> {
@@ -108,7 +113,7 @@ impl<L: Log> Runner<L> {
         self.answered.clear();
         self.whole.clear();
         self.noted.clear();
-        let mut noted_to = start;
+        let (mut noted_to, mut replays) = (start, 0);
         for i in start..self.batch.len() {
             let InputMeta { kind: InputKind::Word, order, .. } = *self.batch.meta(i) else { continue };
             let free = match peek_about(self.batch.record(i)) {
@@ -122,7 +127,10 @@ impl<L: Log> Runner<L> {
                         insert(&mut self.noted, self.batch.meta(before).order, |id| id.hash64());
                     }
                     noted_to = i;
-                    !has(&self.noted, order) && insert(&mut self.whole, order, |id| id.hash64())
+                    replays += usize::from(is_replay(self.batch.record(i)));
+                    replays <= REPLAYS_AT_ONCE
+                        && !has(&self.noted, order)
+                        && insert(&mut self.whole, order, |id| id.hash64())
                 }
                 Err(_) => true,
             };
@@ -139,6 +147,7 @@ impl<L: Log> Runner<L> {
         self.effects.clear();
         self.positions.clear();
         self.log.rows(&self.batch.view(range.clone()), &mut self.rows)?;
+        self.read_anew(range.clone())?;
         self.apply(range.clone());
         self.close_routes();
         let view = self.batch.view(range.clone());
@@ -196,6 +205,26 @@ impl<L: Log> Runner<L> {
         Ok(())
     }
 
+    /// Reads the records of those orders that a command has decided anew.
+    fn read_anew(&mut self, range: Range<usize>) -> Result<(), LogError> {
+        for input in range {
+            if self.batch.meta(input).kind != InputKind::Word || !is_replay(self.batch.record(input)) {
+                continue;
+            }
+            let Ok(Input::Command(command)) = self.batch.input(input) else { continue };
+            let Ok(state) = OrderState::fold(OrderId(command.order), self.rows.get(input)) else { continue };
+            let Some((_, order_position)) = state.accepted else { continue };
+            if is_settled(&state, command.id, command.wish) || plan_replay(&state) != Ok(Anew::Order) {
+                continue;
+            }
+            let replayed = Replayed { order_position, number: state.last_replay() + 1 };
+            self.first_record.clear();
+            self.log.order_at(order_position, &mut self.first_record)?;
+            self.rows.push_anew(input, &self.first_record, replayed);
+        }
+        Ok(())
+    }
+
     /// Applies all stages to `range`; on a panic takes everything back and halves the range until the poison order is
     /// alone, which is then dead-lettered.
     fn apply(&mut self, range: Range<usize>) {
@@ -246,7 +275,7 @@ impl<L: Log> Runner<L> {
                 self.effects.settle(input, o.parcel, o.attempt, o.kind);
                 // A parcel that was taken doesn't end because its carrier wouldn't forget it.
                 if o.kind != OutcomeKind::Accepted && o.attempt & VOID == 0 {
-                    self.effects.dead_letter(reason);
+                    self.effects.dead_letter(reason, last_replay(self.rows.get(input)));
                 }
             }
             // Needs no stage, and its order doesn't end because one panicked.
@@ -254,9 +283,13 @@ impl<L: Log> Runner<L> {
                 Ok(NewsStep::Ignore) | Err(_) => {}
                 Ok(step) => self.effects.track(input, step == NewsStep::Resolve),
             },
-            // Its sender sees that nothing came of it; the order goes on.
-            Ok(Input::Command(_)) => {}
-            _ => self.effects.reject(input, reason),
+            // Poison as before, or its sender sees that nothing came of it and the order goes on.
+            Ok(Input::Command(_)) => {
+                if let Some(anew) = self.rows.anew(&self.batch.view(input..input + 1)).next() {
+                    self.effects.reject_anew(input, reason, anew.replayed.number);
+                }
+            }
+            _ => self.effects.reject_anew(input, reason, last_replay(self.rows.get(input))),
         }
     }
 

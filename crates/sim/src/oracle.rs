@@ -81,6 +81,8 @@ pub struct Counts {
     pub finished: usize,
     /// Of those stored: given to a person.
     pub dead_lettered: usize,
+    /// Of those stored: dead-lettered once, and decided anew.
+    pub replayed: usize,
     /// Of those stored: called off.
     pub cancelled: usize,
 }
@@ -114,6 +116,7 @@ struct Seen {
     status: Milestone,
     class: Class,
     parked: bool,
+    replays: u8,
 }
 
 /// See the module.
@@ -306,14 +309,15 @@ impl Oracle {
     /// Status and class against the last look.
     fn check_progress(&mut self, state: &OrderState<'_>, counts: &mut Counts) -> Result<(), Violation> {
         let (id, parked) = (state.id, rows::parked(state));
-        let now = Seen { status: state.status(), class: state.class(), parked };
+        let now = Seen { status: state.status(), class: state.class(), parked, replays: state.last_replay() };
         if let Some(before) = self.seen.insert(id, now) {
             if now.status < before.status {
                 let what = format!("order {id} went from {} back to {}", before.status.name(), now.status.name());
                 return broken(Invariant::MonotoneStatus, what);
             }
             let called_off = before.class == Class::Finished && now.class == Class::Cancelled;
-            if before.class != Class::InFlight && now.class != before.class && !called_off {
+            let replayed = before.class == Class::DeadLettered && now.replays > before.replays;
+            if before.class != Class::InFlight && now.class != before.class && !called_off && !replayed {
                 let what = format!("order {id} was {:?} and is {:?}", before.class, now.class);
                 return broken(Invariant::MonotoneStatus, what);
             }
@@ -325,6 +329,7 @@ impl Oracle {
             Class::Finished => &mut counts.finished,
             Class::Cancelled => &mut counts.cancelled,
         } += 1;
+        counts.replayed += usize::from(now.replays > 0);
         counts.parked += usize::from(now.class == Class::InFlight && parked);
         Ok(())
     }

@@ -206,5 +206,10 @@ fn about(event_type: EventType) -> (&'static str, &'static str, &'static str) {
             "A carrier told where a return is: change.return_tracked. Its ce_time is the carrier's.",
             include_str!("../../fixtures/event-return-tracked-v1.json"),
         ),
+        EventType::OrderReplayed => (
+            "Order replayed",
+            "What was dead-lettered of the order, a parcel or all of it, was decided anew: change.replayed.",
+            include_str!("../../fixtures/event-order-replayed-v1.json"),
+        ),
     }
 }

@@ -9,7 +9,10 @@ use std::ops::Range;
 
 use super::{
     Encoded,
-    encode::{encode_cancel, encode_conflict, encode_dead_lettered, encode_return, encode_settled, encode_tracked},
+    encode::{
+        encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed, encode_return, encode_settled,
+        encode_tracked,
+    },
 };
 use crate::{
     CodecError,
@@ -34,14 +37,19 @@ pub fn encode_added(
     deltas: &[u8],
 ) -> Result<Option<Encoded>, CodecError> {
     const WHAT: CodecError = CodecError { what: "deltas of a decision" };
-    let brings_back = || row_deltas(0, deltas).any(|delta| matches!(delta, Ok((_, Delta::Return { .. }))));
+    let has = |what: fn(&Delta<'_>) -> bool| row_deltas(0, deltas).any(|d| d.is_ok_and(|(_, delta)| what(&delta)));
     let event = match row_deltas(placed_at_ms(order_id), deltas).next().ok_or(WHAT)?? {
         (_, Delta::Settled { .. }) => encode_settled(out, order_id, merchant, carrier, deltas),
         (_, Delta::Tracked { .. }) => encode_tracked(out, order_id, merchant, carrier, deltas),
         (at_ms, Delta::Conflicted { order }) => Ok(encode_conflict(out, order_id, merchant, order, at_ms)),
         (_, Delta::DeadLettered { .. }) => encode_dead_lettered(out, order_id, merchant, deltas),
         (_, Delta::Commanded { verdict, .. }) if verdict != Verdict::Done => return Ok(None),
-        (_, Delta::Commanded { .. }) if brings_back() => encode_return(out, order_id, merchant, deltas),
+        (_, Delta::Commanded { .. }) if has(|d| matches!(d, Delta::Return { .. })) => {
+            encode_return(out, order_id, merchant, deltas)
+        }
+        (_, Delta::Commanded { .. }) if has(|d| matches!(d, Delta::Replayed { .. })) => {
+            encode_replayed(out, order_id, merchant, deltas)
+        }
         (_, Delta::Commanded { .. }) => encode_cancel(out, order_id, merchant, deltas),
         _ => Err(WHAT),
     };
@@ -62,13 +70,14 @@ pub fn begins(before: Option<&Delta<'_>>, delta: &Delta<'_>) -> bool {
     match delta {
         Delta::Accepted { .. } | Delta::Tracked { .. } | Delta::Conflicted { .. } => true,
         Delta::Settled { .. } => !before.is_some_and(|before| may_resolve(before, delta)),
-        Delta::DeadLettered { parcel, .. } => parcel.is_none(),
+        Delta::DeadLettered { parcel, .. } => parcel.is_none() && !matches!(before, Some(Delta::Replayed { .. })),
         Delta::Commanded { verdict, .. } => *verdict == Verdict::Done,
         Delta::Classified { .. }
         | Delta::Requested(_)
         | Delta::Packed { .. }
         | Delta::Merchant { .. }
-        | Delta::Return { .. } => false,
+        | Delta::Return { .. }
+        | Delta::Replayed { .. } => false,
     }
 }
 
@@ -139,9 +148,9 @@ fn heads_in_row(row: &[u8], before: Option<&Delta<'_>>, delta: &Delta<'_>) -> bo
                     if attempt_of(delta) == Some((parcel, attempt)))
             })
         }
-        // No stage could decide a new order: part of what is told of its acceptance.
+        // No stage could decide a new order, or one anew: part of what is told of its acceptance, or of the replay.
         Delta::DeadLettered { parcel: None, .. } => {
-            !matches!(before, Some(Delta::Accepted { .. } | Delta::Merchant { .. }))
+            !matches!(before, Some(Delta::Accepted { .. } | Delta::Merchant { .. } | Delta::Replayed { .. }))
         }
         _ => begins(before, delta),
     }
@@ -205,15 +214,28 @@ mod tests {
             &[tracked(PICKED_UP), settled(0, OutcomeKind::Accepted, "")],
             &[tracked(Progress::Reached(Milestone::Delivered))],
             &[settled(1, OutcomeKind::Rejected, "no"), requested(2)],
-            &[settled(2, OutcomeKind::GivenUp, ""), Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "r" }],
+            &[
+                settled(2, OutcomeKind::GivenUp, ""),
+                Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "r", replay: 0 },
+            ],
             &[Delta::Commanded { id: 1, verdict: Verdict::Done }, requested(VOID)],
             &[
                 Delta::Commanded { id: 2, verdict: Verdict::Done },
                 Delta::Return { parcel: FIRST_RETURN, source: 0, units: 1, command: 2, reason: "r" },
                 Delta::Packed { parcel: FIRST_RETURN, handling: 1, weight_g: 5, items: Items::default() },
-                Delta::DeadLettered { parcel: Some(FIRST_RETURN), rules: 1, reason: "nobody" },
+                Delta::DeadLettered { parcel: Some(FIRST_RETURN), rules: 1, reason: "nobody", replay: 0 },
             ],
-            &[Delta::DeadLettered { parcel: None, rules: 1, reason: "unreadable" }],
+            &[
+                Delta::Commanded { id: 4, verdict: Verdict::Done },
+                Delta::Replayed { parcel: Some(0), replay: 1, attempt: 3, command: 4, by: "o" },
+                requested(3),
+            ],
+            &[
+                Delta::Commanded { id: 5, verdict: Verdict::Done },
+                Delta::Replayed { parcel: None, replay: 2, attempt: 0, command: 5, by: "o" },
+                Delta::DeadLettered { parcel: None, rules: 1, reason: "still", replay: 2 },
+            ],
+            &[Delta::DeadLettered { parcel: None, rules: 1, reason: "unreadable", replay: 0 }],
         ]
         .map(encoded)
         .to_vec()
@@ -222,8 +244,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_number_is_how_many_decisions_came_before(
-            cut in 0..11_usize,
-            again in proptest::collection::vec(0..11_usize, 0..6),
+            cut in 0..13_usize,
+            again in proptest::collection::vec(0..13_usize, 0..6),
         ) {
             let life = life();
             let mut row = life[..cut].concat();
@@ -252,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_new_order_that_nothing_could_decide_is_one_event() {
-        let dead = Delta::DeadLettered { parcel: None, rules: 1, reason: "r" };
+        let dead = Delta::DeadLettered { parcel: None, rules: 1, reason: "r", replay: 0 };
         for before in [&[][..], &[Delta::Merchant { id: "m" }]] {
             let row = encoded(&[&[Delta::Accepted { position: 9 }], before, &[dead]].concat());
             let mut numbers = Numbers::default();

@@ -19,7 +19,7 @@ use crate::{
 
 mod commands;
 
-pub use commands::{encode_cancel, encode_return};
+pub use commands::{encode_cancel, encode_replayed, encode_return};
 
 /// Appends `order.accepted`: an order and the deltas of the one decision that followed from it; no deltas if no stage
 /// decided it.
@@ -126,7 +126,7 @@ pub fn encode_dead_lettered(
 ) -> Result<Encoded, CodecError> {
     const WHAT: CodecError = CodecError { what: "deltas of a dead-lettered order" };
     let mut all = Deltas::new(order_id, deltas);
-    let (at_ms, Delta::DeadLettered { parcel: None, rules, reason }) = all.next().ok_or(WHAT)?? else {
+    let (at_ms, Delta::DeadLettered { parcel: None, rules, reason, .. }) = all.next().ok_or(WHAT)?? else {
         return Err(WHAT);
     };
     if all.next().is_some() {
@@ -207,7 +207,7 @@ impl Parcels {
     }
 }
 
-/// What has to be known of an accepting decision before its first parcel is written.
+/// What has to be known of a decision about a whole order before its first parcel is written.
 #[derive(Default)]
 struct Accepted<'a> {
     classified: Option<(u64, u8, u32)>,
@@ -217,7 +217,7 @@ struct Accepted<'a> {
 }
 
 impl<'a> Accepted<'a> {
-    fn of(deltas: Deltas<'a>) -> Result<Self, CodecError> {
+    fn of(deltas: impl Iterator<Item = Result<(u64, Delta<'a>), CodecError>>) -> Result<Self, CodecError> {
         let mut seen = Self::default();
         for delta in deltas {
             let (at, delta) = delta?;
@@ -226,20 +226,26 @@ impl<'a> Accepted<'a> {
                 Delta::Classified { parcels, rules } => seen.classified.replace((at, parcels, rules)).is_none(),
                 Delta::Requested(Requested { parcel, .. }) | Delta::Packed { parcel, .. } => seen.packed.insert(parcel),
                 Delta::DeadLettered { parcel: Some(parcel), .. } => seen.dead.insert(parcel),
-                Delta::DeadLettered { parcel: None, rules, reason } => {
+                Delta::DeadLettered { parcel: None, rules, reason, .. } => {
                     seen.dead_letter.replace((at, rules, reason)).is_none()
                 }
                 Delta::Settled { .. }
                 | Delta::Conflicted { .. }
                 | Delta::Tracked { .. }
                 | Delta::Commanded { .. }
-                | Delta::Return { .. } => false,
+                | Delta::Return { .. }
+                | Delta::Replayed { .. } => false,
             };
             if !first {
                 return Err(CodecError { what: "deltas of an accepted order" });
             }
         }
         Ok(seen)
+    }
+
+    /// Version of the catalogue and rules that decided, if any did.
+    fn rules(&self) -> Option<u32> {
+        self.classified.map(|c| c.2).or(self.dead_letter.map(|d| d.1))
     }
 }
 
@@ -256,14 +262,13 @@ fn accepted(w: &mut Writer<'_>, order: &OrderRef<'_>, deltas: Deltas<'_>) -> Res
         w.close(at);
     }
     let seen = Accepted::of(deltas)?;
-    let rules = seen.classified.map(|c| c.2).or(seen.dead_letter.map(|d| d.1));
-    if let Some(rules) = rules {
+    if let Some(rules) = seen.rules() {
         w.number(5, u64::from(rules));
     }
     if let Some((_, parcels, _)) = seen.classified {
         w.number(6, u64::from(parcels));
     }
-    parcels(w, &seen, deltas)?;
+    parcels(w, 7, &seen, deltas)?;
     if let Some((_, _, reason)) = seen.dead_letter {
         w.bytes(8, reason.as_bytes());
     }
@@ -274,7 +279,8 @@ fn accepted(w: &mut Writer<'_>, order: &OrderRef<'_>, deltas: Deltas<'_>) -> Res
     Ok(())
 }
 
-fn parcels(w: &mut Writer<'_>, seen: &Accepted<'_>, all: Deltas<'_>) -> Result<(), CodecError> {
+/// Writes each parcel as field `tag`.
+fn parcels(w: &mut Writer<'_>, tag: u64, seen: &Accepted<'_>, all: Deltas<'_>) -> Result<(), CodecError> {
     let mut rest = all;
     while let Some(delta) = rest.next() {
         let (number, handling, weight_g, items, asked) = match delta?.1 {
@@ -282,7 +288,7 @@ fn parcels(w: &mut Writer<'_>, seen: &Accepted<'_>, all: Deltas<'_>) -> Result<(
             Delta::Packed { parcel, handling, weight_g, items } => (parcel, handling, weight_g, items, None),
             // Nothing says what is in it.
             Delta::DeadLettered { parcel: Some(number), reason, .. } if !seen.packed.has(number) => {
-                let at = w.open(7);
+                let at = w.open(tag);
                 w.number_if(1, u64::from(number));
                 w.bytes(7, reason.as_bytes());
                 w.close(at);
@@ -290,7 +296,7 @@ fn parcels(w: &mut Writer<'_>, seen: &Accepted<'_>, all: Deltas<'_>) -> Result<(
             }
             _ => continue,
         };
-        let at = w.open(7);
+        let at = w.open(tag);
         w.number_if(1, u64::from(number));
         w.number_if(2, handling_number(handling));
         w.number_if(3, u64::from(weight_g));
@@ -335,7 +341,7 @@ impl<'a> Settled<'a> {
                 (_, Delta::Requested(next)) if next.parcel == parcel && settled.next.is_none() => {
                     settled.next = Some(next);
                 }
-                (at, Delta::DeadLettered { parcel: Some(n), rules, reason }) if n == parcel => {
+                (at, Delta::DeadLettered { parcel: Some(n), rules, reason, .. }) if n == parcel => {
                     // Of two reasons, the one that a status shows.
                     if settled.dead_letter.is_none_or(|old| (at, reason) < (old.0, old.1)) {
                         settled.dead_letter = Some((at, reason, rules));
@@ -416,6 +422,7 @@ impl Writer<'_> {
             EventType::ReturnRequested => 17,
             EventType::ReturnSettled => 18,
             EventType::ReturnTracked => 19,
+            EventType::OrderReplayed => 20,
         })
     }
 

@@ -45,7 +45,7 @@ pub struct OrderEvent {
     #[serde(skip_serializing_if = "is_default", serialize_with = "text")]
     pub occurred_at_ms: i64,
     /// What was decided.
-    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
     #[serde(flatten)]
     pub change: Option<Change>,
 }
@@ -84,6 +84,9 @@ pub enum Change {
     /// A carrier told where they are.
     #[prost(message, tag = "19")]
     ReturnTracked(ParcelTracked),
+    /// What was dead-lettered was decided anew.
+    #[prost(message, tag = "20")]
+    Replayed(OrderReplayed),
 }
 
 /// The order was accepted, and what becomes of its goods was decided.
@@ -483,6 +486,28 @@ pub struct ReturnParcel {
     pub carrier_id: Option<String>,
     /// Why nobody carries it.
     #[prost(string, optional, tag = "7")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter_reason: Option<String>,
+}
+
+/// What was dead-lettered was decided anew.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderReplayed {
+    /// Version of the catalogue and rules, if the whole order was decided.
+    #[prost(uint32, optional, tag = "1")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules_version: Option<u32>,
+    /// How many parcels the whole order became.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parcel_count: Option<u32>,
+    /// The parcels that were decided.
+    #[prost(message, repeated, tag = "3")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parcels: Vec<Parcel>,
+    /// Why nothing could decide the order this time either.
+    #[prost(string, optional, tag = "4")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter_reason: Option<String>,
 }

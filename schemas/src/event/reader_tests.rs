@@ -94,7 +94,7 @@ fn an_accepted_order_without_parcels_says_which_kind_it_is() {
     let nothing_ships = accept(&[(9, Delta::Classified { parcels: 0, rules: 0 })]);
     assert_eq!((nothing_ships.parcel_count, nothing_ships.rules_version), (Some(0), Some(0)));
     assert_eq!(nothing_ships.decided_at_ms, Some(placed_at_ms(ID) as i64 + 9));
-    let dead = accept(&[(9, Delta::DeadLettered { parcel: None, rules: 4, reason: "" })]);
+    let dead = accept(&[(9, Delta::DeadLettered { parcel: None, rules: 4, reason: "", replay: 0 })]);
     assert_eq!((dead.parcel_count, dead.rules_version), (None, Some(4)));
     assert_eq!(dead.dead_letter_reason.as_deref(), Some(""));
     assert_eq!(dead.decided_at_ms, Some(placed_at_ms(ID) as i64 + 9));
@@ -106,7 +106,7 @@ fn an_accepted_order_without_parcels_says_which_kind_it_is() {
 fn a_parcel_that_nobody_carries_is_listed_once_wherever_its_reason_is() {
     let all = items(&[Item { line: 0, quantity: None }]);
     let packed = |parcel| Delta::Packed { parcel, handling: 5, weight_g: 1, items: borrowed(&all) };
-    let dead = |parcel, reason| Delta::DeadLettered { parcel: Some(parcel), rules: 1, reason };
+    let dead = |parcel, reason| Delta::DeadLettered { parcel: Some(parcel), rules: 1, reason, replay: 0 };
     let decision = [(0, dead(1, "one")), (0, packed(0)), (0, packed(1)), (0, dead(7, "seven")), (0, dead(0, "nought"))];
     let parcels = accept(&decision).parcels;
     let found: Vec<_> =
@@ -134,7 +134,7 @@ fn settled_attempts_tell_outcome_and_what_follows() {
     assert_eq!(settle(OutcomeKind::Accepted, "", &[]).tracking_number, None);
     let unknown = settle(OutcomeKind::Unknown, "timeout", &[]);
     assert_eq!((unknown.outcome(), unknown.reason.as_deref()), (read::Outcome::Unknown, Some("timeout")));
-    let dead = |reason| (51, Delta::DeadLettered { parcel: Some(0), rules: 8, reason });
+    let dead = |reason| (51, Delta::DeadLettered { parcel: Some(0), rules: 8, reason, replay: 0 });
     let given_up = settle(OutcomeKind::GivenUp, "", &[dead("z"), dead("b")]);
     assert_eq!((given_up.outcome(), given_up.reason), (read::Outcome::GivenUp, None));
     assert_eq!((given_up.dead_letter_reason.as_deref(), given_up.rules_version), (Some("b"), Some(8)));
@@ -145,7 +145,7 @@ fn deltas_of_another_decision_are_refused_and_leave_nothing() {
     let settled = Delta::Settled { parcel: 0, attempt: 0, outcome: OutcomeKind::Accepted, text: "t" };
     let classified = Delta::Classified { parcels: 1, rules: 1 };
     let conflicted = Delta::Conflicted { order: ID };
-    let dead = |parcel| Delta::DeadLettered { parcel, rules: 1, reason: "r" };
+    let dead = |parcel| Delta::DeadLettered { parcel, rules: 1, reason: "r", replay: 0 };
     let record = record(ID, ["m", "c", "EUR", "DE"], &[("a", 1, 1)]);
     let order = OrderRef::decode(&record).unwrap();
     let mut out = b"kept".to_vec();
@@ -224,7 +224,7 @@ fn parcel_deltas(parcels: &[AnyParcel], late: i64, out: &mut Vec<u8>) {
         };
         delta.encode(late, out);
         if let Some(reason) = dead {
-            Delta::DeadLettered { parcel: Some(*number), rules: 1, reason }.encode(late, out);
+            Delta::DeadLettered { parcel: Some(*number), rules: 1, reason, replay: 0 }.encode(late, out);
         }
     }
 }
@@ -260,7 +260,7 @@ proptest! {
         }
         parcel_deltas(&parcels, late, &mut decision);
         if let Some(reason) = &whole {
-            Delta::DeadLettered { parcel: None, rules: 77, reason }.encode(late, &mut decision);
+            Delta::DeadLettered { parcel: None, rules: 77, reason, replay: 0 }.encode(late, &mut decision);
         }
         let order = OrderRef::decode(&record).unwrap();
         let mut out = Vec::new();
@@ -299,7 +299,7 @@ proptest! {
         if parcel.4.is_some() {
             parcel_deltas(std::slice::from_ref(&parcel), late, &mut decision);
         } else if let Some(reason) = &parcel.5 {
-            Delta::DeadLettered { parcel: Some(parcel.0), rules: 1, reason }.encode(late, &mut decision);
+            Delta::DeadLettered { parcel: Some(parcel.0), rules: 1, reason, replay: 0 }.encode(late, &mut decision);
         }
         let mut out = Vec::new();
         let encoded = encode_settled(&mut out, id, &merchant, &carrier, &decision).unwrap();
@@ -378,7 +378,7 @@ proptest! {
     ) {
         let (mut conflicted, mut dead) = (Vec::new(), Vec::new());
         encode_conflict(&mut conflicted, id, &merchant, other, found_at);
-        let decision = deltas(&[(5, Delta::DeadLettered { parcel: None, rules, reason: &reason })]);
+        let decision = deltas(&[(5, Delta::DeadLettered { parcel: None, rules, reason: &reason, replay: 0 })]);
         encode_dead_lettered(&mut dead, id, &merchant, &decision).unwrap();
         let event = |occurred_at: u64, change| read::OrderEvent {
             order_id: text(id),

@@ -1,8 +1,8 @@
 //! Orders and decisions for the tests of the events, with what a reader must find in them.
 
 use super::{
-    Encoded, EventType, encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_return,
-    encode_settled, encode_tracked, order_id_text,
+    Encoded, EventType, encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed,
+    encode_return, encode_settled, encode_tracked, order_id_text,
     read::{self, Change, OrderEvent},
 };
 use crate::{
@@ -104,8 +104,10 @@ fn of_orders_on_their_way() -> Vec<Sample> {
     add("order-conflicted", &conflict, event(5_877, Change::Conflicted(conflicted)));
     let reason = "outcome is malformed or cut short";
     let merchant = Delta::Merchant { id: "m-1" };
-    let decision =
-        deltas(&[(6_000, merchant), (7_000, Delta::DeadLettered { parcel: None, rules: 20_261_101, reason })]);
+    let decision = deltas(&[
+        (6_000, merchant),
+        (7_000, Delta::DeadLettered { parcel: None, rules: 20_261_101, reason, replay: 0 }),
+    ]);
     let dead = |out: &mut Vec<u8>| encode_dead_lettered(out, ID, "m-1", &decision).unwrap();
     let dead_lettered = read::OrderDeadLettered { reason: reason.to_owned(), rules_version: 20_261_101 };
     add("order-dead-lettered", &dead, event(7_000, Change::DeadLettered(dead_lettered)));
@@ -158,6 +160,9 @@ fn of_commands() -> Vec<Sample> {
         ..tracked()
     };
     add("return-tracked", &told, event(259_200_000, Change::ReturnTracked(returned)));
+    let decision = replay_deltas();
+    let again = |out: &mut Vec<u8>| encode_replayed(out, ID, "m-1", &decision).unwrap();
+    add("order-replayed", &again, event(345_600_000, Change::Replayed(replayed())));
     all
 }
 
@@ -183,7 +188,15 @@ fn accepted_deltas() -> Vec<u8> {
         (340, requested(0, 0, "swift", 1_250, borrowed(&chilled))),
         (340, requested(1, 1, "strong", 60_000, borrowed(&part))),
         (340, Delta::Packed { parcel: 2, handling: 2, weight_g: 90_000, items: borrowed(&rest) }),
-        (340, Delta::DeadLettered { parcel: Some(2), rules: 20_261_101, reason: "no carrier takes frozen to BR" }),
+        (
+            340,
+            Delta::DeadLettered {
+                parcel: Some(2),
+                rules: 20_261_101,
+                reason: "no carrier takes frozen to BR",
+                replay: 0,
+            },
+        ),
     ])
 }
 
@@ -316,7 +329,12 @@ fn return_deltas() -> Vec<u8> {
         (172_800_000, Delta::Packed { parcel, handling: 2, weight_g: 597, items: borrowed(&all) }),
         (
             172_800_000,
-            Delta::DeadLettered { parcel: Some(parcel), rules: 20_261_101, reason: "no carrier takes frozen" },
+            Delta::DeadLettered {
+                parcel: Some(parcel),
+                rules: 20_261_101,
+                reason: "no carrier takes frozen",
+                replay: 0,
+            },
         ),
     ])
 }
@@ -342,4 +360,47 @@ fn return_requested() -> read::ReturnRequested {
         dead_letter_reason: Some("no carrier takes frozen".to_owned()),
     };
     read::ReturnRequested { reason: "does not fit ⌂".to_owned(), parcels: vec![first, second] }
+}
+
+/// Two parcels are offered again: one is taken up by another carrier, one by nobody.
+fn replay_deltas() -> Vec<u8> {
+    let whole = items(&[Item { line: 0, quantity: None }]);
+    let (command, by) = (11, "operator 1f2e3d4c");
+    let requested = Requested {
+        parcel: 0,
+        attempt: 3,
+        handling: 0,
+        carrier: "swift",
+        weight_g: 1_250,
+        items: borrowed(&whole),
+        order_position: Some(77),
+    };
+    let (rules, reason) = (20_261_101, "no carrier takes frozen");
+    deltas(&[
+        (345_600_000, Delta::Commanded { id: 11, verdict: Verdict::Done }),
+        (345_600_000, Delta::Replayed { parcel: Some(0), replay: 1, attempt: 3, command, by }),
+        (345_600_000, Delta::Requested(requested)),
+        (345_600_000, Delta::Replayed { parcel: Some(2), replay: 1, attempt: 8, command, by }),
+        (345_600_000, Delta::DeadLettered { parcel: Some(2), rules, reason, replay: 1 }),
+    ])
+}
+
+fn replayed() -> read::OrderReplayed {
+    let asked = read::Parcel {
+        number: 0,
+        handling_group: read::HandlingGroup::Chilled as i32,
+        weight_g: 1_250,
+        items: vec![read::Item { line_index: 0, quantity: None }],
+        carrier_id: Some("swift".to_owned()),
+        attempt: Some(3),
+        dead_letter_reason: None,
+    };
+    let reason = Some("no carrier takes frozen".to_owned());
+    let nobody = read::Parcel { number: 2, dead_letter_reason: reason, ..read::Parcel::default() };
+    read::OrderReplayed {
+        rules_version: None,
+        parcel_count: None,
+        parcels: vec![asked, nobody],
+        dead_letter_reason: None,
+    }
 }

@@ -1,9 +1,9 @@
-//! The stage: placed orders become parcels, or are dead-lettered by name when no parcels can be made of them.
+//! The stage: placed orders, and those that are decided anew, become parcels, or are dead-lettered by name when no parcels can be made of them.
 
 use std::sync::Arc;
 
 use sluice_domain::limits::{MAX_LINES, MAX_PARCELS};
-use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage};
+use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, batch::Anew};
 use sluice_schemas::{CodecError, order::lines_of};
 
 use crate::{
@@ -72,7 +72,7 @@ impl Stage for Classify {
         "classify"
     }
 
-    fn apply(&self, _: &Ctx<'_>, _: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
+    fn apply(&self, _: &Ctx<'_>, rows: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
         effects.rules = self.chain.version();
         let mut split = Splitter::default();
         for (input, _) in batch.placed_metas() {
@@ -82,6 +82,15 @@ impl Stage for Classify {
                     split.emit(effects);
                 }
                 Err(reason) => effects.reject(input, &reason.to_string()),
+            }
+        }
+        for Anew { input, record, replayed } in rows.anew(batch) {
+            match self.split(record, &mut split) {
+                Ok(()) => {
+                    effects.classified_anew(input, replayed);
+                    split.emit(effects);
+                }
+                Err(reason) => effects.reject_anew(input, &reason.to_string(), replayed.number),
             }
         }
     }

@@ -25,7 +25,7 @@ pub struct Hop<'a> {
     /// The same in ms after the customer placed the order.
     pub late_ms: i64,
     /// What: `accepted`, `merchant`, `classified`, `packed`, `requested`, `settled`, `dead_lettered`, `conflicted`,
-    /// `commanded`, `return_requested`, `void_requested`, `void_settled`, or what a carrier tells, such as `picked_up`.
+    /// `commanded`, `replayed`, `return_requested`, `void_requested`, `void_settled`, or what a carrier tells, such as `picked_up`.
     #[schema(value_type = String, pattern = "^[a-z_]+$", example = "requested")]
     pub what: &'static str,
     /// Number of the public event that tells of it; absent if none does.
@@ -140,12 +140,27 @@ fn read(id: OrderId, row: &[u8]) -> (Vec<Read<'_>>, Option<CodecError>) {
 /// follows from what they say, not from where they stand.
 #[derive(Default)]
 struct Told {
-    /// Attempts that came to nothing: parcel, attempt, event.
-    failed: Vec<(u8, u8, u64)>,
+    /// Attempts that came to nothing: parcel, attempt, event, ms after the order was placed.
+    failed: Vec<(u8, u8, u64, i64)>,
     /// Commands that had an effect: id, ms after the order was placed, event.
     done: Vec<(u64, i64, u64)>,
     /// Return parcels, and the commands that asked for them.
     returns: Vec<(u8, u64)>,
+    /// What was decided anew, by number of the replay.
+    replays: Vec<Replay>,
+}
+
+/// What was decided anew.
+#[derive(Clone, Copy)]
+struct Replay {
+    /// From 1.
+    number: u8,
+    /// `None`: the whole order.
+    parcel: Option<u8>,
+    /// The lowest attempt that may follow.
+    attempt: u8,
+    command: u64,
+    late_ms: i64,
 }
 
 impl Told {
@@ -154,13 +169,17 @@ impl Told {
         for read in deltas {
             match (read.delta, read.begins) {
                 (Delta::Settled { parcel, attempt, outcome, .. }, Some(event)) if outcome <= OutcomeKind::Rejected => {
-                    told.failed.push((parcel, attempt, event));
+                    told.failed.push((parcel, attempt, event, read.late_ms));
                 }
                 (Delta::Commanded { id, .. }, Some(event)) => told.done.push((id, read.late_ms, event)),
                 (Delta::Return { parcel, command, .. }, _) => told.returns.push((parcel, command)),
+                (Delta::Replayed { parcel, replay: number, attempt, command, .. }, _) => {
+                    told.replays.push(Replay { number, parcel, attempt, command, late_ms: read.late_ms });
+                }
                 _ => {}
             }
         }
+        told.replays.sort_by_key(|replay| replay.number);
         told
     }
 
@@ -171,33 +190,64 @@ impl Told {
         }
         match read.delta {
             Delta::Accepted { .. } | Delta::Conflicted { .. } | Delta::Tracked { .. } => None,
-            Delta::Classified { .. } => Some(0),
+            Delta::Classified { .. } => self.classified(),
             // An acceptance that news have brought, or the merchant of whatever was decided.
             Delta::Settled { .. } | Delta::Merchant { .. } => read.beside,
             // A refusal is told nobody.
             Delta::Commanded { .. } => None,
-            Delta::Return { command, .. } => self.of_command(command),
+            Delta::Return { command, .. } | Delta::Replayed { command, .. } => self.of_command(command),
             Delta::Requested(requested) if requested.attempt & VOID != 0 => {
                 let before = self.done.iter().filter(|(_, late_ms, _)| *late_ms <= read.late_ms);
                 before.max_by_key(|(_, late_ms, event)| (*late_ms, *event)).map(|(_, _, event)| *event)
             }
-            Delta::Requested(requested) => match requested.attempt.checked_sub(1) {
-                Some(before) => self.failed.iter().find(|f| (f.0, f.1) == (requested.parcel, before)).map(|f| f.2),
-                None => self.made(requested.parcel),
-            },
-            Delta::Packed { parcel, .. } => self.made(parcel),
-            Delta::DeadLettered { parcel: None, .. } => Some(0),
-            Delta::DeadLettered { parcel: Some(parcel), .. } => {
-                let last = self.failed.iter().filter(|f| f.0 == parcel && f.1 & VOID == 0).max_by_key(|f| f.1);
-                last.map(|f| f.2).or_else(|| self.made(parcel))
+            Delta::Requested(requested) => {
+                let (parcel, attempt) = (requested.parcel, requested.attempt);
+                let anew = self.of_parcel(parcel).rfind(|r| r.attempt == attempt && r.late_ms <= read.late_ms);
+                match (anew, attempt.checked_sub(1)) {
+                    (Some(replay), _) => self.of_command(replay.command),
+                    (None, Some(before)) => self.failed.iter().find(|f| (f.0, f.1) == (parcel, before)).map(|f| f.2),
+                    (None, None) => self.made(parcel),
+                }
             }
+            Delta::Packed { parcel, .. } => self.made(parcel),
+            Delta::DeadLettered { parcel: None, replay, .. } => self.whole(replay).or(Some(0)),
+            Delta::DeadLettered { parcel: Some(parcel), replay, .. } => self.dead(parcel, replay),
         }
+    }
+
+    /// Replays of a parcel, by number.
+    fn of_parcel(&self, parcel: u8) -> impl DoubleEndedIterator<Item = &Replay> {
+        self.replays.iter().filter(move |replay| replay.parcel == Some(parcel))
+    }
+
+    /// The event of a replay of the whole order.
+    fn whole(&self, number: u8) -> Option<u64> {
+        let whole = self.replays.iter().find(|replay| replay.parcel.is_none() && replay.number == number);
+        whole.and_then(|replay| self.of_command(replay.command))
+    }
+
+    /// The event by which it is known what the order's goods are: of its last replay, if that was one of the whole order.
+    fn classified(&self) -> Option<u64> {
+        let whole = self.replays.iter().rfind(|replay| replay.parcel.is_none());
+        whole.map_or(Some(0), |replay| self.of_command(replay.command))
+    }
+
+    /// The event that tells of a parcel's dead letter after replay number `after`: the last attempt since then that came to
+    /// nothing, or that nobody was asked.
+    fn dead(&self, parcel: u8, after: u8) -> Option<u64> {
+        let last = self.of_parcel(parcel).rfind(|replay| replay.number <= after);
+        let next = self.of_parcel(parcel).find(|replay| replay.number > after);
+        let (since, until) = (last.map_or(0, |r| r.attempt), next.map(|r| r.late_ms));
+        let failed = self.failed.iter().filter(|f| f.0 == parcel && f.1 & VOID == 0 && f.1 >= since);
+        let failed = failed.filter(|f| last.is_none_or(|r| f.3 > r.late_ms) && until.is_none_or(|at| f.3 <= at));
+        let made = || last.map_or_else(|| self.made(parcel), |replay| self.of_command(replay.command));
+        failed.max_by_key(|f| (f.1, f.3)).map(|f| f.2).or_else(made)
     }
 
     /// The event by which there is a parcel.
     fn made(&self, parcel: u8) -> Option<u64> {
         if parcel < FIRST_RETURN {
-            return Some(0);
+            return self.classified();
         }
         self.returns.iter().find(|(known, _)| *known == parcel).and_then(|(_, command)| self.of_command(*command))
     }
@@ -229,7 +279,9 @@ fn blank<'a>(id: OrderId) -> OrderState<'a> {
         id,
         accepted: None,
         classified: None,
-        dead_lettered: None,
+        dead_letter: None,
+        replayed: 0,
+        replays: Vec::new(),
         conflicts: Vec::new(),
         parcels: Vec::new(),
         returns: Vec::new(),
@@ -300,7 +352,13 @@ fn hop<'a>(at: u64, late_ms: i64, delta: &Delta<'a>) -> Hop<'a> {
             let detail = format!("of the {units} in parcel {source}: {reason}");
             Hop { what: "return_requested", parcel: Some(parcel), detail: Some(detail.into()), ..blank }
         }
-        Delta::DeadLettered { parcel, rules, reason } => {
+        Delta::Replayed { parcel, replay, by, .. } => Hop {
+            what: "replayed",
+            parcel,
+            detail: Some(format!("replay {replay}, asked for by {by}").into()),
+            ..blank
+        },
+        Delta::DeadLettered { parcel, rules, reason, .. } => {
             Hop { what: "dead_lettered", parcel, rules: Some(rules), detail: text(reason), ..blank }
         }
     }
@@ -339,5 +397,8 @@ pub(crate) fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::NothingToCancel => "nothing_to_cancel",
         Verdict::NotReturnable => "not_returnable",
         Verdict::TooManyReturns => "too_many_returns",
+        Verdict::NothingToReplay => "nothing_to_replay",
+        Verdict::NotReplayable => "not_replayable",
+        Verdict::TooManyReplays => "too_many_replays",
     }
 }

@@ -1,6 +1,7 @@
-//! Shows operators one order of any merchant with everything that is stored about it: `GET /v1/operator/orders/{id}`.
+//! Shows operators one order of any merchant with everything that is stored about it, `GET /v1/operator/orders/{id}`, and has
+//! what is dead-lettered of it decided anew, `POST /v1/operator/orders/{id}/replay`.
 //!
-//! * [`router`]: the route, for operators' keys alone.
+//! * [`router`]: the routes, for operators' keys alone.
 //! * [`trace()`]: what it shows, a pure function of what is stored. Names, streets and titles aren't in it.
 
 use std::sync::Arc;
@@ -11,18 +12,20 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use sluice_domain::{Operators, OrderId};
 use sluice_http::{FieldError, OperatorKeySecurity, Problem, ProblemBody, RouteMeter, authenticate_operator};
-use sluice_pipeline::{Clock, Orders};
+use sluice_pipeline::{Clock, Orders, StoredOrder, WordIntake};
 use tokio::sync::Semaphore;
 use utoipa::{IntoResponses, OpenApi};
 
 mod hops;
+mod replay;
 mod trace;
 
 pub use hops::{EventTrace, Hop};
+pub use replay::{DeadNow, MAX_REPLAYING, Replayed};
 pub use trace::{
     AttemptTrace, CommandTrace, ConflictTrace, DeadLetter, ItemTrace, NewsTrace, ParcelTrace, ReturnTrace, Trace,
     VoidTrace, trace,
@@ -33,11 +36,13 @@ pub const MAX_TRACES: usize = 16;
 /// Below this age (ms of `placed_at`) an id that isn't known may still be on its way here.
 const YOUNG_MS: u64 = 10_000;
 
-/// What the route needs from the world.
+/// What the routes need from the world.
 #[derive(Clone)]
 pub struct Operator {
     /// Where orders are read.
     pub orders: Arc<dyn Orders>,
+    /// Where commands go.
+    pub words: Arc<dyn WordIntake>,
     /// Who may ask.
     pub operators: Arc<Operators>,
     /// What time it is.
@@ -47,15 +52,24 @@ pub struct Operator {
 struct App {
     operator: Operator,
     room: Semaphore,
+    /// Replays that wait for their decision.
+    replaying: Semaphore,
     meter: RouteMeter,
+    replay_meter: RouteMeter,
 }
 
-/// The route. Called after the metrics recorder is installed, or nothing is counted.
+/// The routes. Called after the metrics recorder is installed, or nothing is counted.
 pub fn router(state: Operator) -> Router {
-    let meter = RouteMeter::new("GET /v1/operator/orders/{id}");
-    let app = App { operator: state, room: Semaphore::new(MAX_TRACES), meter };
+    let app = App {
+        operator: state,
+        room: Semaphore::new(MAX_TRACES),
+        replaying: Semaphore::new(MAX_REPLAYING),
+        meter: RouteMeter::new("GET /v1/operator/orders/{id}"),
+        replay_meter: RouteMeter::new("POST /v1/operator/orders/{id}/replay"),
+    };
     Router::new()
         .route("/v1/operator/orders/{id}", get(order))
+        .route("/v1/operator/orders/{id}/replay", post(replay::replay_order))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(Arc::new(app))
 }
@@ -68,7 +82,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Sluice", description = "Orders in, parcels out."),
-    paths(order),
+    paths(order, replay::replay_order),
     components(schemas(ProblemBody<'_>, FieldError)),
     tags((name = "operator", description = "What operators see of every merchant's orders.")),
     modifiers(&OperatorKeySecurity)
@@ -96,41 +110,45 @@ async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejecti
     let started = app.operator.clock.monotonic_us();
     // What isn't text is nobody's id.
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    let response = match read(&app, &id, &headers).await {
-        Ok(json) => {
-            let mut response = Response::new(Body::from(json));
-            let headers = response.headers_mut();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
-        Err(problem) => problem.into_response(),
-    };
+    let response = read(&app, &id, &headers).await.map_or_else(IntoResponse::into_response, answer);
     app.meter.record(response.status(), app.operator.clock.monotonic_us().saturating_sub(started));
     response
 }
 
+/// An answer in JSON that nobody may keep.
+fn answer(json: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(json));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+const UNREADABLE: &str = "The order can't be read now.";
+
 async fn read(app: &App, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
-    const UNREADABLE: &str = "The order can't be read now.";
     authenticate_operator(headers, &app.operator.operators)?;
     let id: OrderId = id.parse().map_err(|_| unknown())?;
     let full = |_| Problem::unavailable("As many orders are being traced as this node takes.", 1);
     let _place = app.room.try_acquire().map_err(full)?;
-    let stored = app.operator.orders.read(id).await.map_err(|error| {
-        tracing::warn!(order_id = %id, %error, "an order could not be read");
-        Problem::unavailable(UNREADABLE, 1)
-    })?;
-    let Some(stored) = stored else {
-        let problem = unknown();
-        let age = app.operator.clock.now_ms().abs_diff(id.placed_at_ms());
-        return Err(if age < YOUNG_MS { problem.with_retry_after(1) } else { problem });
-    };
+    let stored = load(app, id).await?;
     let mut json = Vec::with_capacity(4_096);
     serde_json::to_writer(&mut json, &trace(id, &stored)).map_err(|error| {
         tracing::error!(order_id = %id, %error, "a trace could not be written");
         Problem::unavailable(UNREADABLE, 1)
     })?;
     Ok(json)
+}
+
+async fn load(app: &App, id: OrderId) -> Result<StoredOrder, Problem> {
+    let stored = app.operator.orders.read(id).await.map_err(|error| {
+        tracing::warn!(order_id = %id, %error, "an order could not be read");
+        Problem::unavailable(UNREADABLE, 1)
+    })?;
+    stored.ok_or_else(|| {
+        let age = app.operator.clock.now_ms().abs_diff(id.placed_at_ms());
+        if age < YOUNG_MS { unknown().with_retry_after(1) } else { unknown() }
+    })
 }
 
 /// No order by that id. Of a kind of its own: a tool must be able to tell it from a node that doesn't have this route.

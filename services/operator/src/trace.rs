@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 use sluice_domain::{
     Class, OrderId, OrderState, ShipmentId,
-    order_state::{Attempt, Parcel, Return, Standing},
+    order_state::{self, Attempt, Parcel, Return, Standing},
 };
 use sluice_http::Timestamp;
 use sluice_pipeline::StoredOrder;
@@ -22,7 +22,7 @@ use crate::hops::{EventTrace, Hop, group_name, outcome_name, verdict_name, walk}
 #[schema(as = OrderTrace)]
 pub struct Trace<'a> {
     /// The order's id.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "order_as_text")]
     #[schema(value_type = String, min_length = 26, max_length = 26, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     pub id: OrderId,
     /// Whose order it is; null if nothing readable says so.
@@ -69,7 +69,7 @@ pub struct Trace<'a> {
     /// What comes back.
     #[schema(max_items = 56)]
     pub returns: Vec<ReturnTrace<'a>>,
-    /// What the merchant wanted, and what became of it.
+    /// What the merchant or an operator wanted, and what became of it.
     pub commands: Vec<CommandTrace>,
     /// Later requests under the same key that are no orders.
     pub conflicts: Vec<ConflictTrace>,
@@ -110,7 +110,7 @@ pub struct ParcelTrace<'a> {
     pub weight_g: Option<u32>,
     /// What is in it.
     pub items: Vec<ItemTrace<'a>>,
-    /// Why it was dead-lettered, if it was.
+    /// Why it was last dead-lettered, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     pub dead_letter: Option<DeadLetter<'a>>,
@@ -216,13 +216,14 @@ pub struct ReturnTrace<'a> {
     pub command: Option<String>,
 }
 
-/// A merchant's command.
+/// A command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CommandTrace {
     /// Its id: 16 hexadecimal digits.
     #[schema(pattern = "^[0-9a-f]{16}$")]
     pub id: String,
-    /// `done`, `nothing_to_cancel`, `not_returnable` or `too_many_returns`.
+    /// `done`, `nothing_to_cancel`, `not_returnable`, `too_many_returns`, `nothing_to_replay`, `not_replayable` or
+    /// `too_many_replays`.
     #[schema(value_type = String)]
     pub verdict: &'static str,
     /// When it was decided.
@@ -234,7 +235,7 @@ pub struct CommandTrace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ConflictTrace {
     /// The id that it was given; that of the order itself if only the body differs.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "order_as_text")]
     #[schema(value_type = String)]
     pub order: OrderId,
     /// When that was found.
@@ -242,7 +243,7 @@ pub struct ConflictTrace {
     pub at: Timestamp,
 }
 
-fn as_text<S: Serializer>(id: &OrderId, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn order_as_text<S: Serializer>(id: &OrderId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(id)
 }
 
@@ -281,7 +282,7 @@ pub fn trace(id: OrderId, stored: &StoredOrder) -> Trace<'_> {
         accepted_at: state.accepted.map(|(at, _)| at).or(record.map(|record| record.accepted_at_ms)).map(Timestamp),
         decided_at: state.classified.map(|(at, ..)| Timestamp(at)),
         rules: state.classified.map(|(_, _, rules)| rules),
-        dead_letter: state.dead_lettered.map(|(at, reason)| DeadLetter { at: Timestamp(at), reason }),
+        dead_letter: state.dead_letter.filter(|_| state.is_dead_lettered()).map(dead_letter),
         unreadable,
         parcels: state.parcels.iter().map(|parcel| parcel_trace(state, parcel, &lines)).collect(),
         returns: state.returns.iter().map(|back| return_trace(state, back, &lines)).collect(),
@@ -294,6 +295,10 @@ pub fn trace(id: OrderId, stored: &StoredOrder) -> Trace<'_> {
         hops: walked.hops,
         events: walked.events,
     }
+}
+
+fn dead_letter(letter: order_state::DeadLetter<'_>) -> DeadLetter<'_> {
+    DeadLetter { at: Timestamp(letter.at_ms), reason: letter.reason }
 }
 
 fn command_trace(id: u64, verdict: &'static str, at: u64) -> CommandTrace {
@@ -326,14 +331,15 @@ fn parcel_trace<'a>(state: &OrderState<'a>, parcel: &Parcel<'a>, lines: &[Line<'
         handling: contents.map(|(group, _)| group_name(group)),
         weight_g: weight,
         items: items.collect(),
-        dead_letter: parcel.dead_lettered.map(|(at, reason)| DeadLetter { at: Timestamp(at), reason }),
-        attempts: parcel.attempts.iter().map(|attempt| attempt_trace(state.id, parcel.number, attempt)).collect(),
+        dead_letter: parcel.dead_letter.map(dead_letter),
+        attempts: parcel.attempts.iter().map(|attempt| attempt_trace(state.id, parcel, attempt)).collect(),
     }
 }
 
-fn attempt_trace<'a>(order: OrderId, parcel: u8, attempt: &Attempt<'a>) -> AttemptTrace<'a> {
-    let said = attempt.outcome.map(|(_, _, text)| text).filter(|text| !text.is_empty());
-    let accepted = matches!(attempt.outcome, Some((OutcomeKind::Accepted, ..)));
+fn attempt_trace<'a>(order: OrderId, parcel: &Parcel<'a>, attempt: &Attempt<'a>) -> AttemptTrace<'a> {
+    let outcome = attempt.outcome.filter(|_| !parcel.asks_again(attempt));
+    let said = outcome.map(|(_, _, text)| text).filter(|text| !text.is_empty());
+    let accepted = matches!(outcome, Some((OutcomeKind::Accepted, ..)));
     let news = attempt.news.iter().map(|&(progress, at, detail)| NewsTrace {
         what: progress.name(),
         at: Timestamp(at),
@@ -343,11 +349,11 @@ fn attempt_trace<'a>(order: OrderId, parcel: u8, attempt: &Attempt<'a>) -> Attem
     news.sort_by_key(|news| news.at);
     AttemptTrace {
         number: attempt.number,
-        shipment: ShipmentId { order, parcel, attempt: attempt.number }.to_string(),
+        shipment: ShipmentId { order, parcel: parcel.number, attempt: attempt.number }.to_string(),
         carrier: attempt.requested.as_ref().map(|(_, requested)| requested.carrier),
         requested_at: attempt.requested.as_ref().map(|(at, _)| Timestamp(*at)),
-        outcome: attempt.outcome.map(|(outcome, ..)| outcome_name(outcome)),
-        settled_at: attempt.outcome.map(|(_, at, _)| Timestamp(at)),
+        outcome: outcome.map(|(outcome, ..)| outcome_name(outcome)),
+        settled_at: outcome.map(|(_, at, _)| Timestamp(at)),
         tracking_number: said.filter(|_| accepted),
         reason: said.filter(|_| !accepted),
         news,
@@ -360,7 +366,7 @@ fn attempt_trace<'a>(order: OrderId, parcel: u8, attempt: &Attempt<'a>) -> Attem
     }
 }
 
-fn class_name(class: Class) -> &'static str {
+pub(crate) fn class_name(class: Class) -> &'static str {
     match class {
         Class::InFlight => "in_flight",
         Class::DeadLettered => "dead_lettered",

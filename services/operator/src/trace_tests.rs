@@ -158,7 +158,7 @@ fn an_event_says_where_the_order_stood_after_it() {
 #[test]
 fn dead_letters_are_told_apart_from_what_a_carrier_took_after_all() {
     let [first, second, _] = contents();
-    let dead = |parcel, reason| Delta::DeadLettered { parcel, rules: 3, reason };
+    let dead = |parcel, reason| Delta::DeadLettered { parcel, rules: 3, reason, replay: 0 };
     let shown = shown(&stored(&[
         (5, Delta::Accepted { position: 1 }),
         (5, Delta::Classified { parcels: 2, rules: 3 }),
@@ -179,7 +179,7 @@ fn dead_letters_are_told_apart_from_what_a_carrier_took_after_all() {
 
 #[test]
 fn what_can_be_read_is_shown() {
-    let reason = Delta::DeadLettered { parcel: None, rules: 3, reason: "order is malformed" };
+    let reason = Delta::DeadLettered { parcel: None, rules: 3, reason: "order is malformed", replay: 0 };
     let poison = [(5, Delta::Accepted { position: 1 }), (5, Delta::Merchant { id: "m-9" }), (5, reason)];
     let mut stored = stored(&poison);
     stored.record.truncate(20);

@@ -27,7 +27,7 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every metric that no service describes itself.
-const METRICS: [(Kind, &str, Unit, &str); 40] = [
+const METRICS: [(Kind, &str, Unit, &str); 41] = [
     (Counter, "sluice_orders_accepted_total", Unit::Count, "Orders that became durable"),
     (Counter, "sluice_orders_replayed_total", Unit::Count, "Requests answered as the repetition of an earlier one"),
     (Gauge, "sluice_orders", Unit::Count, "Orders in this data folder by class: in_flight, finished, dead_lettered"),
@@ -62,6 +62,7 @@ const METRICS: [(Kind, &str, Unit, &str); 40] = [
     // Of a cluster's nodes alone.
     (Counter, "sluice_orders_finished_total", Unit::Count, "Orders that were finished"),
     (Counter, "sluice_orders_dead_lettered_total", Unit::Count, "Orders that were dead-lettered"),
+    (Counter, "sluice_orders_reopened_total", Unit::Count, "Dead-lettered orders that were decided anew"),
     (Counter, "sluice_orders_conflicted_total", Unit::Count, "Requests under a key that another request had taken"),
     (Gauge, "sluice_log_waiting_bytes", Unit::Bytes, "Orders and outcomes that the brokers don't have yet"),
     (Counter, "sluice_log_write_errors_total", Unit::Count, "Records that the brokers did not take"),

@@ -208,10 +208,11 @@ impl Pipeline {
         let events = events(&config, Arc::clone(&feed), (&merchants, &operators), &clock, &stop);
         let documents = documents(&config).await?;
         let (webhooks, routes) = Webhooks::start(&config, feed, documents, &merchants, &clock).await?;
-        let traces =
-            Operator { orders: Arc::new(engine.clone()), operators: Arc::clone(&operators), clock: clock.clone() };
+        let shared = Arc::new(engine.clone());
+        let operator =
+            Operator { orders: shared.clone(), words: shared, operators: Arc::clone(&operators), clock: clock.clone() };
         let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
-        let app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(traces)).merge(routes);
+        let app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(operator)).merge(routes);
         let server = match Server::start(reserved, app, serving(&config, &tls)) {
             Ok(server) => server,
             Err(source) => {

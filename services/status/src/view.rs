@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 use sluice_domain::{
     Group, OrderId, OrderState,
     commands::Cancelling,
-    order_state::{Asked, Attempt, Parcel, Void},
+    order_state::{Asked, Attempt, DeadLetter, Parcel, Void},
 };
 use sluice_http::Timestamp;
 use sluice_pipeline::StoredOrder;
@@ -114,7 +114,7 @@ pub struct LineView<'a> {
 #[schema(as = TimelineEntry)]
 pub struct TimelineEntry<'a> {
     /// A milestone of the life cycle, or a remark, which is never a status: `conflict`, `on_hold`, `delivery_delayed`,
-    /// `delivery_failed`, `void_requested`, `void_refused`, `void_unknown`, `return_requested`.
+    /// `delivery_failed`, `void_requested`, `void_refused`, `void_unknown`, `return_requested`, `replayed`.
     #[schema(value_type = String, pattern = "^[a-z_]+$", example = "carrier_requested")]
     pub milestone: &'static str,
     /// When.
@@ -244,7 +244,7 @@ struct Timeline<'a> {
     entries: Vec<(Rank, TimelineEntry<'a>)>,
 }
 
-/// Sorts right after the acceptance.
+/// Sorts right after the acceptance, and before whatever else is decided in that moment.
 const CONFLICT: u8 = 2 * Milestone::Accepted as u8 + 1;
 /// Remarks sort right after the request they are about.
 const REMARK: u8 = 2 * Milestone::CarrierRequested as u8 + 1;
@@ -357,8 +357,11 @@ fn timeline<'a>(record: &OrderRef<'a>, state: &OrderState<'a>) -> Vec<TimelineEn
         };
         timeline.add(at, step(Milestone::Classified), None, Some(detail));
     }
-    if let Some((at, reason)) = state.dead_lettered {
-        timeline.add(at, step(Milestone::DeadLettered), None, Some(reason.into()));
+    if let Some(DeadLetter { at_ms, reason, .. }) = state.dead_letter {
+        timeline.add(at_ms, step(Milestone::DeadLettered), None, Some(reason.into()));
+    }
+    for replay in &state.replays {
+        timeline.add(replay.at_ms, (CONFLICT, "replayed"), None, None);
     }
     for &(other, at) in &state.conflicts {
         let detail = match other == state.id {
@@ -376,8 +379,8 @@ fn timeline<'a>(record: &OrderRef<'a>, state: &OrderState<'a>) -> Vec<TimelineEn
         for (attempt, before) in parcel.attempts.iter().zip(before) {
             timeline.attempt(parcel.number, attempt, before);
         }
-        if let Some((at, reason)) = parcel.dead_lettered {
-            timeline.add(at, step(Milestone::DeadLettered), Some((parcel.number, u8::MAX)), Some(reason.into()));
+        if let Some(DeadLetter { at_ms, reason, .. }) = parcel.dead_letter {
+            timeline.add(at_ms, step(Milestone::DeadLettered), Some((parcel.number, u8::MAX)), Some(reason.into()));
         }
     }
     timeline.entries.sort_by_key(|(rank, _)| *rank);
@@ -515,14 +518,14 @@ mod tests {
     fn dead_letters_say_why() {
         let whole = stored(&[
             (6, Delta::Accepted { position: 0 }),
-            (7, Delta::DeadLettered { parcel: None, rules: 1, reason: "poison" }),
+            (7, Delta::DeadLettered { parcel: None, rules: 1, reason: "poison", replay: 0 }),
         ]);
         let view_of_whole = view(&whole).unwrap();
         assert_eq!(view_of_whole.status, Milestone::DeadLettered);
         assert_eq!(view_of_whole.timeline[1].detail.as_deref(), Some("poison"));
         let part = stored(&[
             (6, Delta::Classified { parcels: 1, rules: 1 }),
-            (7, Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "no carrier takes it" }),
+            (7, Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "no carrier takes it", replay: 0 }),
         ]);
         let view_of_part = view(&part).unwrap();
         assert_eq!(view_of_part.status, Milestone::DeadLettered);

@@ -319,7 +319,7 @@ fn follow<'a>(frame: &Frame<'a>, decisions: &mut [Decision<'a>]) -> Result<(), C
 /// As they were decided: parcel by parcel, first what it is, then who carries it or why nobody does.
 fn place_in_command(delta: &[u8]) -> (u8, u8) {
     match Delta::read(&mut Bytes::new(delta)) {
-        Ok((_, Delta::Return { parcel, .. })) => (parcel, 0),
+        Ok((_, Delta::Return { parcel, .. } | Delta::Replayed { parcel: Some(parcel), .. })) => (parcel, 0),
         Ok((_, Delta::Requested(Requested { parcel, .. }) | Delta::Packed { parcel, .. })) => (parcel, 1),
         Ok((_, Delta::DeadLettered { parcel, .. })) => (parcel.unwrap_or(u8::MAX), 2),
         _ => (u8::MAX, 3),

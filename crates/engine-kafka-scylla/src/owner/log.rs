@@ -407,10 +407,10 @@ impl KafkaLog {
 
     fn count(&mut self, addition: &Addition) {
         self.counts.accepted += u64::from(addition.born.is_some());
-        let class = match addition.settles {
-            Settles::No => return,
-            Settles::As(class) => class,
-            Settles::Perhaps => {
+        match addition.settles {
+            Settles::No => {}
+            Settles::As(class) => self.counts.decided(class),
+            Settles::Perhaps | Settles::Anew => {
                 let mut row = std::mem::take(&mut self.scratch);
                 row.clear();
                 row.extend_from_slice(self.row(addition.input));
@@ -418,14 +418,8 @@ impl KafkaLog {
                 self.overlay.staged(addition.id, &mut row);
                 let after = class_of_row(&row).unwrap_or(Class::InFlight);
                 self.scratch = row;
-                // A parcel that was dead-lettered and is accepted late stays counted where it was.
-                if before != Class::InFlight { return } else { after }
+                self.counts.moved(before, after, addition.settles == Settles::Anew);
             }
-        };
-        match class {
-            Class::InFlight => {}
-            Class::Finished | Class::Cancelled => self.counts.finished += 1,
-            Class::DeadLettered => self.counts.dead_lettered += 1,
         }
     }
 

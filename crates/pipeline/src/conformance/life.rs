@@ -197,7 +197,7 @@ fn summary(harness: &mut dyn Harness, order: &Order) -> impl PartialEq + std::fm
     let state = OrderState::fold(order.id(), &stored.row).expect("a row that reads");
     let attempts = |p: &Parcel<'_>| {
         let kinds = p.attempts.iter().map(|a| (a.number, a.outcome.map(|o| o.0)));
-        (p.number, p.dead_lettered.is_some(), kinds.collect::<Vec<_>>())
+        (p.number, p.is_dead_lettered(), kinds.collect::<Vec<_>>())
     };
     (state.class(), state.status(), state.parcels.iter().map(attempts).collect::<Vec<_>>())
 }

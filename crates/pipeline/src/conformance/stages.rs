@@ -3,16 +3,21 @@
 use sluice_domain::{
     Group, OrderId, OrderState,
     commands::Back,
-    order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
+    order_state::{NewsStep, OutcomeStep, last_replay, on_news, on_outcome},
 };
 use sluice_schemas::{delta::Item, order::OrderRef, outcome::OutcomeKind, word::Word};
 
 use super::CARRIERS;
-use crate::{BatchView, Ctx, Effects, Rows, Stage, commands};
+use crate::{
+    BatchView, Ctx, Effects, Rows, Stage,
+    batch::{Anew, Replayed},
+    commands,
+};
 
 /// The stages of the suite. Each line of an order is a parcel of its own, and its SKU says what becomes of it: `c0` and
 /// `c1` name the carrier, `nobody` is carried by nobody, `none` needs no parcel, `poison` makes the stage panic, `bad`
-/// makes it reject the order. A parcel that a carrier turns down goes to the other one.
+/// makes it reject the order, and `mended` a new order, but not one that is decided anew, whose parcel `c1` carries. A parcel
+/// that a carrier turns down goes to the other one, and one that is offered again to `c1`.
 pub fn stages() -> Vec<Box<dyn Stage>> {
     vec![Box::new(BySku)]
 }
@@ -20,13 +25,19 @@ pub fn stages() -> Vec<Box<dyn Stage>> {
 struct BySku;
 
 impl BySku {
-    fn placed(input: usize, order: &OrderRef<'_>, effects: &mut Effects) {
-        effects.classified(input);
+    fn decide(input: usize, order: &OrderRef<'_>, anew: Option<Replayed>, effects: &mut Effects) {
+        match anew {
+            Some(replayed) => effects.classified_anew(input, replayed),
+            None => effects.classified(input),
+        }
+        let replay = anew.map_or(0, |replayed| replayed.number);
         for (number, line) in order.lines().enumerate() {
-            let Ok(line) = line else { return effects.reject(input, "a line can't be read") };
+            let Ok(line) = line else { return effects.reject_anew(input, "a line can't be read", replay) };
             let carrier = match line.sku {
                 "none" => continue,
-                "bad" => return effects.reject(input, "a bad order"),
+                "bad" => return effects.reject_anew(input, "a bad order", replay),
+                "mended" if anew.is_none() => return effects.reject(input, "not mended yet"),
+                "mended" => Some(1),
                 "poison" => panic!("poison"),
                 sku => sku.strip_prefix('c').and_then(|n| n.parse().ok()),
             };
@@ -44,8 +55,16 @@ impl BySku {
 struct ByWeight;
 
 impl commands::Carriers for ByWeight {
+    fn forgets(&self, id: &str) -> Option<u16> {
+        self.number(id)
+    }
+
     fn number(&self, id: &str) -> Option<u16> {
         CARRIERS.iter().position(|c| *c == id).map(|at| at as u16)
+    }
+
+    fn offer(&mut self, _: Group, _: u32, _: u8) -> Result<u16, String> {
+        Ok(1)
     }
 
     fn pick(&mut self, _: Group, back: &Back) -> Result<u16, String> {
@@ -62,8 +81,14 @@ impl Stage for BySku {
         effects.rules = 7;
         for (input, order) in batch.placed() {
             match order {
-                Ok(order) => Self::placed(input, &order, effects),
+                Ok(order) => Self::decide(input, &order, None, effects),
                 Err(error) => effects.reject(input, &error.to_string()),
+            }
+        }
+        for Anew { input, record, replayed } in rows.anew(batch) {
+            match OrderRef::decode(record) {
+                Ok(order) => Self::decide(input, &order, Some(replayed), effects),
+                Err(error) => effects.reject_anew(input, &error.to_string(), replayed.number),
             }
         }
         for (input, word) in batch.words() {
@@ -92,9 +117,9 @@ impl Stage for BySku {
                 Ok(OutcomeStep::Resolve) => effects.settle(input, parcel, attempt, OutcomeKind::Accepted),
                 Ok(OutcomeStep::DeadLetter) => {
                     effects.settle(input, parcel, attempt, kind);
-                    effects.dead_letter("nobody is left to ask");
+                    effects.dead_letter("nobody is left to ask", last_replay(rows.get(input)));
                 }
-                Ok(OutcomeStep::Reroute { turned_down, next, order_position }) => {
+                Ok(OutcomeStep::Reroute { turned_down, next, order_position, .. }) => {
                     effects.settle(input, parcel, attempt, kind);
                     let weight_g = turned_down.weight_g;
                     effects.next_attempt(next, Group::Ambient, weight_g, &turned_down.items, order_position);

@@ -33,7 +33,7 @@ pub(super) fn check_split(record: &OrderRef<'_>, state: &OrderState<'_>, group_o
     let lines: Result<Vec<Line<'_>>, _> = record.lines().collect();
     let Ok(lines) = lines else {
         // Checkout never lets such a record pass; if a poison order is planted, it must have been dead-lettered.
-        return match state.dead_lettered {
+        return match state.dead_letter {
             Some(_) => Ok(()),
             None => broken(Invariant::Conservation, format!("order {id} has unreadable lines and was not set aside")),
         };
@@ -171,7 +171,9 @@ pub(super) fn check_effects(
                 let what = format!("{shipment} was followed by another attempt without having been rejected");
                 return broken(Invariant::OneEffect, what);
             }
-            if let Some((kind, text)) = outcome {
+            // What nobody could tell at some time may have been taken, and so may what a carrier is being asked again.
+            let open = attempt.was_unknown || parcel.asks_again(attempt);
+            if let Some((kind, text)) = outcome.filter(|(kind, _)| *kind != OutcomeKind::GivenUp || !open) {
                 check_outcome(shipment, kind, text, evidence)?;
             }
             if let Some(void) = attempt.void {

@@ -213,7 +213,7 @@ fn a_decided_order_stays_in_its_class() {
     let mut o = oracle();
     o.sent(&mine).unwrap();
     judge(&mut o, &mine, Some(row(&[ACCEPTED, classified(0)])), &[]).unwrap();
-    let dead = Delta::DeadLettered { parcel: None, rules: 1, reason: "x" };
+    let dead = Delta::DeadLettered { parcel: None, rules: 1, reason: "x", replay: 0 };
     breaks(judge(&mut o, &mine, Some(row(&[ACCEPTED, classified(0), dead])), &[]), Invariant::MonotoneStatus);
 }
 
@@ -224,7 +224,7 @@ fn a_split_keeps_every_item_in_its_group() {
     let split = |deltas: &[Delta<'_>]| verdict(&mine, row(&[&[ACCEPTED], deltas].concat()), &[]);
     let (ask_a, ask_f) = (asks(0, 0, "a", Group::Ambient, &a), asks(1, 0, "a", Group::Frozen, &f));
     assert_eq!(split(&[classified(2), ask_a, ask_f]).unwrap().in_flight, 1);
-    let dead = Delta::DeadLettered { parcel: Some(1), rules: 1, reason: "nobody carries it" };
+    let dead = Delta::DeadLettered { parcel: Some(1), rules: 1, reason: "nobody carries it", replay: 0 };
     assert_eq!(split(&[classified(2), ask_a, dead]).unwrap().in_flight, 1);
     breaks(split(&[classified(1), ask_a]), Invariant::Conservation);
     breaks(split(&[classified(1), ask_a, ask_f]), Invariant::Conservation);

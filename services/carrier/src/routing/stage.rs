@@ -6,7 +6,7 @@ use sluice_domain::{
     Group, OrderId, OrderState,
     commands::Back,
     limits::MAX_ATTEMPTS,
-    order_state::{NewsStep, OutcomeStep, on_news, on_outcome},
+    order_state::{NewsStep, OutcomeStep, last_replay, on_news, on_outcome},
 };
 use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, commands, effects::Route as Routed};
 use sluice_schemas::{
@@ -69,19 +69,19 @@ impl Route {
             Ok(OutcomeStep::Resolve) => {
                 effects.settle(input, outcome.parcel, outcome.attempt, OutcomeKind::Accepted);
             }
-            Ok(OutcomeStep::Reroute { turned_down, next, order_position }) => {
+            Ok(OutcomeStep::Reroute { turned_down, next, order_position, since }) => {
                 settle(effects);
-                match self.another(odds, outcome, row, &turned_down, next) {
+                match self.another(odds, outcome, row, &turned_down, (since, next)) {
                     Ok((group, carrier)) => {
                         effects.next_attempt(next, group, turned_down.weight_g, &turned_down.items, order_position);
                         effects.route(effects.parcels().len() - 1, carrier);
                     }
-                    Err(reason) => effects.dead_letter(&reason),
+                    Err(reason) => effects.dead_letter(&reason, last_replay(row)),
                 }
             }
             Ok(OutcomeStep::DeadLetter) => {
                 settle(effects);
-                effects.dead_letter(&why_dead(outcome));
+                effects.dead_letter(&why_dead(outcome), last_replay(row));
             }
             Err(error) => {
                 settle(effects);
@@ -89,20 +89,21 @@ impl Route {
                 // carrier, or may have, needs no decision.
                 let lost = matches!(outcome.kind, OutcomeKind::Rejected | OutcomeKind::GivenUp);
                 if lost && outcome.attempt & VOID == 0 {
-                    effects.dead_letter(&format!("the order's row can't be read: {error}; {}", said(outcome)));
+                    let reason = format!("the order's row can't be read: {error}; {}", said(outcome));
+                    effects.dead_letter(&reason, last_replay(row));
                 }
             }
         }
     }
 
-    /// The carrier to ask next: one that was never asked to take this parcel.
+    /// The carrier to ask as attempt `next`: one that was not asked to take this parcel as attempt `since` or later.
     fn another(
         &self,
         odds: &mut Odds<'_>,
         outcome: &Outcome<'_>,
         row: &[u8],
         turned_down: &Requested<'_>,
-        next: u8,
+        (since, next): (u8, u8),
     ) -> Result<(Group, u16), String> {
         let Some(group) = Group::from_code(turned_down.handling) else {
             let code = turned_down.handling;
@@ -112,6 +113,7 @@ impl Route {
         for (_, delta) in row_deltas(0, row).flatten() {
             if let Delta::Requested(asked) = delta
                 && asked.parcel == outcome.parcel
+                && asked.attempt >= since
                 && let Some(number) = self.table.number(asked.carrier)
             {
                 tried.insert(number);
@@ -146,29 +148,41 @@ impl Stage for Route {
                 },
                 Ok(Word::Command(command)) => match OrderState::fold(OrderId(command.order), rows.get(input)) {
                     Ok(state) => {
-                        let mut carriers = Returns { stage: self, odds: &mut odds, order: state.id };
+                        let mut carriers = OfOrder { stage: self, odds: &mut odds, order: state.id };
                         commands::decide(&mut carriers, input, &command, &state, effects);
                     }
                     Err(error) => {
                         tracing::error!(order_id = %OrderId(command.order), %error, "a command for an unreadable row is dropped");
                     }
                 },
-                Err(error) => effects.reject(input, &format!("what was said can't be read: {error}")),
+                Err(error) => {
+                    let reason = format!("what was said can't be read: {error}");
+                    effects.reject_anew(input, &reason, last_replay(rows.get(input)));
+                }
             }
         }
     }
 }
 
-/// Who brings the goods of one order back: routed like any other parcel.
-struct Returns<'r, 'o> {
+/// Who can be asked about one order: what comes back or is offered again is routed like any other parcel.
+struct OfOrder<'r, 'o> {
     stage: &'r Route,
     odds: &'r mut Odds<'o>,
     order: OrderId,
 }
 
-impl commands::Carriers for Returns<'_, '_> {
-    fn number(&self, id: &str) -> Option<u16> {
+impl commands::Carriers for OfOrder<'_, '_> {
+    fn forgets(&self, id: &str) -> Option<u16> {
         self.stage.table.forgets(id)
+    }
+
+    fn number(&self, id: &str) -> Option<u16> {
+        self.stage.table.number(id)
+    }
+
+    fn offer(&mut self, group: Group, weight_g: u32, attempt: u8) -> Result<u16, String> {
+        let picked = self.odds.pick(group, weight_g, self.order, attempt, None);
+        picked.ok_or_else(|| self.stage.why_nobody(group, weight_g))
     }
 
     fn pick(&mut self, group: Group, back: &Back) -> Result<u16, String> {
@@ -183,6 +197,7 @@ fn why_dead(outcome: &Outcome<'_>) -> String {
     let said = said(outcome);
     match outcome.kind {
         OutcomeKind::GivenUp => format!("the carrier could not be asked in time; {said}"),
+        OutcomeKind::Unknown => format!("nobody can tell whether the carrier took it; {said}"),
         _ if outcome.attempt + 1 >= MAX_ATTEMPTS => format!("{MAX_ATTEMPTS} carriers have turned it down; {said}"),
         _ => format!("no other carrier can be asked, since the row doesn't say where the order's record is; {said}"),
     }

@@ -257,9 +257,10 @@ impl Base {
             let feed = Arc::new(TopicFeed::new(&self.log));
             let events = topology::events(&self.config, feed, (&merchants, &self.operators), &clock, stop);
             let operators = Arc::clone(&self.operators);
-            let traces = Operator { orders: orders.clone(), operators, clock: Arc::clone(&clock) };
-            app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(traces));
             let words = Arc::new(writer.clone());
+            let operator =
+                Operator { orders: orders.clone(), words: words.clone(), operators, clock: Arc::clone(&clock) };
+            app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(operator));
             let status = Status { orders, words, lookup: lookup.clone(), merchants, clock };
             let (watchers, limit) = (Arc::clone(&self.watchers), self.config.stream_limit());
             let streams = Streams { status: status.clone(), watchers, limit };
@@ -439,7 +440,7 @@ impl Node {
             // Owners know an order from its repetition.
             accepted: counts.as_ref().map(|counts| counts.accepted).or(acknowledged.filter(|_| takes_orders)),
             finished: counts.as_ref().map(|counts| counts.finished),
-            dead_lettered: counts.as_ref().map(|counts| counts.dead_lettered),
+            dead_lettered: counts.as_ref().map(|counts| counts.dead_lettered.saturating_sub(counts.reopened)),
             left_in_journal: left,
             duplicates_suppressed: counts.as_ref().map(|counts| counts.replayed),
             seconds: started.elapsed().as_secs_f64(),

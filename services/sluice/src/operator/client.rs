@@ -155,18 +155,23 @@ impl Client {
     /// # Errors
     /// [`Failed`]; the next one opens another connection then, if the old one is of no use.
     pub async fn get(&mut self, path: &str, wait: Duration) -> Result<Answer, Failed> {
+        self.ask(&format!("GET {path} HTTP/1.1"), wait).await
+    }
+
+    /// The answer to a request that begins with `head`, without the headers that all have.
+    async fn ask(&mut self, head: &str, wait: Duration) -> Result<Answer, Failed> {
         let kept = self.link.is_some();
-        match self.exchange(path, wait).await {
+        match self.exchange(head, wait).await {
             // A node closes connections that were silent for long. Asking twice does no harm.
-            Err(Failure::Lost(_)) if kept => self.exchange(path, wait).await,
+            Err(Failure::Lost(_)) if kept => self.exchange(head, wait).await,
             answer => answer,
         }
         .map_err(|failure| Failed::Away(format!("{}: {failure}", self.target.authority())))?
     }
 
-    async fn exchange(&mut self, path: &str, wait: Duration) -> Result<Result<Answer, Failed>, Failure> {
+    async fn exchange(&mut self, head: &str, wait: Duration) -> Result<Result<Answer, Failed>, Failure> {
         let (authority, key) = (self.target.authority(), self.key.reveal());
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nauthorization: Bearer {key}\r\n\r\n");
+        let request = format!("{head}\r\nhost: {authority}\r\nauthorization: Bearer {key}\r\n\r\n");
         let mut link = match self.link.take() {
             Some(link) => link,
             // Looked up anew: a node that comes back may have another address.
@@ -174,7 +179,7 @@ impl Client {
         };
         let reply = link.exchange(request.as_bytes(), TIMEOUT + wait).await?;
         let answer = match reply.status {
-            200 => Ok(Answer { link: reply.link.map(str::to_owned), body: reply.body.to_vec() }),
+            200 | 202 => Ok(Answer { link: reply.link.map(str::to_owned), body: reply.body.to_vec() }),
             _ => Err(refused(&reply)),
         };
         self.link = Some(link);
@@ -186,9 +191,13 @@ impl Client {
     /// # Errors
     /// [`Failed`].
     pub async fn insist(&mut self, path: &str) -> Result<Answer, Failed> {
+        self.insist_on(&format!("GET {path} HTTP/1.1")).await
+    }
+
+    async fn insist_on(&mut self, head: &str) -> Result<Answer, Failed> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let failed = match self.get(path, Duration::ZERO).await {
+            let failed = match self.ask(head, Duration::ZERO).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -205,6 +214,16 @@ impl Client {
     /// [`Failed`]; [`Failed::Unknown`] if there is no such order.
     pub async fn trace(&mut self, order: OrderId) -> Result<Vec<u8>, Failed> {
         Ok(self.insist(&format!("/v1/operator/orders/{order}")).await?.body)
+    }
+
+    /// Has what is dead-lettered of an order decided anew: once under `key`, however often it is asked for.
+    ///
+    /// # Errors
+    /// [`Failed`]; [`Failed::Unknown`] if there is no such order.
+    pub async fn replay(&mut self, order: OrderId, key: Option<&str>) -> Result<Vec<u8>, Failed> {
+        let key = key.map_or_else(String::new, |key| format!("\r\nidempotency-key: {key}"));
+        let head = format!("POST /v1/operator/orders/{order}/replay HTTP/1.1\r\ncontent-length: 0{key}");
+        Ok(self.insist_on(&head).await?.body)
     }
 }
 

@@ -1,5 +1,5 @@
-//! `sluice dlq`: what nobody carries, for a person to look at. Dead letters are found in the feed, and each is checked
-//! against its order as it is now, so that what a carrier took after all isn't listed.
+//! `sluice dlq`: what nobody carries, for a person to look at and to have decided anew. Dead letters are found in the feed, and
+//! each is checked against its order as it is now, so that what a carrier took after all isn't listed.
 
 use std::{
     num::NonZeroU64,
@@ -15,6 +15,7 @@ use super::{
     event::{Dead, Event},
     feed::{Begin, Feed},
     paint::plain,
+    replay::{ReplayArgs, Replayer, replay_orders},
     trace::{Parcel, Trace, attempts, items, order_id},
 };
 use crate::{exit, output, output::count, signals::Stop};
@@ -26,9 +27,10 @@ const EXAMPLES: &str = "\
 Examples:
   sluice dlq list
   sluice dlq list --merchant m-1 --since 1.2gosa7pa2gv.5k --json
-  sluice dlq show 01M6VZ4W3V00J8Z8M3C0V9S1QK";
+  sluice dlq show 01M6VZ4W3V00J8Z8M3C0V9S1QK
+  sluice dlq replay --reason 'no carrier takes live_plant' --limit 10";
 
-/// Shows dead letters: orders and parcels that nobody carries.
+/// Shows dead letters, orders and parcels that nobody carries, and gives them another go.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DlqArgs {
@@ -44,6 +46,8 @@ pub enum DlqCommand {
     List(ListArgs),
     /// Show one order's: why, what is in it, and who was asked
     Show(ShowArgs),
+    /// Have them decided anew, by the rules and carriers of today
+    Replay(ReplayArgs),
 }
 
 const LIST_EXAMPLES: &str = "\
@@ -106,6 +110,8 @@ pub async fn command(args: DlqArgs) -> u8 {
     let ended = match args.command {
         DlqCommand::List(args) => list(args).await,
         DlqCommand::Show(args) => show(&args).await,
+        DlqCommand::Replay(args) if args.orders.is_empty() => replay(args).await,
+        DlqCommand::Replay(args) => replay_orders(args).await,
     };
     ended.unwrap_or_else(|failed| {
         output::fault(&failed);
@@ -115,13 +121,13 @@ pub async fn command(args: DlqArgs) -> u8 {
 
 /// What nobody carries, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Letter {
-    order: String,
-    merchant: Option<String>,
+pub(super) struct Letter {
+    pub order: String,
+    pub merchant: Option<String>,
     /// The parcel; null: the whole order.
-    parcel: Option<u8>,
-    at: String,
-    reason: String,
+    pub parcel: Option<u8>,
+    pub at: String,
+    pub reason: String,
     /// What the parcel needs.
     handling: Option<String>,
     /// Grams.
@@ -129,7 +135,7 @@ struct Letter {
     /// Who was asked, and what they said.
     asked: Vec<String>,
     /// False: the order can't be read, so this is as of the event.
-    checked: bool,
+    pub checked: bool,
 }
 
 impl Letter {
@@ -167,7 +173,7 @@ impl Letter {
     }
 
     /// All of an order's.
-    fn all(trace: &Trace) -> Vec<Self> {
+    pub fn all(trace: &Trace) -> Vec<Self> {
         Self::whole(trace).into_iter().chain(trace.all_parcels().filter_map(|p| Self::parcel(trace, p))).collect()
     }
 
@@ -204,32 +210,32 @@ const DEAD_LETTERED: &str = "dead_lettered";
 const HEAD: &str = "dead-lettered at          order                       merchant      parcel  reason";
 
 async fn list(args: ListArgs) -> Result<u8, Failed> {
-    if args.since == Begin::Latest {
-        return Err(Failed::Usage("--since: expected oldest or a cursor".to_owned()));
-    }
-    let signals = |error| Failed::Usage(format!("signals can't be taken over: {error}"));
-    let mut stop = Stop::listen().map_err(signals)?;
-    let mut scan = Scan {
-        client: Client::new(&args.server)?,
-        feed: Feed::new(args.since.clone()),
-        args,
-        told: Instant::now(),
-        events: 0,
-        letters: 0,
-    };
-    let ended = tokio::select! {
-        (_, code) = stop.next() => Ok(code),
-        ended = scan.run() => ended.map(|()| exit::OK),
-    };
-    scan.tell("");
-    ended
+    let deal = Deal::List { json: args.json, limit: args.limit };
+    Scan::new(Client::new(&args.server)?, args.since, args.merchant, deal)?.finish().await
 }
 
-/// A list in the making.
+async fn replay(args: ReplayArgs) -> Result<u8, Failed> {
+    let deal = Deal::Replay(Replayer::new(&args));
+    let since = args.since.unwrap_or(Begin::Oldest);
+    Scan::new(Client::new(&args.server)?, since, args.merchant, deal)?.finish().await
+}
+
+/// What is done with what is found.
+enum Deal {
+    /// It is listed; of letters at most so many, and then those of the same event.
+    List {
+        json: bool,
+        limit: Option<NonZeroU64>,
+    },
+    Replay(Replayer),
+}
+
+/// A walk through the feed.
 struct Scan {
-    args: ListArgs,
     client: Client,
     feed: Feed,
+    merchant: Option<String>,
+    deal: Deal,
     /// When it last said how far it is.
     told: Instant,
     events: u64,
@@ -237,12 +243,39 @@ struct Scan {
 }
 
 impl Scan {
+    fn new(client: Client, since: Begin, merchant: Option<String>, deal: Deal) -> Result<Self, Failed> {
+        if since == Begin::Latest {
+            return Err(Failed::Usage("--since: expected oldest or a cursor".to_owned()));
+        }
+        Ok(Self { client, feed: Feed::new(since), merchant, deal, told: Instant::now(), events: 0, letters: 0 })
+    }
+
+    /// Runs until it is through, or interrupted, and says how far it came.
+    async fn finish(mut self) -> Result<u8, Failed> {
+        let signals = |error| Failed::Usage(format!("signals can't be taken over: {error}"));
+        let mut stop = Stop::listen().map_err(signals)?;
+        let ended = tokio::select! {
+            (_, code) = stop.next() => Ok(code),
+            ended = self.run() => ended.map(|()| exit::OK),
+        };
+        self.tell("");
+        ended
+    }
+
+    /// True if no more is to be done.
+    fn is_enough(&self) -> bool {
+        match &self.deal {
+            Deal::List { limit, .. } => limit.is_some_and(|limit| self.letters >= limit.get()),
+            Deal::Replay(replayer) => replayer.is_enough(),
+        }
+    }
+
     async fn run(&mut self) -> Result<(), Failed> {
         loop {
             let page = self.feed.page(&mut self.client, false).await?;
             for told in &page.told {
                 self.look_at(&told.event).await?;
-                if self.args.limit.is_some_and(|limit| self.letters >= limit.get()) {
+                if self.is_enough() {
                     return Ok(());
                 }
             }
@@ -253,9 +286,9 @@ impl Scan {
         }
     }
 
-    /// Lists what an event says nobody carries, as far as that is still so.
+    /// Deals with what an event says nobody carries, as far as that is still so.
     async fn look_at(&mut self, event: &Event) -> Result<(), Failed> {
-        let wanted = self.args.merchant.as_deref().is_none_or(|merchant| event.merchant() == merchant);
+        let wanted = self.merchant.as_deref().is_none_or(|merchant| event.merchant() == merchant);
         let dead = if wanted && self.feed.is_new(event) { event.dead() } else { Vec::new() };
         if let Some(order) = event.order().filter(|_| !dead.is_empty()) {
             let letters = match self.client.trace(order).await {
@@ -269,13 +302,17 @@ impl Scan {
                 }
                 Err(failed) => return Err(failed),
             };
-            for letter in letters {
-                if self.letters == 0 && !self.args.json {
-                    output::result(HEAD);
+            let found = letters.len() as u64;
+            match &mut self.deal {
+                Deal::List { json, .. } => {
+                    if self.letters == 0 && found > 0 && !*json {
+                        output::result(HEAD);
+                    }
+                    letters.iter().for_each(|letter| print(letter, *json));
                 }
-                print(&letter, self.args.json);
-                self.letters += 1;
+                Deal::Replay(replayer) => replayer.deal_with(&mut self.client, order, &letters).await?,
             }
+            self.letters += found;
         }
         self.events += 1;
         self.feed.passed(&event.cursor);
@@ -290,7 +327,11 @@ impl Scan {
     fn tell(&self, upto: &str) {
         let (letters, events) = (count(self.letters), count(self.events));
         let go_on = self.feed.cursor().map_or(String::new(), |cursor| format!("; go on with --since {cursor}"));
-        output::note(format_args!("dead letters: {letters} in {events} events{upto}{go_on}"));
+        let done = match &self.deal {
+            Deal::List { .. } => String::new(),
+            Deal::Replay(replayer) => format!("; {}", replayer.summary()),
+        };
+        output::note(format_args!("dead letters: {letters} in {events} events{upto}{done}{go_on}"));
     }
 }
 

@@ -91,6 +91,10 @@ impl Event {
                     };
                     steps.push(of_parcel(payload, "parcelNumber", milestone, text(payload, "reason")));
                 }
+                "replayed" => {
+                    steps.push(about(payload, "replayed", ""));
+                    steps.extend(decided(payload));
+                }
                 "returnRequested" => {
                     let reason = text(payload, "reason");
                     steps.extend(list(payload, "parcels").map(|p| of_parcel(p, "number", "return_requested", reason)));
@@ -201,13 +205,15 @@ fn fate(parcel: &Value) -> Option<Step> {
 
 fn accepted(payload: &Value, steps: &mut Vec<Step>) {
     steps.push(about(payload, "accepted", ""));
-    if payload["rulesVersion"].is_u64() && payload["parcelCount"].is_u64() {
-        steps.push(about(payload, "classified", ""));
-    }
-    if let Some(reason) = payload["deadLetterReason"].as_str() {
-        steps.push(about(payload, DEAD_LETTERED, reason));
-    }
-    steps.extend(list(payload, "parcels").filter_map(fate));
+    steps.extend(decided(payload));
+}
+
+/// What was decided about a whole order, or some of its parcels.
+fn decided(payload: &Value) -> impl Iterator<Item = Step> {
+    let known = payload["rulesVersion"].is_u64() && payload["parcelCount"].is_u64();
+    let classified = known.then(|| about(payload, "classified", ""));
+    let dead = payload["deadLetterReason"].as_str().map(|reason| about(payload, DEAD_LETTERED, reason));
+    classified.into_iter().chain(dead).chain(list(payload, "parcels").filter_map(fate))
 }
 
 fn settled(payload: &Value, steps: &mut Vec<Step>) {
@@ -302,6 +308,11 @@ pub(super) mod tests {
             ),
             ("return-settled", "return.settled          parcel 200 carrier_accepted swift (T-2)"),
             ("return-tracked", "return.tracked          parcel 200 returned swift (dock 4)"),
+            (
+                "order-replayed",
+                "order.replayed          replayed; parcel 0 carrier_requested swift; parcel 2 dead_lettered (no carrier takes \
+                frozen)",
+            ),
         ] {
             assert_eq!(told(name), line, "{name}");
             assert_eq!(kind_of(sample(name).short_kind()), Ok(sample(name).kind.as_str()));

@@ -6,7 +6,7 @@ use sluice_schemas::milestone::Milestone;
 use super::event::{Event, kind_of};
 
 /// What a time line says that is no milestone.
-const REMARKS: [&str; 11] = [
+const REMARKS: [&str; 12] = [
     "rejected",
     "given_up",
     "unknown",
@@ -18,6 +18,7 @@ const REMARKS: [&str; 11] = [
     "void_refused",
     "void_unknown",
     "return_requested",
+    "replayed",
 ];
 
 /// The filters of `sluice tap`.

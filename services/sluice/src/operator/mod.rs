@@ -1,9 +1,9 @@
 //! What an operator asks a deployment about orders: `sluice trace`, `sluice tap` and `sluice dlq`, over HTTP with an
 //! operator's key.
 //!
-//! * `client`: the two routes, and what their answers mean for an exit code; `feed`: pages of events, one after the other.
+//! * `client`: the routes, and what their answers mean for an exit code; `feed`: pages of events, one after the other.
 //! * `event`: one event as these commands see it; `filter`: which of them are wanted; `paint`: what a terminal may be told.
-//! * `trace`, `tap`, `dlq`: the commands.
+//! * `trace`, `tap`, `dlq`, `replay`: the commands.
 
 mod client;
 pub mod dlq;
@@ -11,6 +11,7 @@ mod event;
 mod feed;
 mod filter;
 mod paint;
+mod replay;
 pub mod tap;
 pub mod trace;
 

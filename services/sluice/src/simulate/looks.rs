@@ -25,6 +25,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<Option<StoredOrder>, LogError>>
 struct Seen {
     status: Milestone,
     class: Class,
+    replays: u8,
 }
 
 struct Look {
@@ -110,7 +111,8 @@ impl Looks {
                 return broken(Invariant::MonotoneStatus, what);
             }
             let called_off = before.class == Class::Finished && now.class == Class::Cancelled;
-            if before.class != Class::InFlight && now.class != before.class && !called_off {
+            let replayed = before.class == Class::DeadLettered && now.replays > before.replays;
+            if before.class != Class::InFlight && now.class != before.class && !called_off && !replayed {
                 let what = format!("order {id} was {:?} and is {:?}", before.class, now.class);
                 return broken(Invariant::MonotoneStatus, what);
             }
@@ -124,9 +126,9 @@ impl Looks {
 
     fn read(&self, id: OrderId, row: &[u8]) -> Result<Seen, sluice_schemas::CodecError> {
         let state = OrderState::fold(id, row)?;
-        let class = state.class();
+        let (class, replays) = (state.class(), state.last_replay());
         if !self.newest_wins {
-            return Ok(Seen { status: state.status(), class });
+            return Ok(Seen { status: state.status(), class, replays });
         }
         let deltas: Vec<(u64, Delta<'_>)> = row_deltas(id.placed_at_ms(), row).collect::<Result<_, _>>()?;
         let mut newest = OrderState::fold(id, &[])?;
@@ -136,7 +138,7 @@ impl Looks {
         if let Some((at, delta)) = deltas.into_iter().max_by_key(|(at, _)| *at) {
             newest.merge(at, delta);
         }
-        Ok(Seen { status: newest.status(), class })
+        Ok(Seen { status: newest.status(), class, replays })
     }
 
     /// The process is gone, and with it every look under way.

@@ -1,4 +1,5 @@
-//! Merchants who have orders cancelled that were accepted: some at once, some long after, some twice.
+//! Merchants who have orders cancelled that were accepted, and operators who have dead letters replayed: some at once, some
+//! long after, some twice.
 
 use std::{
     pin::Pin,
@@ -13,6 +14,9 @@ use sluice_schemas::command::{Command, Wish};
 use sluice_sim::{FaultPlan, Oracle, Rng, Violation};
 
 use super::{flag::Flag, looks::broken};
+
+/// Every so manyth wish is an operator's.
+const REPLAYS: u64 = 3;
 
 type Receipts = Pin<Box<dyn Future<Output = Vec<Receipt>>>>;
 
@@ -59,7 +63,9 @@ impl Merchants {
         let Some((order, id)) = about else { return false };
         self.left -= 1;
         self.sent.push((order, id));
-        let words = Words::of_command(&Command { order: order.0, id, at_ms: now_ms, wish: Wish::Cancel });
+        // The same whenever it is sent again.
+        let wish = if id % REPLAYS == 0 { Wish::Replay { by: "operator" } } else { Wish::Cancel };
+        let words = Words::of_command(&Command { order: order.0, id, at_ms: now_ms, wish });
         let (engine, woken) = (engine.clone(), Flag::up());
         let mut receipts: Receipts = Box::pin(async move { engine.hear(words).await });
         // The first poll is what submits. What it may already answer is heard at the next.

@@ -9,8 +9,8 @@
 //!   life and the beginning of the next, [`drain`] an end in order.
 //! * [`life`]: one life of the process: an open engine and everything that works on it; [`courier`] is the part that
 //!   tells one carrier, [`writer`] the one that makes groups durable.
-//! * [`clients`] send orders, [`goods`] is what is in them, [`merchants`] cancel some, [`looks`] are customers who look their
-//!   order up.
+//! * [`clients`] send orders, [`goods`] is what is in them, [`merchants`] cancel some and have operators who replay some,
+//!   [`looks`] are customers who look their order up.
 //! * [`planted`]: bugs put in on purpose, to see that the judge finds them.
 //! * [`rot`]: damage where no crash can cause any, which must stop an open.
 

@@ -161,8 +161,11 @@ impl<S: Stage> Stage for Dropping<S> {
         for (input, decision) in whole.decisions() {
             let input = *input as usize;
             match decision {
-                Decision::Classified { parcels } => {
-                    effects.classified(input);
+                Decision::Classified { parcels, anew } => {
+                    match anew {
+                        Some(replayed) => effects.classified_anew(input, *replayed),
+                        None => effects.classified(input),
+                    }
                     for parcel in parcels.clone().map(|index| whole.parcel(index)) {
                         let mut items: Vec<Item> = whole.items(parcel).iter().collect();
                         if items.len() > 1 {
@@ -171,7 +174,7 @@ impl<S: Stage> Stage for Dropping<S> {
                         effects.add_parcel(parcel.group, parcel.weight_g, &items);
                     }
                 }
-                Decision::Rejected { reason } => effects.reject(input, whole.text(reason)),
+                Decision::Rejected { reason, replay } => effects.reject_anew(input, whole.text(reason), *replay),
                 Decision::Settled { .. } | Decision::Commanded { .. } => {}
                 Decision::Tracked { resolves } => effects.track(input, *resolves),
             }

@@ -26,6 +26,8 @@ pub struct Tally {
     pub finished: u64,
     /// Of those stored at the end: given to a person.
     pub dead_lettered: u64,
+    /// Of those stored at the end: dead-lettered once, and decided anew.
+    pub replayed: u64,
     /// Of those stored at the end: nobody can tell whether a carrier took them.
     pub parked: u64,
     /// Calls to carriers.
@@ -52,6 +54,7 @@ impl Tally {
             acknowledged,
             finished,
             dead_lettered,
+            replayed,
             parked,
             calls,
             checkpoints,
@@ -67,6 +70,7 @@ impl Tally {
         self.acknowledged += acknowledged;
         self.finished += finished;
         self.dead_lettered += dead_lettered;
+        self.replayed += replayed;
         self.parked += parked;
         self.calls += calls;
         self.checkpoints += checkpoints;

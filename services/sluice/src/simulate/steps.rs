@@ -195,7 +195,7 @@ impl World {
                 let now_ms = self.now_ms();
                 let Some(life) = &self.life else { return Ok(false) };
                 let did = self.merchants.step(&life.engine, &mut self.oracle, now_ms)?;
-                self.note(did, format_args!("a merchant cancels, or hears of it"));
+                self.note(did, format_args!("a merchant cancels or an operator replays, or hears of it"));
                 did
             }
             Part::Look => {

@@ -71,6 +71,7 @@ impl Summary {
             ("orders acknowledged", t.acknowledged),
             ("  finished", t.finished),
             ("  dead-lettered", t.dead_lettered),
+            ("  replayed", t.replayed),
             ("  parked as unknown", t.parked),
             ("commits refused", t.refused),
             ("calls to carriers", t.calls),
