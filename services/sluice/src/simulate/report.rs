@@ -28,6 +28,8 @@ pub struct Tally {
     pub dead_lettered: u64,
     /// Of those stored at the end: nobody can tell whether a carrier took them.
     pub parked: u64,
+    /// Orders that retention let go.
+    pub retired: u64,
     /// Calls to carriers.
     pub calls: u64,
     /// Checkpoints.
@@ -53,6 +55,7 @@ impl Tally {
             finished,
             dead_lettered,
             parked,
+            retired,
             calls,
             checkpoints,
             refused,
@@ -68,6 +71,7 @@ impl Tally {
         self.finished += finished;
         self.dead_lettered += dead_lettered;
         self.parked += parked;
+        self.retired += retired;
         self.calls += calls;
         self.checkpoints += checkpoints;
         self.refused += refused;

@@ -8,9 +8,12 @@ use sluice_carrier::{
     routing::{CarrierRule, GroupSet, Table, TableError},
 };
 use sluice_domain::{Group, SlotCount};
-use sluice_engine_embedded::{EngineConfig, JournalConfig, QueueConfig, journal::format::GROUP_HEAD};
+use sluice_engine_embedded::{EngineConfig, JournalConfig, QueueConfig, Retention, journal::format::GROUP_HEAD};
 use sluice_pipeline::BLOCK;
 use sluice_sim::{Chance, FaultPlan, Rng};
+
+/// Of the runs, so many have retention.
+const RETIRING_RUNS: Chance = Chance::percent(30);
 
 /// One of `choices`.
 fn one_of<T: Copy>(rng: &mut Rng, choices: &[T], default: T) -> T {
@@ -38,7 +41,7 @@ pub(super) fn engine(plan: &FaultPlan) -> EngineConfig {
         outcome_bytes: one_of(&mut rng, &[512, 2 << 10, 1 << 20], 2 << 10),
         batch_bytes,
     };
-    EngineConfig {
+    let config = EngineConfig {
         partitions: 1,
         slots: SlotCount::DEFAULT,
         journal,
@@ -49,7 +52,22 @@ pub(super) fn engine(plan: &FaultPlan) -> EngineConfig {
         blocking: false,
         journal_id: Some(rng.bits()),
         ..EngineConfig::new(plan.carriers.iter().map(|c| Arc::from(c.name.as_str())).collect())
+    };
+    forgetful(config, plan)
+}
+
+/// In some runs what is over is kept for a while only. A retry may still ask for it within the window, so that is short then.
+fn forgetful(config: EngineConfig, plan: &FaultPlan) -> EngineConfig {
+    let mut rng = plan.rng("retention");
+    if !rng.hits(RETIRING_RUNS) {
+        return config;
     }
+    let by_time = rng.coin();
+    let retention = Retention {
+        time_ms: by_time.then(|| rng.between(1, 20_000)),
+        bytes: (!by_time || rng.coin()).then(|| rng.between(1, 2 * config.journal.segment_bytes)),
+    };
+    EngineConfig { retention, window_ms: one_of(&mut rng, &[500, 2_000, 8_000], 2_000), ..config }
 }
 
 /// What an operator may change from one start to the next, drawn anew. `first` is what the run began with: its segments

@@ -72,6 +72,7 @@ impl Summary {
             ("  finished", t.finished),
             ("  dead-lettered", t.dead_lettered),
             ("  parked as unknown", t.parked),
+            ("orders retired", t.retired),
             ("commits refused", t.refused),
             ("calls to carriers", t.calls),
             ("damage planted and named", t.rot_found),
