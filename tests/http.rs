@@ -13,6 +13,7 @@ mod metrics;
 pub mod operation;
 mod operator;
 mod parcels;
+mod retention;
 mod statuses;
 mod streams;
 mod tls;
