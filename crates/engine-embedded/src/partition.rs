@@ -355,8 +355,8 @@ impl Log for Partition {
             // Readers wait on this lock until the rows are in, so nobody can be answered before they can be read.
             let shard = &shared.shards[usize::from(self.number)];
             let mut young = shard.young.write();
-            // Retired since its row was read: what was decided on that must not outlive it.
-            if self.oldest.is_some_and(|oldest| shared.horizon.is_gone(oldest)) {
+            // Retired since its row was read, or about to be: what is decided on that must not outlive it.
+            if self.oldest.is_some_and(|oldest| shared.horizon.is_leaving(oldest)) {
                 drop(young);
                 self.refuse(batch, Busy::Queue);
                 return Err(CommitError::Refused("an order of it was just retired".into()));

@@ -12,7 +12,7 @@
 
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 use sluice_domain::{Class, OrderId};
@@ -78,6 +78,8 @@ impl Retention {
 pub(crate) struct Horizon {
     /// Orders placed before this log position are gone.
     first: AtomicU64,
+    /// Those before this one will be in a moment: nothing is decided about them any more.
+    leaving: AtomicU64,
     /// Events before this log position are not told any more.
     events: AtomicU64,
     retired: AtomicU64,
@@ -100,6 +102,7 @@ impl Horizon {
     fn raise(&self, kept: &Kept) {
         // Events first: nobody is told of what is gone.
         self.events.store(kept.events, Release);
+        self.leaving.fetch_max(kept.first.0, AcqRel);
         self.first.store(kept.first.0, Release);
         self.retired.store(kept.retired, Relaxed);
         self.since_ms.store(kept.since_ms, Relaxed);
@@ -123,6 +126,11 @@ impl Horizon {
     /// True if what stood at `position` is gone.
     pub(crate) fn is_gone(&self, position: u64) -> bool {
         position < self.first()
+    }
+
+    /// True if the order at `position` is gone, or will be in a moment.
+    pub(crate) fn is_leaving(&self, position: u64) -> bool {
+        position < self.leaving.load(Acquire)
     }
 
     pub(crate) fn is_looking(&self) -> bool {
@@ -307,7 +315,7 @@ impl Retirement {
         let owners: Vec<_> = shared.shards.iter().map(|shard| shard.young.write()).collect();
         let untouched = shared.are_untouched(end);
         if untouched {
-            shared.horizon.raise(&kept);
+            shared.horizon.leaving.store(end, Release);
         }
         drop(owners);
         shared.horizon.looking.store(false, Release);
@@ -318,6 +326,8 @@ impl Retirement {
         // What is kept stands behind it, and so does the end of each checkpoint that has any of that.
         head.marks.retain(|mark| mark.position > end);
         put_meta(&*shared.store, b"head", &head.encode())?;
+        // Only now: who is told that an order is unknown must never find it again.
+        shared.horizon.raise(&kept);
         (self.tried, self.holder) = (None, None);
         for held in [&shared.horizon.held_bytes, &shared.horizon.held_by_ms] {
             held.store(0, Relaxed);

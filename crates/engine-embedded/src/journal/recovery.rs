@@ -65,16 +65,15 @@ impl Scan {
         let segments = Segments::new(disk, segment_bytes);
         let mut scan =
             Self { segments, segment_bytes, journal, verify, prepared, position: from, sequence, sealed: true };
-        scan.check_predecessor()?;
+        if from > first {
+            scan.check_predecessor()?;
+        }
         Ok(scan)
     }
 
     /// The group before the first one must be there and have the number before: a checkpoint of another or a newer log
     /// would otherwise be continued over a hole.
     fn check_predecessor(&mut self) -> Result<(), LogError> {
-        if self.position == 0 {
-            return Ok(());
-        }
         let before = self.position - 1;
         let mut at = before - before % self.segment_bytes;
         let mut last_at = None;

@@ -71,6 +71,7 @@ impl World {
     /// The world of `plan`, before the first step.
     pub(super) fn new(plan: FaultPlan, options: &Options, trace: Trace) -> Self {
         let mut config = sizes::engine(&plan);
+        let plan = sizes::forgiving(plan, &config);
         config.journal.verify = options.planted != Some(Planted::SkippedChecksum);
         let disk = DiskFaults { capacity: sizes::capacity(&plan, config.journal.segment_bytes), ..plan.disk.clone() };
         let machine = Machine::new(START_MS, disk, plan.store.clone(), &plan.rng("machine"), trace.clone());
