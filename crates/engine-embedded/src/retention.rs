@@ -6,9 +6,11 @@
 //!
 //! A segment goes in three steps, each durable before the next: the checkpoint's head says that it is gone, the store's
 //! entries of its orders are removed, the file is. After a crash within them the next start goes on. All of it is the
-//! checkpointer's work, a group a step, when it has nothing else to do. Nobody who reads or decides waits for it, but owners
-//! for the moment in which the horizon moves: what an owner has changed since the last checkpoint can't be seen in the
-//! store, so owners note how old the oldest order is that they have changed, and a segment with such a one stays.
+//! checkpointer's work, a group a step, when it has nothing else to do, and nobody who reads or decides waits for it.
+//!
+//! What an owner has changed since the last checkpoint can't be seen in the store. So owners note how old the oldest order is
+//! that they have changed, and a segment with such a one stays. Words about orders of a segment that is about to go are refused
+//! until that is durable, and from then on are about orders that nobody knows.
 
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
