@@ -14,6 +14,7 @@ pub mod operation;
 mod operator;
 mod parcels;
 mod replays;
+mod retention;
 mod statuses;
 mod streams;
 mod tls;

@@ -60,7 +60,7 @@ impl Stream {
     }
 }
 
-fn text<'a>(event: &'a Value, name: &str) -> &'a str {
+pub fn text<'a>(event: &'a Value, name: &str) -> &'a str {
     event[name].as_str().unwrap_or_else(|| panic!("{name}: {event}"))
 }
 
@@ -79,7 +79,7 @@ fn by_order(events: &[Value]) -> BTreeMap<String, Vec<String>> {
 }
 
 /// Pages of `limit` from `after` on until nothing comes.
-fn rest(client: &Client, after: Option<&str>, limit: usize) -> (Vec<Value>, String) {
+pub fn rest(client: &Client, after: Option<&str>, limit: usize) -> (Vec<Value>, String) {
     let mut all = Vec::new();
     let mut path = format!("/v1/events?limit={limit}");
     after.into_iter().for_each(|cursor| path += &format!("&after={cursor}"));

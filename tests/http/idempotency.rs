@@ -60,18 +60,23 @@ fn pass_checkpoints(world: &World, server: &Server, name: &str) {
     let enough = server.metric(CHECKPOINTS).unwrap_or(0.0) + 2.0;
     let mut batch = 0;
     while server.metric(CHECKPOINTS).unwrap_or(0.0) < enough {
-        let fresh = order();
-        // Long lines: what counts is the journal's growth.
-        let lines = (0..40).map(|n| {
-            let mut order = line(&format!("{name}-{batch}-{n}"), fresh.clone());
-            order["lines"] = (0..100).map(|_| order["lines"][0].clone()).map(long_title).collect();
-            padded(&order, 64 << 10)
-        });
-        let results = world.client().batch(lines.collect::<Vec<_>>().join("\n")).lines();
-        assert!(results.iter().all(|result| result["status"] == 201), "{}", results[0]);
+        post_bulk(&world.client(), &format!("{name}-{batch}"));
         batch += 1;
         assert!(batch < 1_000, "no checkpoint in {batch} batches");
     }
+}
+
+/// Posts 40 orders with long lines, some 0.9 MiB of journal; gives their ids.
+pub fn post_bulk(client: &Client, name: &str) -> Vec<String> {
+    let fresh = order();
+    let lines = (0..40).map(|n| {
+        let mut order = line(&format!("{name}-{n}"), fresh.clone());
+        order["lines"] = (0..100).map(|_| order["lines"][0].clone()).map(long_title).collect();
+        padded(&order, 64 << 10)
+    });
+    let results = client.batch(lines.collect::<Vec<_>>().join("\n")).lines();
+    assert!(results.iter().all(|result| result["status"] == 201), "{}", results[0]);
+    results.iter().map(|result| result["id"].as_str().unwrap().to_owned()).collect()
 }
 
 fn long_title(mut line: Value) -> Value {

@@ -66,6 +66,12 @@ const JOURNAL: Kinds = &[
     ("sluice_checkpoint_lag_bytes", "gauge"),
     ("sluice_checkpoints_total", "counter"),
     ("sluice_checkpoint_seconds", "histogram"),
+    ("sluice_journal_bytes", "gauge"),
+    ("sluice_journal_oldest_timestamp_seconds", "gauge"),
+    ("sluice_journal_segments_deleted_total", "counter"),
+    ("sluice_orders_retired_total", "counter"),
+    ("sluice_retention_held_bytes", "gauge"),
+    ("sluice_retention_held_order_timestamp_seconds", "gauge"),
 ];
 
 /// What only a node of a cluster has.

@@ -10,92 +10,13 @@ use std::sync::{
 
 use sluice_domain::OrderId;
 use sluice_pipeline::{Filter, LogError, Table, index::Entry};
-use sluice_schemas::{
-    CodecError,
-    wire::{Reader, put_bytes, put_varint},
-};
 
 use crate::{
+    head::{Head, Mark},
     lookup::store_entries,
+    retention::Retirement,
     shared::{Counts, Frozen, Shared},
 };
-
-/// Version byte of [`Head`].
-pub(crate) const HEAD_VERSION: u8 = 2;
-
-/// What a checkpoint says about itself; key `head` in [`Table::Meta`].
-///
-/// `version u8 | number | group position | group number | partitions: count, replay position each | carriers: count,
-/// (id, settled, sending) each | generations: count, (number, frozen at ms) each | accepted | finished | dead-lettered |
-/// in flight | listed since`, all numbers varints. Version 1 ends before the last.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Head {
-    /// From 1.
-    pub(crate) number: u32,
-    /// Start of the first group to replay, and its number.
-    pub(crate) group: (u64, u64),
-    /// By partition as of then: its frames before this position are in the store.
-    pub(crate) replay_from: Vec<u64>,
-    /// By carrier id: outbox settled and sending positions.
-    pub(crate) carriers: Vec<(String, u64, u64)>,
-    /// Index generations still needed, with the time each was frozen.
-    pub(crate) generations: Vec<(u32, u64)>,
-    pub(crate) counts: Counts,
-    /// Orders of this checkpoint and later ones can be found by customer; 0: all can.
-    pub(crate) listed_since: u32,
-}
-
-impl Head {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![HEAD_VERSION];
-        for n in [u64::from(self.number), self.group.0, self.group.1, self.replay_from.len() as u64] {
-            put_varint(&mut out, n);
-        }
-        self.replay_from.iter().for_each(|&p| put_varint(&mut out, p));
-        put_varint(&mut out, self.carriers.len() as u64);
-        for (id, settled, sending) in &self.carriers {
-            put_bytes(&mut out, id.as_bytes());
-            put_varint(&mut out, *settled);
-            put_varint(&mut out, *sending);
-        }
-        put_varint(&mut out, self.generations.len() as u64);
-        for &(number, frozen_at) in &self.generations {
-            put_varint(&mut out, u64::from(number));
-            put_varint(&mut out, frozen_at);
-        }
-        let c = &self.counts;
-        for n in [c.accepted, c.finished, c.dead_lettered, c.in_flight, u64::from(self.listed_since)] {
-            put_varint(&mut out, n);
-        }
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut r = Reader::new(bytes);
-        let version = r.byte("head version")?;
-        if !(1..=HEAD_VERSION).contains(&version) {
-            return Err(CodecError { what: "head version" });
-        }
-        let number: u32 = r.number("checkpoint number")?;
-        let group = (r.varint("group position")?, r.varint("group number")?);
-        let partitions: usize = r.number("partition count")?;
-        let replay_from = (0..partitions).map(|_| r.varint("replay position")).collect::<Result<_, _>>()?;
-        let carriers: usize = r.number("carrier count")?;
-        let carriers = (0..carriers)
-            .map(|_| Ok((r.str("carrier")?.to_owned(), r.varint("settled")?, r.varint("sending")?)))
-            .collect::<Result<_, CodecError>>()?;
-        let generations: usize = r.number("generation count")?;
-        let generations = (0..generations)
-            .map(|_| Ok((r.number("generation")?, r.varint("frozen at")?)))
-            .collect::<Result<_, CodecError>>()?;
-        let mut next = || r.varint("count");
-        let counts =
-            Counts { accepted: next()?, finished: next()?, dead_lettered: next()?, in_flight: next()?, replayed: 0 };
-        // What a journal holds behind the checkpoint is entered as it is replayed.
-        let listed_since = if version == 1 { number + 1 } else { r.number("listed since")? };
-        Ok(Self { number, group, replay_from, carriers, generations, counts, listed_since })
-    }
-}
 
 /// Key of the filter of an index generation.
 pub(crate) fn filter_key(generation: u32) -> Vec<u8> {
@@ -135,6 +56,7 @@ pub struct Checkpointer {
     summary: (Filter, usize),
     /// An index generation that owners are about to forget.
     dropping: Option<u32>,
+    retirement: Retirement,
     phase: Phase,
 }
 
@@ -148,6 +70,7 @@ impl Checkpointer {
             outboxes: Vec::new(),
             summary: (Filter::with_room(0, 1), 0),
             dropping: None,
+            retirement: Retirement::default(),
             phase: Phase::Idle,
         }
     }
@@ -158,7 +81,7 @@ impl Checkpointer {
     /// [`LogError`] when the store or the journal fail; the engine must end then.
     pub fn step(&mut self) -> Result<bool, LogError> {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Idle => self.begin(),
+            Phase::Idle => Ok(self.begin() || self.expire()? || self.retire()?),
             Phase::Freezing => Ok(self.collect()),
             Phase::Durable(frozen) => Ok(self.await_durable(frozen)),
             Phase::Rows(frozen) => self.write_rows(frozen),
@@ -173,12 +96,13 @@ impl Checkpointer {
         matches!(self.phase, Phase::Idle)
     }
 
-    fn begin(&mut self) -> Result<bool, LogError> {
+    fn begin(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
         let appended = shared.journal.appended();
         let grown = appended - self.began_at.min(appended) >= shared.config.checkpoint_bytes;
-        if !grown && !shared.checkpoint_wanted.load(Relaxed) {
-            return self.expire();
+        let aged = || shared.config.retention.wants_mark(&self.head, appended, shared.clock.now_ms());
+        if !grown && !shared.checkpoint_wanted.load(Relaxed) && !aged() {
+            return false;
         }
         shared.checkpoint_wanted.store(false, Relaxed);
         self.began_at = appended;
@@ -193,7 +117,7 @@ impl Checkpointer {
             shard.queue.nudge();
         }
         self.phase = Phase::Freezing;
-        Ok(true)
+        true
     }
 
     fn collect(&mut self) -> bool {
@@ -294,8 +218,12 @@ impl Checkpointer {
             generations: self.head.generations.clone(),
             counts: Counts::default(),
             listed_since: self.head.listed_since,
+            kept: self.head.kept,
+            marks: self.head.marks.clone(),
         };
-        head.generations.push((head.number, self.shared.clock.now_ms()));
+        let now_ms = self.shared.clock.now_ms();
+        head.generations.push((head.number, now_ms));
+        head.mark(Mark { number: head.number, position: self.shared.journal.durable(), at_ms: now_ms });
         for f in &frozen {
             head.counts.add(f.counts);
         }
@@ -319,6 +247,13 @@ impl Checkpointer {
         tracing::info!(number = head.number, position = head.group.0, "checkpoint");
         self.head = head;
         Ok(true)
+    }
+
+    /// Takes what retention lets go out of journal and store.
+    fn retire(&mut self) -> Result<bool, LogError> {
+        // Owners may still look into the one that is being dropped.
+        let indexed = self.head.generations.iter().map(|g| g.0).chain(self.dropping).min();
+        self.retirement.step(&self.shared, &mut self.head, indexed)
     }
 
     /// Drops index generations that no retry can ask for any more.
@@ -351,34 +286,5 @@ impl Checkpointer {
         }
         self.dropping = Some(number);
         Ok(true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_head_reads_back() {
-        let head = Head {
-            number: 7,
-            group: (1 << 40, 99),
-            replay_from: vec![5, 1 << 41],
-            carriers: vec![("swift".into(), 3, 4), ("tortoise".into(), 0, u64::MAX)],
-            generations: vec![(6, 1), (7, 1_794_268_800_000)],
-            counts: Counts { accepted: 10, finished: 5, dead_lettered: 2, in_flight: 3, replayed: 0 },
-            listed_since: 5,
-        };
-        let bytes = head.encode();
-        assert_eq!(Head::decode(&bytes), Ok(head));
-        for cut in 0..bytes.len() {
-            assert!(Head::decode(&bytes[..cut]).is_err(), "cut at {cut}");
-        }
-        // One of a version that had no look-ups.
-        let mut old = bytes[..bytes.len() - 1].to_vec();
-        old[0] = 1;
-        assert_eq!(Head::decode(&old).map(|head| (head.counts.in_flight, head.listed_since)), Ok((3, 8)));
-        old[0] = HEAD_VERSION + 1;
-        assert!(Head::decode(&old).is_err());
     }
 }

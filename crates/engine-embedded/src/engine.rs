@@ -84,6 +84,11 @@ impl Engine {
         &self.shared.watchers
     }
 
+    /// Orders that retention has let go, of all that [`Engine::counts`] has as accepted.
+    pub fn retired(&self) -> u64 {
+        self.shared.horizon.retired()
+    }
+
     /// Orders by class, now.
     pub fn counts(&self) -> Counts {
         self.shared.counts()
@@ -135,6 +140,7 @@ impl Engine {
         }
         let behind = durable.saturating_sub(self.shared.checkpointed.load(Relaxed)) as f64;
         metrics::gauge!("sluice_checkpoint_lag_bytes").set(behind);
+        self.shared.horizon.publish(self.shared.journal.prepared(), self.shared.config.journal.segment_bytes);
         let counts = self.counts();
         for (class, n) in
             [("in_flight", counts.in_flight), ("finished", counts.finished), ("dead_lettered", counts.dead_lettered)]
@@ -172,8 +178,11 @@ impl Engine {
         let state = OrderState::fold(id, &row).map_err(|e| LogError::Store(format!("row of order {id}: {e}")))?;
         let Some((_, position)) = state.accepted else { return Ok(None) };
         let mut record = Vec::new();
-        self.shared.journal.order_at(position, &mut record)?;
-        Ok(Some(StoredOrder { row, record }))
+        match self.shared.journal.order_at(position, &mut record) {
+            // Retired between the two reads.
+            Err(_) if self.shared.horizon.is_gone(position) => Ok(None),
+            read => read.map(|()| Some(StoredOrder { row, record })),
+        }
     }
 
     /// Waits until everything that a read may have seen by now is durable: nobody is shown what is only appended.

@@ -83,12 +83,25 @@ impl JournalFeed {
         if !group.is_multiple_of(BLOCK as u64) || group > self.shared.journal.durable() {
             return Err(nowhere(group));
         }
+        self.is_kept(group)?;
         Ok(Place { group, offset })
+    }
+
+    /// # Errors
+    /// [`FeedError::Expired`] if events from `group` on are gone.
+    fn is_kept(&self, group: u64) -> Result<(), FeedError> {
+        let oldest = self.shared.horizon.events();
+        if group >= oldest {
+            Ok(())
+        } else {
+            Err(FeedError::Expired { oldest: Place { group: oldest, offset: 0 }.cursor() })
+        }
     }
 
     /// Up to `max` events after `after`, of those that are durable now. Blocks while it reads the device.
     pub(crate) fn page(&self, after: &Cursor, max: usize) -> Result<FeedPage, FeedError> {
         let mut place = self.place(after)?;
+        let begun = place.group;
         let mut reader = Reader::new(&self.shared, max);
         // Number of the group read last.
         let mut last = 0;
@@ -101,7 +114,10 @@ impl JournalFeed {
                 Ok(None) => break,
                 // What comes before the damage is told; whoever comes back is told of the damage.
                 Err(LogError::Damaged { .. }) if last > 0 => break,
-                Err(error) => return Err(self.unreadable(error, place.group)),
+                Err(error) => {
+                    self.is_kept(begun)?;
+                    return Err(self.unreadable(error, place.group));
+                }
             };
             if group.position < place.group {
                 return Err(nowhere(place.group));
@@ -110,11 +126,14 @@ impl JournalFeed {
                 place = Place { group: group.position, offset: 0 };
             }
             last = group.sequence();
-            place = match reader.take(&group, place.offset).map_err(unavailable)? {
+            let taken = reader.take(&group, place.offset);
+            place = match taken.or_else(|error| self.is_kept(begun).and_then(|()| Err(unavailable(error))))? {
                 Some(offset) => Place { offset, ..place },
                 None => Place { group: group.end(), offset: 0 },
             };
         }
+        // What went meanwhile may be missing here.
+        self.is_kept(begun)?;
         Ok(FeedPage { events: reader.into_events(), next: place.cursor() })
     }
 
@@ -202,8 +221,7 @@ pub struct EngineFeed(pub(crate) Arc<JournalFeed>);
 
 impl Feed for EngineFeed {
     fn bounds(&self) -> BoxFuture<'_, Result<(Cursor, Cursor), FeedError>> {
-        // Segments are kept.
-        let (oldest, newest) = (0, self.0.shared.journal.durable());
+        let (oldest, newest) = (self.0.shared.horizon.events(), self.0.shared.journal.durable());
         let [oldest, newest] = [oldest, newest].map(|group| Place { group, offset: 0 }.cursor());
         Box::pin(async move { Ok((oldest, newest)) })
     }

@@ -133,7 +133,14 @@ impl JournalOutbox {
             }
             _ => {
                 let at = requested.order_position.ok_or_else(|| bad(CodecError { what: "order position" }))?;
-                self.shared.journal.order_at(at, &mut out.bytes)?;
+                match self.shared.journal.order_at(at, &mut out.bytes) {
+                    // Only of an order that every carrier has answered about.
+                    _ if self.shared.horizon.is_gone(at) => {
+                        out.bytes.truncate(start);
+                        return Ok(false);
+                    }
+                    read => read?,
+                }
             }
         }
         let record = start..out.bytes.len();
@@ -225,12 +232,26 @@ impl Outbox for JournalOutbox {
 }
 
 impl JournalOutbox {
-    fn next_group(&self, cx: &mut Context<'_>) -> Result<Option<Arc<Group>>, LogError> {
-        if let Some(group) = self.shared.journal.group_from(self.cursor, self.sequence)? {
+    fn next_group(&mut self, cx: &mut Context<'_>) -> Result<Option<Arc<Group>>, LogError> {
+        if let Some(group) = self.group_from()? {
             return Ok(Some(group));
         }
         self.shared.journal.wake_on_progress(cx.waker());
         // A group may have become durable between the two calls.
-        self.shared.journal.group_from(self.cursor, self.sequence)
+        self.group_from()
+    }
+
+    fn group_from(&mut self) -> Result<Option<Arc<Group>>, LogError> {
+        loop {
+            let first = self.shared.horizon.first();
+            if self.cursor < first {
+                // Every entry before it is settled, or its order would still be there.
+                (self.cursor, self.sequence) = (first, 0);
+            }
+            match self.shared.journal.group_from(self.cursor, self.sequence) {
+                Err(_) if self.shared.horizon.is_gone(self.cursor) => {}
+                group => return group,
+            }
+        }
     }
 }

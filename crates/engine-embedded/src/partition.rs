@@ -46,6 +46,8 @@ pub struct Partition {
     /// By input: where the live rows have the orders of the words in the batch under way.
     addresses: Vec<(u32, Option<u32>)>,
     row: Vec<u8>,
+    /// Where the oldest order that the batch under way has words about stands in the log, of those that have left memory.
+    oldest: Option<u64>,
     /// Answers so far owed to the batch under way start at this asker.
     answered: usize,
 }
@@ -65,6 +67,7 @@ impl Partition {
             encoder,
             addresses: Vec::new(),
             row: Vec::new(),
+            oldest: None,
             answered: 0,
         }
     }
@@ -112,6 +115,10 @@ impl Partition {
     fn freeze(&mut self, number: u32) -> Frozen {
         let index = self.index.freeze(number);
         let mut young = self.shard().young.write();
+        // What was changed until now is in this checkpoint; but who is looking at the one before must hear of it.
+        if !self.shared.horizon.is_looking() {
+            self.shard().touched.store(u64::MAX, Relaxed);
+        }
         let orders = young.live.len();
         let empty = young.spare.take().unwrap_or_else(|| Hot::with_capacity(orders));
         let rows = Arc::new(std::mem::replace(&mut young.live, empty));
@@ -233,11 +240,11 @@ impl Partition {
         acks
     }
 
-    fn refuse(&mut self, view: &BatchView<'_>) {
+    fn refuse(&mut self, view: &BatchView<'_>, why: Busy) {
         if self.chunk.askers.is_empty() {
             self.held.extend(view.range().map(|i| (view.meta(i).order, view.record(i).to_vec())));
         }
-        self.receipts(view, Some(busy(Busy::Disk))).send();
+        self.receipts(view, Some(busy(why))).send();
     }
 }
 
@@ -312,6 +319,8 @@ impl Log for Partition {
         let young = shared.shards[usize::from(self.number)].young.read();
         // All look-ups first: they miss the cache, but not one after another.
         let words = batch.range().filter(|&i| batch.meta(i).kind == InputKind::Word);
+        let retires = shared.config.retention.is_on() || shared.horizon.first() > 0;
+        self.oldest = None;
         self.addresses.clear();
         self.addresses.extend(words.map(|i| (i as u32, young.live.address(batch.meta(i).order))));
         for &(input, address) in &self.addresses {
@@ -324,7 +333,11 @@ impl Log for Partition {
                 if out.get(start) == Some(&BORN) {
                     return Ok(());
                 }
-                read_older(&young, &*shared.store, id, out)
+                read_older(&young, &*shared.store, id, out)?;
+                if retires && let Some(position) = shared.horizon.forget(start, out) {
+                    self.oldest = Some(self.oldest.map_or(position, |oldest| oldest.min(position)));
+                }
+                Ok(())
             })?;
         }
         Ok(())
@@ -346,16 +359,26 @@ impl Log for Partition {
                 shared.journal.wait_for_frame(frame.len());
             }
             // Readers wait on this lock until the rows are in, so nobody can be answered before they can be read.
-            let mut young = shared.shards[usize::from(self.number)].young.write();
+            let shard = &shared.shards[usize::from(self.number)];
+            let mut young = shard.young.write();
+            // Retired since its row was read, or about to be: what is decided on that must not outlive it.
+            if self.oldest.is_some_and(|oldest| shared.horizon.is_leaving(oldest)) {
+                drop(young);
+                self.refuse(batch, Busy::Queue);
+                return Err(CommitError::Refused("an order of it was just retired".into()));
+            }
             match shared.journal.append(frame, reserve) {
                 Ok(base) => {
+                    if let Some(oldest) = self.oldest {
+                        shard.touched.fetch_min(oldest, Relaxed);
+                    }
                     self.extend_rows(batch, base, &mut young, positions)?;
                     drop(young);
                     self.wake_watchers();
                 }
                 Err(AppendError::Full(why)) => {
                     drop(young);
-                    self.refuse(batch);
+                    self.refuse(batch, Busy::Disk);
                     if shared.config.blocking && !self.held.is_empty() {
                         std::thread::sleep(IDLE);
                     }

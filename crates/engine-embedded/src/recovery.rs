@@ -15,12 +15,13 @@ use sluice_schemas::{
 };
 
 use crate::{
-    checkpoint::{Head, filter_key, put_meta},
+    checkpoint::{filter_key, put_meta},
+    head::{Head, Kept},
     journal::{
         Group, Journal,
         format::{self, Frame, Section, kind},
         recovery::Scan,
-        segment_name,
+        segment_index, segment_name,
     },
     lookup::Keys,
     shared::{BORN, EngineConfig, Shared, Young, class_of, may_decide, read_older_until},
@@ -72,6 +73,14 @@ pub(crate) fn read_head(store: &dyn Store) -> Result<Option<Head>, LogError> {
     Head::decode(&bytes).map(Some).map_err(|e| LogError::Store(format!("key head: {e}")))
 }
 
+/// Where the journal that belongs to `store` begins: position and number of its first group.
+///
+/// # Errors
+/// [`LogError`] if the store can't be read.
+pub fn journal_start(store: &dyn Store) -> Result<(u64, u64), LogError> {
+    Ok(read_head(store)?.unwrap_or_default().kept.first)
+}
+
 /// What opening found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovered {
@@ -96,9 +105,9 @@ fn deployment(config: &EngineConfig, disk: &dyn Disk, store: &dyn Store) -> Resu
         return Ok(found);
     }
     let names = disk.list().map_err(LogError::io("listing the journal"))?;
-    if names.contains(&segment_name(0)) {
+    if let Some(index) = names.iter().find_map(|name| segment_index(name)) {
         let what = "a journal without its store; restore the folder `store` that belongs to it".into();
-        return Err(LogError::Damaged { file: segment_name(0), offset: 0, what });
+        return Err(LogError::Damaged { file: segment_name(index), offset: 0, what });
     }
     let journal = config.journal_id.unwrap_or_else(|| RandomState::new().build_hasher().finish());
     let new = Deployment { journal, segment_bytes: config.journal.segment_bytes, slots: config.slots.get() };
@@ -124,7 +133,9 @@ pub(crate) fn open(
             .ok_or_else(|| LogError::Store(format!("the filter of index generation {generation} is damaged")))?;
         indices.iter_mut().for_each(|index| index.spilled(generation, filter.clone(), None));
     }
-    let mut head = head.unwrap_or_else(|| Head { group: (0, 1), ..Head::default() });
+    let since_ms = clock.now_ms();
+    let new = || Head { group: (0, 1), kept: Kept { since_ms, ..Kept::default() }, ..Head::default() };
+    let mut head = head.unwrap_or_else(new);
     // A head that a failed write left in doubt must not come to light after a later crash: the next checkpoint takes its
     // number and drops the index run that it names.
     put_meta(&*store, b"head", &head.encode())?;
@@ -132,8 +143,8 @@ pub(crate) fn open(
         Arc::clone(&disk),
         deployment.segment_bytes,
         deployment.journal,
-        head.group.0,
-        head.group.1,
+        head.kept.first.0,
+        head.group,
         config.journal.verify,
     )?;
     let keys = Keys::new(deployment.journal);
@@ -163,7 +174,7 @@ pub(crate) fn open(
     // Twice: at the end of a segment a new log needs two before it takes orders.
     journal.prepare()?;
     journal.prepare()?;
-    let shared = Shared::new(config, journal, keys, parts, carriers, shards, head.group.0);
+    let shared = Shared::new(config, journal, keys, parts, carriers, shards, &head);
     Ok((Arc::new(shared), indices, head, recovered))
 }
 

@@ -11,10 +11,11 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use sluice_domain::{Class, OrderId, SlotCount, order_state::class_of_row};
 use sluice_pipeline::{Clock, Filter, LogError, Store, Table, Watchers, hot::Hot, index::Generation};
-use sluice_schemas::delta::{Delta, FIRST_RETURN, VOID};
+use sluice_schemas::delta::{Delta, FIRST_RETURN, VOID, row_deltas};
 use tokio::sync::Semaphore;
 
 use crate::{
+    head::Head,
     intake::{Queue, QueueConfig},
     journal::{Journal, JournalConfig},
     lookup::{
@@ -22,6 +23,7 @@ use crate::{
         young::{Block, Entries},
     },
     pump::Pump,
+    retention::{Horizon, Retention},
 };
 
 /// Sizes and numbers of an embedded engine.
@@ -41,6 +43,8 @@ pub struct EngineConfig {
     pub checkpoint_bytes: u64,
     /// … or when a partition holds this many bytes of young rows.
     pub hot_bytes: usize,
+    /// How long what is over is kept.
+    pub retention: Retention,
     /// How long a retry may come after its order's `placed_at`, ms.
     pub window_ms: u64,
     /// True: owners wait for work. False: they come back empty, for a simulator.
@@ -60,6 +64,7 @@ impl EngineConfig {
             queue: QueueConfig::default(),
             checkpoint_bytes: 512 << 20,
             hot_bytes: 192 << 20,
+            retention: Retention::default(),
             window_ms: sluice_domain::limits::DEFAULT_WINDOW_MS,
             blocking: true,
             journal_id: None,
@@ -172,6 +177,9 @@ pub(crate) struct Shard {
     pub(crate) errands: Mutex<Errands>,
     /// True when `errands` holds something for the owner.
     pub(crate) attention: AtomicBool,
+    /// Where the oldest order stands in the log that was changed since the last checkpoint, of those that have left memory.
+    /// Written under the lock of `young`.
+    pub(crate) touched: AtomicU64,
 }
 
 pub(crate) struct CarrierSlot {
@@ -198,6 +206,8 @@ pub(crate) struct Shared {
     pub(crate) watchers: Arc<Watchers>,
     /// Log position up to which the last checkpoint holds everything.
     pub(crate) checkpointed: AtomicU64,
+    /// What retention has let go.
+    pub(crate) horizon: Horizon,
     /// Checkpoints finished since the start.
     pub(crate) checkpoints: AtomicU64,
     /// A partition asks for a checkpoint.
@@ -214,7 +224,7 @@ impl Shared {
         (store, clock): (Arc<dyn Store>, Arc<dyn Clock>),
         carriers: Vec<CarrierSlot>,
         shards: Vec<Shard>,
-        checkpointed: u64,
+        head: &Head,
     ) -> Self {
         Self {
             config,
@@ -228,7 +238,8 @@ impl Shared {
             replayed: AtomicU64::new(0),
             pump: Arc::default(),
             watchers: Watchers::new(),
-            checkpointed: AtomicU64::new(checkpointed),
+            checkpointed: AtomicU64::new(head.group.0),
+            horizon: Horizon::new(&head.kept),
             checkpoints: AtomicU64::new(0),
             checkpoint_wanted: AtomicBool::new(false),
             alarm: (Mutex::new(false), parking_lot::Condvar::new()),
@@ -241,6 +252,8 @@ impl Shared {
             young: RwLock::new(Young::default()),
             errands: Mutex::new(Errands::default()),
             attention: AtomicBool::new(false),
+            // What is replayed is in no checkpoint.
+            touched: AtomicU64::new(0),
         };
         (0..config.partitions).map(shard).collect()
     }
@@ -267,13 +280,22 @@ impl Shared {
         let young = self.shard_of(id).young.read();
         let start = out.len();
         young.live.read(id, out);
-        if out.get(start) == Some(&BORN) { Ok(()) } else { read_older(&young, &*self.store, id, out) }
+        if out.get(start) != Some(&BORN) {
+            read_older(&young, &*self.store, id, out)?;
+            self.horizon.forget(start, out);
+        }
+        Ok(())
+    }
+
+    /// True if nothing before `position` was changed since the last checkpoint.
+    pub(crate) fn are_untouched(&self, position: u64) -> bool {
+        self.shards.iter().all(|shard| shard.touched.load(Relaxed) >= position)
     }
 
     /// As [`Shared::read_row`], in the order in which it was decided, though some of it perhaps twice; and owners wait no
     /// longer than it takes to copy what is young.
     pub(crate) fn read_row_in_order(&self, id: OrderId, out: &mut Vec<u8>) -> Result<(), LogError> {
-        let (mut live, mut frozen) = (Vec::new(), Vec::new());
+        let (start, mut live, mut frozen) = (out.len(), Vec::new(), Vec::new());
         let on_its_way = {
             let young = self.shard_of(id).young.read();
             young.live.read(id, &mut live);
@@ -289,6 +311,7 @@ impl Shared {
         }
         out.extend_from_slice(&frozen);
         out.extend_from_slice(&live);
+        self.horizon.forget(start, out);
         Ok(())
     }
 
@@ -320,6 +343,14 @@ impl Shared {
 
 /// First byte of a row, or of that part of it, that goes back to the order's birth: the tag of `accepted`.
 pub(crate) const BORN: u8 = 1;
+
+/// Where the log has the order of a row; `None` if the row doesn't say.
+pub(crate) fn position_of(row: &[u8]) -> Option<u64> {
+    row_deltas(0, row).find_map(|delta| match delta {
+        Ok((_, Delta::Accepted { position })) => Some(position),
+        _ => None,
+    })
+}
 
 /// Appends to `out` what the live rows don't hold of `id`.
 pub(crate) fn read_older(young: &Young, store: &dyn Store, id: OrderId, out: &mut Vec<u8>) -> Result<(), LogError> {

@@ -110,6 +110,13 @@ impl Store for FjallStore {
         Ok(())
     }
 
+    fn remove(&self, table: Table, keys: &[Vec<u8>]) -> Result<(), LogError> {
+        let keyspace = self.keyspace(table)?;
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        keys.iter().for_each(|key| batch.remove(&keyspace, key.as_slice()));
+        batch.commit().map_err(failed)
+    }
+
     fn drop_table(&self, table: Table) -> Result<(), LogError> {
         let keyspace = self.keyspace(table)?;
         self.open.lock().remove(&table);

@@ -75,6 +75,10 @@ pub struct LogConfig {
     pub json_events: bool,
     /// `ce_source` of public events.
     pub event_source: String,
+    /// How long a new deployment's public events are kept; as the brokers have it if absent.
+    pub events_kept: Option<Duration>,
+    /// Bytes of them, over all partitions, likewise.
+    pub events_bytes: Option<u64>,
     /// Settings of librdkafka in place of those made here, for measurements.
     pub overrides: Vec<(String, String)>,
 }
@@ -103,6 +107,8 @@ impl LogConfig {
             max_lag: 1_000_000,
             json_events: false,
             event_source: "/sluice".to_owned(),
+            events_kept: None,
+            events_bytes: None,
             overrides: Vec::new(),
         }
     }

@@ -279,7 +279,7 @@ enum Kind {
     Compacted,
     /// For good: rows are rebuilt from it, or nothing else has what still waits in it, however long an outage is.
     Kept,
-    /// As the brokers' default has it.
+    /// As `[retention]` says; what it doesn't say, as the brokers' default has it.
     Passing,
 }
 
@@ -294,13 +294,20 @@ fn topics(config: &LogConfig, names: &Names, partitions: u16) -> Vec<(String, u1
     fixed.into_iter().chain(shipments).collect()
 }
 
+/// What each partition of the public events keeps. Kafka counts by partition.
+fn partition_bytes(config: &LogConfig, partitions: u16) -> Option<String> {
+    config.events_bytes.map(|bytes| (bytes / u64::from(partitions.max(1))).to_string())
+}
+
 async fn create(
     admin: &AdminClient<DefaultClientContext>,
     config: &LogConfig,
     topics: &[(String, u16, Kind)],
 ) -> Result<Vec<String>, DeploymentError> {
     let min_isr = if config.replication >= 3 { "2" } else { "1" };
-    let new = topics.iter().map(|(name, partitions, kind)| {
+    let kept_ms = config.events_kept.map(|kept| kept.as_millis().to_string());
+    let bytes: Vec<_> = topics.iter().map(|(_, partitions, _)| partition_bytes(config, *partitions)).collect();
+    let new = topics.iter().zip(&bytes).map(|((name, partitions, kind), kept_bytes)| {
         let replication = TopicReplication::Fixed(i32::from(config.replication));
         let topic = NewTopic::new(name, i32::from(*partitions), replication)
             .set("min.insync.replicas", min_isr)
@@ -309,7 +316,10 @@ async fn create(
         match kind {
             Kind::Compacted => topic.set("cleanup.policy", "compact"),
             Kind::Kept => topic.set("retention.ms", "-1").set("retention.bytes", "-1"),
-            Kind::Passing => topic,
+            Kind::Passing => {
+                let topic = kept_ms.iter().fold(topic, |topic, ms| topic.set("retention.ms", ms));
+                kept_bytes.iter().fold(topic, |topic, bytes| topic.set("retention.bytes", bytes))
+            }
         }
     });
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
@@ -535,6 +545,14 @@ mod tests {
             let error = parse(wrong.as_bytes()).unwrap_err();
             assert!(matches!(error, DeploymentError::Malformed(_)), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn bytes_of_events_are_shared_by_their_partitions() {
+        let mut config = LogConfig::new("", Vec::new());
+        assert_eq!(partition_bytes(&config, 8), None);
+        config.events_bytes = Some(1 << 30);
+        assert_eq!(partition_bytes(&config, 8).as_deref(), Some("134217728"));
     }
 
     #[test]

@@ -442,6 +442,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// What the store says.
     fn range(&self, table: Table, from: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), LogError>;
+    /// Removes `keys` from `table`: all of them for good on return, or none. One that isn't there is no error.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn remove(&self, table: Table, keys: &[Vec<u8>]) -> Result<(), LogError>;
     /// Drops a whole table.
     ///
     /// # Errors

@@ -85,6 +85,8 @@ pub struct Counts {
     pub replayed: usize,
     /// Of those stored: called off.
     pub cancelled: usize,
+    /// Not stored any more, though it was acknowledged or read: retention let it go.
+    pub retired: usize,
 }
 
 #[derive(Debug)]
@@ -128,6 +130,10 @@ pub struct Oracle {
     seen: BTreeMap<OrderId, Seen>,
     /// Commands that are durable, as whoever sent them was told.
     heard: BTreeSet<(OrderId, u64)>,
+    /// What is over may be gone.
+    retires: bool,
+    /// Orders that are gone, and must stay so.
+    gone: BTreeSet<OrderId>,
     /// Orders events by what could have caused what: one step an event.
     now: u64,
 }
@@ -140,8 +146,9 @@ pub(crate) struct Evidence<'a> {
 }
 
 impl Oracle {
-    /// A judge who has seen nothing yet.
-    pub fn new(group_of: Box<GroupOf>) -> Self {
+    /// A judge who has seen nothing yet. With `retires`, an order may be gone; whether it was over the caller must tell from
+    /// what is counted.
+    pub fn new(group_of: Box<GroupOf>, retires: bool) -> Self {
         Self {
             group_of,
             requests: Vec::new(),
@@ -149,6 +156,8 @@ impl Oracle {
             by_id: BTreeMap::new(),
             seen: BTreeMap::new(),
             heard: BTreeSet::new(),
+            retires,
+            gone: BTreeSet::new(),
             now: 0,
         }
     }
@@ -226,6 +235,11 @@ impl Oracle {
         self.by_id.iter().filter(move |(_, requests)| acknowledged(requests)).map(|(id, _)| *id)
     }
 
+    /// The orders that were dead-lettered when they were last judged, ascending.
+    pub fn dead_lettered(&self) -> impl Iterator<Item = OrderId> + '_ {
+        self.seen.iter().filter(|(_, seen)| seen.class == Class::DeadLettered).map(|(id, _)| *id)
+    }
+
     /// The order ids of all requests sent, ascending.
     pub fn ids(&self) -> impl Iterator<Item = OrderId> + '_ {
         self.by_id.keys().copied()
@@ -268,6 +282,17 @@ impl Oracle {
         let requests = || self.by_id.get(&id).into_iter().flatten().map(|&i| &self.requests[i]);
         let acknowledged = requests().find(|r| r.acknowledged());
         counts.acknowledged += usize::from(acknowledged.is_some());
+        if stored.is_none() && self.retires && (acknowledged.is_some() || self.seen.contains_key(&id)) {
+            self.gone.insert(id);
+        }
+        if self.gone.contains(&id) {
+            self.seen.remove(&id);
+            counts.retired += 1;
+            return match stored {
+                Some(_) => broken(Invariant::Conservation, format!("order {id} was gone and is back")),
+                None => Ok(()),
+            };
+        }
         let Some(stored) = stored else {
             if acknowledged.is_some() {
                 return broken(Invariant::DurableBeforeAck, format!("order {id} was acknowledged and is lost"));

@@ -5,6 +5,7 @@
 //! - **Failed ingest**: nothing of the run is to be seen; after the next power loss it may have got there nevertheless,
 //!   unless a later run of that table was taken.
 //! - **Failed get or scan**: an error now, the truth the next time.
+//! - **Removed keys**: all of a call's or none; of a call that fails, a power loss may bring to light that they are gone.
 //! - **Dropped tables**: until a later ingest or drop, a power loss may bring the last one dropped back.
 //!
 //! What was ingested is never lost or damaged: that is the store's own promise, tested where the real one is built.
@@ -52,6 +53,8 @@ struct State {
     tables: BTreeMap<Table, Arc<Run>>,
     /// Runs whose ingest failed and that a power loss may bring to light.
     limbo: BTreeMap<Table, Run>,
+    /// Keys whose removal failed, and that a power loss may take.
+    doomed: BTreeMap<Table, Vec<Vec<u8>>>,
     /// The table dropped last, which a power loss may bring back.
     dropped: Option<(Table, Arc<Run>)>,
 }
@@ -66,6 +69,7 @@ impl SimStore {
             fail_next_ingest: false,
             tables: BTreeMap::new(),
             limbo: BTreeMap::new(),
+            doomed: BTreeMap::new(),
             dropped: None,
         };
         Self { shared: Arc::new(Shared { power, trace, state: Mutex::new(state) }), life }
@@ -80,6 +84,13 @@ impl SimStore {
             self.shared.trace.line(format_args!("store: the run in doubt of {table:?} is there: {there}"));
             if there {
                 state.add(table, run);
+            }
+        }
+        for (table, keys) in std::mem::take(&mut state.doomed) {
+            let gone = state.tables.contains_key(&table) && rng.coin();
+            self.shared.trace.line(format_args!("store: the keys in doubt of {table:?} are gone: {gone}"));
+            if gone {
+                state.take(table, &keys);
             }
         }
         if let Some((table, run)) = state.dropped.take()
@@ -146,6 +157,13 @@ impl State {
         Arc::make_mut(self.tables.entry(table).or_default()).extend(run);
         self.dropped = None;
     }
+
+    fn take(&mut self, table: Table, keys: &[Vec<u8>]) {
+        if let Some(run) = self.tables.get_mut(&table) {
+            let run = Arc::make_mut(run);
+            keys.iter().for_each(|key| drop(run.remove(key)));
+        }
+    }
 }
 
 impl fmt::Debug for SimStore {
@@ -201,6 +219,22 @@ impl Store for SimStore {
             let mut from = run.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Unbounded));
             while from.next().is_some_and(|(key, value)| each(key, value)) {}
         }
+        Ok(())
+    }
+
+    fn remove(&self, table: Table, keys: &[Vec<u8>]) -> Result<(), LogError> {
+        let pulse = self.pulse()?;
+        let state = &mut *self.shared.state.lock();
+        let failed = state.rng.hits(state.faults.failed_ingest);
+        self.shared
+            .trace
+            .line(format_args!("store: remove {} keys of {table:?}: {pulse:?}, fails: {failed}", keys.len()));
+        if pulse == Pulse::Cut || failed {
+            state.doomed.insert(table, keys.to_vec());
+            return Err(LogError::Store(format!("the device failed to remove keys of {table:?}")));
+        }
+        state.doomed.remove(&table);
+        state.take(table, keys);
         Ok(())
     }
 

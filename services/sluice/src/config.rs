@@ -19,8 +19,10 @@ use crate::{cluster::ClusterConfig, tls::TlsConfig, webhooks::WebhooksConfig};
 
 mod merchant;
 mod operator;
+mod retention;
 
 pub use merchant::MerchantConfig;
+pub use retention::RetentionConfig;
 
 /// The example, with every key and its default.
 pub const EXAMPLE: &str = include_str!("../sluice.example.toml");
@@ -262,6 +264,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// How merchants are told what happens.
     pub webhooks: WebhooksConfig,
+    /// How long what is over is kept.
+    pub retention: RetentionConfig,
     /// Where Kafka and ScyllaDB are; only workers of a cluster need it.
     pub cluster: Option<ClusterConfig>,
 }
@@ -295,6 +299,7 @@ impl Default for Config {
             carriers: Vec::new(),
             tls: None,
             webhooks: WebhooksConfig::default(),
+            retention: RetentionConfig::default(),
             cluster: None,
         }
     }
@@ -322,8 +327,8 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Sets one key of a configuration from a text.
 type Setter = fn(&mut Config, &str) -> Result<(), String>;
 
-/// Every key that an environment variable overrides: `SLUICE_` and the key in upper case.
-const OVERRIDES: [(&str, Setter); 22] = [
+/// Every key that an environment variable overrides: `SLUICE_` and the key in upper case, behind its table's name.
+const OVERRIDES: [(&str, Setter); 24] = [
     ("SLUICE_LISTEN", |c, v| set(&mut c.listen, v, "an address and port such as 127.0.0.1:8080")),
     ("SLUICE_DATA_DIR", |c, v| set(&mut c.data_dir, v, "a folder")),
     ("SLUICE_PLACED_AT_WINDOW_S", |c, v| set(&mut c.placed_at_window_s, v, "a number of seconds")),
@@ -360,6 +365,14 @@ const OVERRIDES: [(&str, Setter); 22] = [
     }),
     ("SLUICE_OPERATOR_KEY_HASH", |c, v| {
         c.operator_key_hash = Some(Hidden::new(v));
+        Ok(())
+    }),
+    ("SLUICE_RETENTION_TIME", |c, v| {
+        c.retention.time = Some(retention::parse_time(v)?);
+        Ok(())
+    }),
+    ("SLUICE_RETENTION_BYTES", |c, v| {
+        c.retention.bytes = Some(retention::parse_bytes(v)?);
         Ok(())
     }),
 ];

@@ -34,7 +34,7 @@ fn the_example_is_a_configuration_with_every_default() {
 
 #[test]
 fn the_example_names_every_key() {
-    let mut shown = [(); 6].map(|()| BTreeSet::new());
+    let mut shown = [(); 7].map(|()| BTreeSet::new());
     let mut table = 0;
     for line in EXAMPLE.lines() {
         let line = line.strip_prefix("# ").unwrap_or(line);
@@ -44,6 +44,7 @@ fn the_example_names_every_key() {
             "[tls]" => table = 3,
             "[webhooks]" => table = 4,
             "[[merchant.webhook]]" => table = 5,
+            "[retention]" => table = 6,
             _ => {}
         }
         if let Some((key, _)) = line.split_once(" = ")
@@ -52,20 +53,23 @@ fn the_example_names_every_key() {
             shown[table].insert(key.to_owned());
         }
     }
-    shown[0].extend(["merchant", "carrier", "cluster", "tls", "webhooks"].map(str::to_owned));
+    shown[0].extend(["merchant", "carrier", "cluster", "tls", "webhooks", "retention"].map(str::to_owned));
     shown[1].insert("webhook".to_owned());
     assert_eq!(shown[0], keys("nonsense = 1"));
     assert_eq!(shown[1], keys("[[merchant]]\nid = \"a\"\nnonsense = 1"));
     assert_eq!(shown[2], keys("[[carrier]]\nid = \"a\"\nnonsense = 1"));
     assert_eq!(shown[3], keys("[tls]\nnonsense = 1"));
     assert_eq!(shown[4], keys("[webhooks]\nnonsense = 1"));
+    assert_eq!(shown[6], keys("[retention]\nnonsense = 1"));
     assert_eq!(shown[5], keys("[[merchant]]\nid = \"a\"\n[[merchant.webhook]]\nnonsense = 1"));
 }
 
 #[test]
 fn every_top_level_key_has_its_variable() {
     let mut expected: BTreeSet<String> = keys("nonsense = 1");
-    expected.retain(|key| !matches!(key.as_str(), "merchant" | "carrier" | "cluster" | "tls" | "webhooks"));
+    expected
+        .retain(|key| !matches!(key.as_str(), "merchant" | "carrier" | "cluster" | "tls" | "webhooks" | "retention"));
+    expected.extend(keys("[retention]\nnonsense = 1").iter().map(|key| format!("retention_{key}")));
     let variables: BTreeSet<String> =
         OVERRIDES.iter().map(|(name, _)| name.trim_start_matches("SLUICE_").to_ascii_lowercase()).collect();
     assert_eq!(variables, expected);

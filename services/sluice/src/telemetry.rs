@@ -27,7 +27,7 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every metric that no service describes itself.
-const METRICS: [(Kind, &str, Unit, &str); 41] = [
+const METRICS: [(Kind, &str, Unit, &str); 47] = [
     (Counter, "sluice_orders_accepted_total", Unit::Count, "Orders that became durable"),
     (Counter, "sluice_orders_replayed_total", Unit::Count, "Requests answered as the repetition of an earlier one"),
     (Gauge, "sluice_orders", Unit::Count, "Orders in this data folder by class: in_flight, finished, dead_lettered"),
@@ -40,6 +40,17 @@ const METRICS: [(Kind, &str, Unit, &str); 41] = [
     (Gauge, "sluice_checkpoint_lag_bytes", Unit::Bytes, "Journal that a recovery would replay"),
     (Counter, "sluice_checkpoints_total", Unit::Count, "Checkpoints finished"),
     (Histogram, "sluice_checkpoint_seconds", Unit::Seconds, "Time one checkpoint took"),
+    (Gauge, "sluice_journal_bytes", Unit::Bytes, "Segments of the journal"),
+    (Gauge, "sluice_journal_oldest_timestamp_seconds", Unit::Seconds, "Nothing that is kept was written before this"),
+    (Counter, "sluice_journal_segments_deleted_total", Unit::Count, "Segments of the journal that retention let go"),
+    (Counter, "sluice_orders_retired_total", Unit::Count, "Orders that retention let go"),
+    (Gauge, "sluice_retention_held_bytes", Unit::Bytes, "Journal that is old enough to go and that an order holds"),
+    (
+        Gauge,
+        "sluice_retention_held_order_timestamp_seconds",
+        Unit::Seconds,
+        "When the order was placed that holds it; 0 if none does",
+    ),
     (Counter, "sluice_carrier_calls_total", Unit::Count, "Calls to carriers, by carrier and result"),
     (Histogram, "sluice_carrier_call_seconds", Unit::Seconds, "Time of one call to a carrier, by carrier"),
     (Counter, "sluice_carrier_shipments_total", Unit::Count, "Shipments by carrier and outcome"),

@@ -27,7 +27,7 @@ use sluice_checkout::Checkout;
 use sluice_classify::{Chain, Classify, Rules, RulesError};
 use sluice_domain::{Merchants, Operators, SlotCount};
 use sluice_engine_embedded::{
-    Counts, DataLock, Engine, EngineConfig, FjallDocuments, FjallStore, Opened, RealDisk, Recovered, Threads,
+    Counts, DataLock, Engine, EngineConfig, FjallDocuments, FjallStore, Opened, RealDisk, Recovered, Retention, Threads,
 };
 use sluice_events::Events;
 use sluice_http::Problem;
@@ -363,6 +363,10 @@ fn engine_config(config: &Config, table: &Table) -> EngineConfig {
     engine.checkpoint_bytes = u64::from(config.checkpoint_mb) << 20;
     engine.hot_bytes = (config.hot_mb as usize) << 20;
     engine.queue.order_bytes = (config.queue_mb as usize) << 20;
+    engine.retention = Retention {
+        time_ms: config.retention.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        bytes: config.retention.bytes,
+    };
     engine.window_ms = u64::from(config.placed_at_window_s) * 1_000;
     engine
 }

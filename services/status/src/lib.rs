@@ -205,7 +205,7 @@ enum StatusProblems {
     #[response(status = 401, content_type = "application/problem+json",
         headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
     Unauthorized(ProblemBody<'static>),
-    /// No order of this merchant has this id.
+    /// No order of this merchant has this id, or it is over and no longer kept.
     #[response(status = 404, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds; present while the order may still be on its way")))]
     Unknown(ProblemBody<'static>),

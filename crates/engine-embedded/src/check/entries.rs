@@ -18,7 +18,8 @@ use sluice_schemas::{
 use super::{Pass, log::Log};
 use crate::{
     FjallStore,
-    checkpoint::{Head, filter_key},
+    checkpoint::filter_key,
+    head::Head,
     journal::Segments,
     lookup::{Keys, read_key, stored_key},
     recovery::{Deployment, peek_fingerprint, read_head},
@@ -131,8 +132,8 @@ impl Entries<'_, '_> {
         for what in beyond {
             self.damaged("meta", what);
         }
-        if head.counts.accepted != self.log.checkpointed {
-            let (says, has) = (head.counts.accepted, self.log.checkpointed);
+        let (says, has) = (head.counts.accepted.saturating_sub(head.kept.retired), self.log.checkpointed);
+        if says != has {
             self.damaged("meta", format!("the last checkpoint counts {says} orders, the journal has {has} before it"));
         }
     }
@@ -173,8 +174,10 @@ impl Entries<'_, '_> {
             let id = u128::from_be_bytes(id);
             if current != Some(id) {
                 if let Some(done) = current.replace(id) {
-                    result = self.row(OrderId(done), &row);
-                    orders += 1;
+                    match self.row(OrderId(done), &row) {
+                        Ok(kept) => orders += u64::from(kept),
+                        Err(error) => result = Err(error),
+                    }
                 }
                 row = Row::default();
             }
@@ -186,18 +189,19 @@ impl Entries<'_, '_> {
         })?;
         result?;
         if let Some(done) = current {
-            self.row(OrderId(done), &row)?;
-            orders += 1;
+            orders += u64::from(self.row(OrderId(done), &row)?);
         }
         self.pass.report.rows = orders;
-        let says = opened.known.head.counts.accepted;
+        let head = &opened.known.head;
+        let says = head.counts.accepted.saturating_sub(head.kept.retired);
         if orders != says {
             self.damaged("rows", format!("the last checkpoint counts {says} orders, {orders} have a row"));
         }
         Ok(())
     }
 
-    fn row(&mut self, id: OrderId, row: &Row) -> Result<(), LogError> {
+    /// False for the row of a retired order, which is on its way out.
+    fn row(&mut self, id: OrderId, row: &Row) -> Result<bool, LogError> {
         let mut position = None;
         for delta in row_deltas(id.placed_at_ms(), &row.deltas) {
             match delta {
@@ -208,14 +212,17 @@ impl Entries<'_, '_> {
         }
         let Some(position) = position else {
             self.damaged("rows", format!("the row of order {id} does not say where the order is"));
-            return Ok(());
+            return Ok(true);
         };
+        if position < self.opened.known.head.kept.first.0 {
+            return Ok(false);
+        }
         if self.record_at(position, &|| format!("the row of order {id}"))? && peek_id(&self.record) != Ok(id.0) {
             self.damaged(
                 "rows",
                 format!("the row of order {id} names log position {position}, where another order is"),
             );
-            return Ok(());
+            return Ok(true);
         }
         let customer = peek_customer(&self.record).ok().filter(|_| row.listed).map(|c| self.keys.customer(c));
         for &key in customer.iter().chain(&row.found_by) {
@@ -224,7 +231,7 @@ impl Entries<'_, '_> {
                 self.damaged("lookup", format!("order {id} can't be found by {by}"));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Entries of a checkpoint that wasn't finished count, too: the journal still has their orders.

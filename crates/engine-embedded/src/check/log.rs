@@ -1,4 +1,4 @@
-//! The journal from its first byte: every group, frame, section, entry and record.
+//! The journal from the first byte that is kept: every group, frame, section, entry and record.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -11,10 +11,13 @@ use sluice_schemas::{
 };
 
 use super::{Pass, Torn, entries::Known};
-use crate::journal::{
-    Group, Segments,
-    format::{self, Frame, GROUP_HEAD, GroupHead, MAGIC, Section, Target, kind},
-    segment_index, segment_name,
+use crate::{
+    head::{Head, Kept},
+    journal::{
+        Group, Segments,
+        format::{self, Frame, GROUP_HEAD, GroupHead, MAGIC, Section, Target, kind},
+        segment_index, segment_name,
+    },
 };
 
 /// What the journal says, for the other passes.
@@ -57,8 +60,10 @@ pub(super) fn verify(disk: &Arc<dyn Disk>, known: Option<Known>, pass: &mut Pass
     };
     let reached = known.head.group.0.div_ceil(known.segment_bytes);
     let prepared = indices.last().map_or(0, |last| last + 1).max(reached);
-    let mut whole = Vec::new();
-    for index in 0..prepared {
+    let first = known.head.kept.first.0 / known.segment_bytes;
+    // Those before the first may still be there, on their way out.
+    let mut whole = vec![false; first.min(prepared) as usize];
+    for index in first..prepared {
         let name = segment_name(index);
         let len = match disk.open(&name) {
             Ok(file) => file.size().map_err(LogError::io(format!("opening {name}")))?,
@@ -89,7 +94,9 @@ fn guess(disk: &Arc<dyn Disk>, indices: &[u64]) -> Result<Option<Known>, LogErro
         if let Some(head) = GroupHead::from_bytes(&bytes)
             && head.position == index * segment_bytes
         {
-            return Ok(Some(Known { journal: head.journal, segment_bytes, ..Known::default() }));
+            let kept = Kept { first: (head.position, head.sequence), ..Kept::default() };
+            let start = Head { kept, ..Head::default() };
+            return Ok(Some(Known { journal: head.journal, segment_bytes, head: start }));
         }
     }
     Ok(None)
@@ -115,7 +122,7 @@ impl Walk<'_, '_> {
     }
 
     fn groups(&mut self) -> Result<(), LogError> {
-        let (mut at, mut expected) = (0, 1);
+        let (mut at, mut expected) = self.known.head.kept.first;
         let mut met_head = false;
         loop {
             let next = (at / self.known.segment_bytes + 1) * self.known.segment_bytes;
@@ -273,6 +280,8 @@ impl Walk<'_, '_> {
             }
             if let Delta::Requested(r) = entry.delta
                 && let Some(order_at) = r.order_position
+                // What was retired had all its answers.
+                && order_at >= self.known.head.kept.first.0
             {
                 let here = payload_at + (section.start + entry.offset) as u64;
                 self.elsewhere(here, order_at, id)?;

@@ -414,6 +414,25 @@ impl Journal {
         Ok(self.segments.ends_at(position, self.id)?.is_some())
     }
 
+    /// The files.
+    pub(crate) fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// The group that starts at `position`, from the device; `None` if none does.
+    ///
+    /// # Errors
+    /// [`LogError`] if the device fails or the group is damaged.
+    pub(crate) fn whole_group(&self, position: u64) -> Result<Option<Group>, LogError> {
+        let head = self.segments.head(position, self.id)?;
+        head.map(|head| self.segments.read_whole(position, head, self.config.verify)).transpose()
+    }
+
+    /// Where the segments that exist end.
+    pub(crate) fn prepared(&self) -> u64 {
+        self.state.lock().prepared * self.config.segment_bytes
+    }
+
     /// True if somebody waits for the next group.
     #[cfg(test)]
     pub(crate) fn is_waited_for(&self) -> bool {

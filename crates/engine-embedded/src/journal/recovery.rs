@@ -38,7 +38,8 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// A scan of `journal` from the group at `from` (a group's start) with number `sequence`.
+    /// A scan of `journal` from the group at `from` (a group's start) with number `sequence`. Its first segment is the one
+    /// at `first`; those before it may be there or not.
     ///
     /// # Errors
     /// [`LogError`] if the folder can't be listed or a segment is missing.
@@ -46,16 +47,16 @@ impl Scan {
         disk: Arc<dyn Disk>,
         segment_bytes: u64,
         journal: u64,
-        from: u64,
-        sequence: u64,
+        first: u64,
+        (from, sequence): (u64, u64),
         verify: bool,
     ) -> Result<Self, LogError> {
         let names = disk.list().map_err(LogError::io("listing the journal"))?;
         let indices: Vec<u64> = names.iter().filter_map(|n| segment_index(n)).collect();
-        // A log that has come to the middle of a segment has that segment, and all before it.
+        // A log that has come to the middle of a segment has that segment, and all before it that are kept.
         let reached = from.div_ceil(segment_bytes);
         let prepared = indices.last().map_or(0, |last| last + 1);
-        for index in 0..prepared.max(reached) {
+        for index in first / segment_bytes..prepared.max(reached) {
             if !indices.contains(&index) {
                 let what = "the segment is missing".into();
                 return Err(LogError::Damaged { file: segment_name(index), offset: 0, what });
@@ -64,16 +65,15 @@ impl Scan {
         let segments = Segments::new(disk, segment_bytes);
         let mut scan =
             Self { segments, segment_bytes, journal, verify, prepared, position: from, sequence, sealed: true };
-        scan.check_predecessor()?;
+        if from > first {
+            scan.check_predecessor()?;
+        }
         Ok(scan)
     }
 
     /// The group before the first one must be there and have the number before: a checkpoint of another or a newer log
     /// would otherwise be continued over a hole.
     fn check_predecessor(&mut self) -> Result<(), LogError> {
-        if self.position == 0 {
-            return Ok(());
-        }
         let before = self.position - 1;
         let mut at = before - before % self.segment_bytes;
         let mut last_at = None;

@@ -49,6 +49,29 @@ impl Segments {
         Ok(())
     }
 
+    /// Indices of the segments that exist, ascending.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn indices(&self) -> Result<Vec<u64>, LogError> {
+        let names = self.disk.list().map_err(LogError::io("listing the journal"))?;
+        Ok(names.iter().filter_map(|name| segment_index(name)).collect())
+    }
+
+    /// Removes segment `index`; one that isn't there is no error.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn remove(&self, index: u64) -> Result<(), LogError> {
+        let name = segment_name(index);
+        let removed = self.disk.remove(&name);
+        self.open.lock().remove(&index);
+        match removed {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(LogError::io(format!("removing {name}"))),
+        }
+    }
+
     fn keep(&self, index: u64, file: Arc<dyn DiskFile>) {
         let mut open = self.open.lock();
         open.insert(index, file);

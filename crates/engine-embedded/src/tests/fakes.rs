@@ -21,6 +21,25 @@ pub struct Faults {
     pub fail_ingest: AtomicBool,
     pub syncs: AtomicUsize,
     pub writes: AtomicUsize,
+    /// Counts down with every run, removal and file removed, if it isn't 0; at 1 that one and all after it fail.
+    pub dies_at: AtomicUsize,
+    /// The first that fails is done all the same.
+    pub dies_late: AtomicBool,
+}
+
+impl Faults {
+    /// Whether the next lasting change is made, and whether its caller hears that it is.
+    fn change(&self) -> (bool, bool) {
+        let left = self.dies_at.load(SeqCst);
+        match left {
+            0 => (true, true),
+            1 => (self.dies_late.swap(false, SeqCst), false),
+            _ => {
+                self.dies_at.store(left - 1, SeqCst);
+                (true, true)
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -100,7 +119,11 @@ impl Disk for MemDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.files.lock().remove(name).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+        let (done, heard) = self.faults.change();
+        if done {
+            self.files.lock().remove(name).ok_or(io::ErrorKind::NotFound)?;
+        }
+        if heard { Ok(()) } else { Err(fail("the power is off")) }
     }
 }
 
@@ -172,8 +195,11 @@ impl Store for MemStore {
             last = Some(key.to_vec());
             entries.push((key.to_vec(), value.to_vec()));
         });
-        self.tables.lock().entry(table).or_default().extend(entries);
-        Ok(())
+        let (done, heard) = self.faults.change();
+        if done {
+            self.tables.lock().entry(table).or_default().extend(entries);
+        }
+        if heard { Ok(()) } else { Err(LogError::Store("the power is off".into())) }
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
@@ -192,6 +218,14 @@ impl Store for MemStore {
         let mut entries = tables.get(&table).into_iter().flat_map(|t| t.range(from.to_vec()..));
         while entries.next().is_some_and(|(k, v)| each(k, v)) {}
         Ok(())
+    }
+
+    fn remove(&self, table: Table, keys: &[Vec<u8>]) -> Result<(), LogError> {
+        let (done, heard) = self.faults.change();
+        if let Some(entries) = self.tables.lock().get_mut(&table).filter(|_| done) {
+            keys.iter().for_each(|key| drop(entries.remove(key)));
+        }
+        if heard { Ok(()) } else { Err(LogError::Store("the power is off".into())) }
     }
 
     fn drop_table(&self, table: Table) -> Result<(), LogError> {

@@ -80,7 +80,7 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
     let damaged = damaged(&segment, &meta(b"deployment"));
     vec![
         ("journal-v1.seg", segment),
-        ("checkpoint-head-v2.bin", meta(b"head")),
+        ("checkpoint-head-v3.bin", meta(b"head")),
         ("deployment-v1.bin", meta(b"deployment")),
         ("index-filter-v1.bin", meta(b"filter-1")),
         ("journal-damaged-v1.txt", damaged.into_bytes()),
@@ -177,8 +177,9 @@ fn a_frozen_journal_is_still_read() {
 
 #[test]
 fn a_frozen_checkpoint_is_still_read() {
-    for (name, listed_since) in [("checkpoint-head-v1.bin", 2), ("checkpoint-head-v2.bin", 0)] {
-        let head = crate::checkpoint::Head::decode(&frozen(name)).unwrap();
+    let heads = [("checkpoint-head-v1.bin", 2), ("checkpoint-head-v2.bin", 0), ("checkpoint-head-v3.bin", 0)];
+    for (name, listed_since) in heads {
+        let head = crate::head::Head::decode(&frozen(name)).unwrap();
         assert_eq!((head.number, head.replay_from.len(), head.generations.len()), (1, 2, 1));
         assert_eq!((head.counts.accepted, head.counts.finished, head.listed_since), (6, 2, listed_since));
         a_checkpoint_is_read(&frozen(name), listed_since == 0);

@@ -57,7 +57,7 @@ fn write_one(journal: &Journal) -> bool {
 }
 
 fn scan(disk: &MemDisk) -> Scan {
-    Scan::new(Arc::new(disk.clone()), SEGMENT, ID, 0, 1, true).unwrap()
+    Scan::new(Arc::new(disk.clone()), SEGMENT, ID, 0, (0, 1), true).unwrap()
 }
 
 #[test]

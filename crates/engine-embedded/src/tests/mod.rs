@@ -11,5 +11,6 @@ mod fixtures;
 mod full_disk;
 mod journal;
 mod outboxes;
+mod retention;
 mod threads;
 pub(crate) mod world;

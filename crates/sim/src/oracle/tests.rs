@@ -17,11 +17,14 @@ const AT: u64 = 1_000_000;
 
 /// SKU "n" is no goods, "f" is frozen, anything else ambient.
 fn oracle() -> Oracle {
-    Oracle::new(Box::new(|line| match line.sku {
-        "n" => None,
-        "f" => Some(Group::Frozen),
-        _ => Some(Group::Ambient),
-    }))
+    Oracle::new(
+        Box::new(|line| match line.sku {
+            "n" => None,
+            "f" => Some(Group::Frozen),
+            _ => Some(Group::Ambient),
+        }),
+        false,
+    )
 }
 
 fn record(key: &str, skus: &[&str]) -> Vec<u8> {

@@ -237,6 +237,7 @@ impl ClusterConfig {
         log.max_lag = self.max_lag_records;
         log.json_events = self.events == EventFormat::Json;
         log.event_source.clone_from(&self.event_source);
+        (log.events_kept, log.events_bytes) = (config.retention.time, config.retention.bytes);
         Ok(log)
     }
 

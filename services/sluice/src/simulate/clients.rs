@@ -141,7 +141,8 @@ impl Clients {
             if self.rng.coin() {
                 other.revision = 1 + self.rng.below(3) as u8;
             } else {
-                other.placed_at_ms += 1 + self.rng.below(1_000);
+                // Still within the window of the first: a key is not used again beyond it.
+                other.placed_at_ms += 1 + self.rng.below(1_000.min(self.window_ms / 8));
             }
             repeated.push(other);
         }

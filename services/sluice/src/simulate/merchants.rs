@@ -57,14 +57,21 @@ impl Merchants {
         }
         let again = if self.rng.below(4) == 0 { self.rng.pick(&self.sent).copied() } else { None };
         let about = again.or_else(|| {
-            let ids: Vec<OrderId> = oracle.acknowledged().collect();
-            Some((*self.rng.pick(&ids)?, u64::from(self.left)))
+            let id = u64::from(self.left);
+            let mut ids: Vec<OrderId> = Vec::new();
+            if id.is_multiple_of(REPLAYS) {
+                ids.extend(oracle.dead_lettered());
+            }
+            if ids.is_empty() {
+                ids.extend(oracle.acknowledged());
+            }
+            Some((*self.rng.pick(&ids)?, id))
         });
         let Some((order, id)) = about else { return false };
         self.left -= 1;
         self.sent.push((order, id));
         // The same whenever it is sent again.
-        let wish = if id % REPLAYS == 0 { Wish::Replay { by: "operator" } } else { Wish::Cancel };
+        let wish = if id.is_multiple_of(REPLAYS) { Wish::Replay { by: "operator" } } else { Wish::Cancel };
         let words = Words::of_command(&Command { order: order.0, id, at_ms: now_ms, wish });
         let (engine, woken) = (engine.clone(), Flag::up());
         let mut receipts: Receipts = Box::pin(async move { engine.hear(words).await });

@@ -30,6 +30,8 @@ pub struct Tally {
     pub replayed: u64,
     /// Of those stored at the end: nobody can tell whether a carrier took them.
     pub parked: u64,
+    /// Orders that retention let go.
+    pub retired: u64,
     /// Calls to carriers.
     pub calls: u64,
     /// Checkpoints.
@@ -56,6 +58,7 @@ impl Tally {
             dead_lettered,
             replayed,
             parked,
+            retired,
             calls,
             checkpoints,
             refused,
@@ -72,6 +75,7 @@ impl Tally {
         self.dead_lettered += dead_lettered;
         self.replayed += replayed;
         self.parked += parked;
+        self.retired += retired;
         self.calls += calls;
         self.checkpoints += checkpoints;
         self.refused += refused;

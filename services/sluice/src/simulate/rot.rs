@@ -4,6 +4,7 @@ use sluice_domain::invariants::Invariant;
 use sluice_engine_embedded::{
     Engine,
     journal::{format::GROUP_HEAD, recovery::Scan, segment_name},
+    journal_start,
 };
 use sluice_pipeline::LogError;
 use sluice_sim::{Chance, Violation, oracle::Rot};
@@ -80,7 +81,8 @@ impl World {
     fn groups(&self) -> Result<Vec<(u64, u64)>, LogError> {
         let config = &self.config.journal;
         let id = self.config.journal_id.unwrap_or_default();
-        let mut scan = Scan::new(self.machine.disk(), config.segment_bytes, id, 0, 1, true)?;
+        let start = if self.config.retention.is_on() { journal_start(&*self.machine.store())? } else { (0, 1) };
+        let mut scan = Scan::new(self.machine.disk(), config.segment_bytes, id, start.0, start, true)?;
         let mut groups = Vec::new();
         while let Ok(group) = scan.next_group()? {
             groups.push((group.position, (GROUP_HEAD + group.payload) as u64));

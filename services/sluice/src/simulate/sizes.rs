@@ -8,9 +8,12 @@ use sluice_carrier::{
     routing::{CarrierRule, GroupSet, Table, TableError},
 };
 use sluice_domain::{Group, SlotCount};
-use sluice_engine_embedded::{EngineConfig, JournalConfig, QueueConfig, journal::format::GROUP_HEAD};
+use sluice_engine_embedded::{EngineConfig, JournalConfig, QueueConfig, Retention, journal::format::GROUP_HEAD};
 use sluice_pipeline::BLOCK;
 use sluice_sim::{Chance, FaultPlan, Rng};
+
+/// Of the runs, so many have retention.
+const RETIRING_RUNS: Chance = Chance::percent(30);
 
 /// One of `choices`.
 fn one_of<T: Copy>(rng: &mut Rng, choices: &[T], default: T) -> T {
@@ -38,7 +41,7 @@ pub(super) fn engine(plan: &FaultPlan) -> EngineConfig {
         outcome_bytes: one_of(&mut rng, &[512, 2 << 10, 1 << 20], 2 << 10),
         batch_bytes,
     };
-    EngineConfig {
+    let config = EngineConfig {
         partitions: 1,
         slots: SlotCount::DEFAULT,
         journal,
@@ -49,7 +52,34 @@ pub(super) fn engine(plan: &FaultPlan) -> EngineConfig {
         blocking: false,
         journal_id: Some(rng.bits()),
         ..EngineConfig::new(plan.carriers.iter().map(|c| Arc::from(c.name.as_str())).collect())
+    };
+    forgetful(config, plan, least)
+}
+
+/// In some runs what is over is kept for a while only. Then segments are as small as can be, and so is the window: within it a
+/// retry may still ask.
+fn forgetful(config: EngineConfig, plan: &FaultPlan, least: u64) -> EngineConfig {
+    let mut rng = plan.rng("retention");
+    if !rng.hits(RETIRING_RUNS) {
+        return config;
     }
+    let by_time = rng.coin();
+    let retention = Retention {
+        time_ms: by_time.then(|| rng.between(1, 5_000)),
+        bytes: (!by_time || rng.coin()).then(|| rng.between(1, 2 * least)),
+    };
+    let window_ms = one_of(&mut rng, &[50, 200, 1_000], 200);
+    let journal = JournalConfig { segment_bytes: least, ..config.journal };
+    EngineConfig { retention, journal, window_ms, ..config }
+}
+
+/// Where what is over may go, most runs have carriers that let everything be over: who forgets what he was asked leaves orders
+/// that nobody can decide, and those hold all that comes after them.
+pub(super) fn forgiving(mut plan: FaultPlan, config: &EngineConfig) -> FaultPlan {
+    if config.retention.is_on() && plan.rng("forgiving").hits(Chance::percent(80)) {
+        plan.carriers.iter_mut().for_each(|carrier| carrier.idempotent = true);
+    }
+    plan
 }
 
 /// What an operator may change from one start to the next, drawn anew. `first` is what the run began with: its segments

@@ -73,6 +73,7 @@ impl Summary {
             ("  dead-lettered", t.dead_lettered),
             ("  replayed", t.replayed),
             ("  parked as unknown", t.parked),
+            ("orders retired", t.retired),
             ("commits refused", t.refused),
             ("calls to carriers", t.calls),
             ("damage planted and named", t.rot_found),

@@ -71,6 +71,7 @@ impl World {
     /// The world of `plan`, before the first step.
     pub(super) fn new(plan: FaultPlan, options: &Options, trace: Trace) -> Self {
         let mut config = sizes::engine(&plan);
+        let plan = sizes::forgiving(plan, &config);
         config.journal.verify = options.planted != Some(Planted::SkippedChecksum);
         let disk = DiskFaults { capacity: sizes::capacity(&plan, config.journal.segment_bytes), ..plan.disk.clone() };
         let machine = Machine::new(START_MS, disk, plan.store.clone(), &plan.rng("machine"), trace.clone());
@@ -85,10 +86,10 @@ impl World {
             // The table is drawn within the bounds that it checks.
             table: Arc::new(sizes::table(&plan).unwrap_or_else(|error| unreachable!("{error}"))),
             notifiers: sizes::notifiers(&plan),
-            oracle: Oracle::new(Box::new(move |line| judge.group_of(line))),
+            oracle: Oracle::new(Box::new(move |line| judge.group_of(line)), config.retention.is_on()),
             clients: Clients::new(&plan, Arc::clone(&goods), config.slots, config.window_ms),
             merchants: Merchants::new(&plan),
-            looks: Looks::new(2 * plan.workload.orders, newest_wins),
+            looks: Looks::new(2 * plan.workload.orders, newest_wins, config.retention.is_on()),
             life: None,
             crashes: Crashes::new(&plan),
             schedule: Schedule::new(&plan),
@@ -158,12 +159,20 @@ impl World {
         self.tally.parked = counts.parked as u64;
         self.oracle.at_rest()?;
         let Some(life) = &self.life else { return Ok(()) };
-        let told = life.engine.counts();
-        let told = (told.accepted, told.finished, told.dead_lettered, told.in_flight);
-        let finished = counts.finished + counts.cancelled;
-        let found = (counts.stored as u64, finished as u64, counts.dead_lettered as u64, counts.in_flight as u64);
-        if told != found {
-            let what = format!("accepted, finished, dead-lettered, in flight: counted {told:?}, there are {found:?}");
+        let (told, retired) = (life.engine.counts(), life.engine.retired());
+        self.tally.retired = retired;
+        // In which class an order was that is gone nobody knows any more; but none was in flight.
+        let over = |finished, dead_lettered| {
+            if retired > 0 { (finished + dead_lettered, 0) } else { (finished, dead_lettered) }
+        };
+        let told = (told.accepted, over(told.finished, told.dead_lettered), told.in_flight);
+        let finished = (counts.finished + counts.cancelled) as u64 + retired;
+        let found =
+            (counts.stored as u64 + retired, over(finished, counts.dead_lettered as u64), counts.in_flight as u64);
+        if told != found || counts.retired as u64 > retired {
+            let what = format!(
+                "accepted, (finished, dead-lettered), in flight: counted {told:?}, there are {found:?} with {retired} that are gone"
+            );
             return broken(Invariant::Conservation, what);
         }
         Ok(())
