@@ -80,8 +80,8 @@ fn decided(effects: &Effects) -> Vec<(u32, Result<Vec<Seen>, String>)> {
         (p.group, p.number, p.weight_g, items)
     };
     let what = |decision: &Decision| match decision {
-        Decision::Classified { parcels } => Ok(parcels.clone().map(parcel).collect()),
-        Decision::Rejected { reason } => Err(effects.text(reason).to_owned()),
+        Decision::Classified { parcels, .. } => Ok(parcels.clone().map(parcel).collect()),
+        Decision::Rejected { reason, .. } => Err(effects.text(reason).to_owned()),
         Decision::Settled { .. } | Decision::Tracked { .. } | Decision::Commanded { .. } => panic!("no word was given"),
     };
     effects.decisions().iter().map(|(input, decision)| (*input, what(decision))).collect()

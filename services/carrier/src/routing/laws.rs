@@ -82,14 +82,14 @@ fn said(effects: &Effects) -> Vec<Said> {
         (p.number, p.attempt, p.group, p.weight_g, route)
     };
     let what = |(input, decision): &(u32, Decision)| match decision {
-        Decision::Classified { parcels } => (*input, parcels.clone().map(parcel).collect(), None),
-        Decision::Rejected { reason } => (*input, Vec::new(), Some(effects.text(reason).to_owned())),
+        Decision::Classified { parcels, .. } => (*input, parcels.clone().map(parcel).collect(), None),
+        Decision::Rejected { reason, .. } => (*input, Vec::new(), Some(effects.text(reason).to_owned())),
         Decision::Commanded { verdict, parcels } => {
             (*input, parcels.clone().map(parcel).collect(), Some(format!("commanded: {verdict:?}")))
         }
         Decision::Tracked { resolves } => (*input, Vec::new(), Some(format!("tracked, resolves: {resolves}"))),
         Decision::Settled { next, dead_letter, .. } => {
-            let text = dead_letter.as_ref().map(|range| effects.text(range).to_owned());
+            let text = dead_letter.as_ref().map(|(range, _)| effects.text(range).to_owned());
             (*input, next.iter().map(|&index| parcel(index)).collect(), text)
         }
     };

@@ -134,6 +134,8 @@ pub(super) struct Letter {
     weight_g: Option<u32>,
     /// Who was asked, and what they said.
     asked: Vec<String>,
+    /// Number of the event that tells of it, among those of the order.
+    event: Option<u64>,
     /// False: the order can't be read, so this is as of the event.
     pub checked: bool,
 }
@@ -151,6 +153,7 @@ impl Letter {
             handling: None,
             weight_g: None,
             asked: Vec::new(),
+            event: trace.dead_letter_told(None),
             checked: true,
         })
     }
@@ -168,6 +171,7 @@ impl Letter {
             handling: parcel.handling.clone(),
             weight_g: parcel.weight_g,
             asked: asked.collect(),
+            event: trace.dead_letter_told(Some(parcel.number)),
             checked: true,
         })
     }
@@ -188,14 +192,16 @@ impl Letter {
             handling: None,
             weight_g: None,
             asked: Vec::new(),
+            event: event.number(),
             checked: false,
         };
         dead.into_iter().map(letter).collect()
     }
 
-    /// Whether an event says so.
-    fn is_of(&self, dead: &[Dead]) -> bool {
-        dead.iter().any(|dead| dead.parcel == self.parcel)
+    /// Whether an event says so, and not one that tells of another dead letter before it.
+    fn is_of(&self, event: &Event, dead: &[Dead]) -> bool {
+        let earlier = event.number().is_some_and(|number| self.event.is_some_and(|last| number < last));
+        !earlier && dead.iter().any(|dead| dead.parcel == self.parcel)
     }
 
     fn line(&self) -> String {
@@ -293,7 +299,7 @@ impl Scan {
         if let Some(order) = event.order().filter(|_| !dead.is_empty()) {
             let letters = match self.client.trace(order).await {
                 Ok(json) => {
-                    Letter::all(&Trace::read(&json)?).into_iter().filter(|letter| letter.is_of(&dead)).collect()
+                    Letter::all(&Trace::read(&json)?).into_iter().filter(|letter| letter.is_of(event, &dead)).collect()
                 }
                 // One order that can't be read must not hide the others.
                 Err(failed @ (Failed::Unknown { .. } | Failed::Refused { status: 503, .. })) => {
@@ -402,7 +408,11 @@ mod tests {
         assert_eq!(line.find("m-1"), HEAD.find("merchant"));
         assert_eq!(letters[0].asked, ["picky rejected (too round)", "good accepted (T-0)"]);
         let of = |parcel| Dead { parcel, reason: String::new() };
-        assert!(letters[0].is_of(&[of(Some(0))]) && !letters[0].is_of(&[of(Some(1)), of(None)]));
+        let told = sample("parcel-settled");
+        assert!(letters[0].is_of(&told, &[of(Some(0))]) && !letters[0].is_of(&told, &[of(Some(1)), of(None)]));
+        let mut again = letters[0].clone();
+        again.event = Some(4);
+        assert!(!again.is_of(&told, &[of(Some(0))]), "the sample is number 3");
         assert_eq!(Letter::all(&Trace::read(GOLDEN).unwrap()), []);
         let event = sample("order-accepted");
         let unchecked = Letter::unchecked(&event, event.dead());

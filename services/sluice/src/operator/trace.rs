@@ -137,6 +137,12 @@ impl Trace {
         self.parcels.iter().chain(&self.returns)
     }
 
+    /// Number of the event that tells of the last dead letter of a parcel, or of the whole order.
+    pub fn dead_letter_told(&self, parcel: Option<u8>) -> Option<u64> {
+        let dead = self.hops.iter().filter(|hop| hop.what == "dead_lettered" && hop.parcel == parcel);
+        dead.filter_map(|hop| hop.event).max()
+    }
+
     /// The order as a person reads it.
     fn text(&self) -> String {
         let mut text = self.head();
