@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use sluice_domain::{OrderId, invariants::Invariant};
+use sluice_domain::{OrderId, commands::MAX_CANCELS, invariants::Invariant};
 use sluice_engine_embedded::Engine;
 use sluice_pipeline::{Receipt, WordIntake, Words};
 use sluice_schemas::command::{Command, Wish};
@@ -57,6 +57,10 @@ impl Merchants {
             Some((*self.rng.pick(&ids)?, u64::from(self.left)))
         });
         let Some((order, id)) = about else { return false };
+        // Beyond its bound an order takes no notice, and who sends more can't tell.
+        if self.sent.iter().filter(|sent| sent.0 == order).count() >= MAX_CANCELS {
+            return false;
+        }
         self.left -= 1;
         self.sent.push((order, id));
         let words = Words::of_command(&Command { order: order.0, id, at_ms: now_ms, wish: Wish::Cancel });
