@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use sluice_domain::{OrderId, invariants::Invariant};
+use sluice_domain::{OrderId, commands::MAX_CANCELS, invariants::Invariant};
 use sluice_engine_embedded::Engine;
 use sluice_pipeline::{Receipt, WordIntake, Words};
 use sluice_schemas::command::{Command, Wish};
@@ -68,6 +68,10 @@ impl Merchants {
             Some((*self.rng.pick(&ids)?, id))
         });
         let Some((order, id)) = about else { return false };
+        // Beyond its bound an order takes no notice, and who sends more can't tell.
+        if self.sent.iter().filter(|sent| sent.0 == order).count() >= MAX_CANCELS {
+            return false;
+        }
         self.left -= 1;
         self.sent.push((order, id));
         // The same whenever it is sent again.
