@@ -14,6 +14,7 @@ mod lookup;
 mod news;
 mod numbers;
 mod repeats;
+mod since;
 mod stages;
 
 use std::sync::Arc;
@@ -217,6 +218,11 @@ pub trait Harness {
     }
     /// All public events about this engine's orders, as a consumer of committed ones gets them.
     fn events(&mut self) -> Vec<Told>;
+    /// Of these, those behind the cursor that the feed finds for this time, ms since the epoch.
+    fn events_since(&mut self, at_ms: u64) -> Vec<Told>;
+    /// Waits for, or makes, a time in ms since the epoch that lies behind all that was decided so far, and before all that will
+    /// be, by the clock of the log.
+    fn moment(&mut self) -> u64;
 }
 
 /// Makes an empty engine.
@@ -257,6 +263,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("a command in the batch of its order", commands::a_command_in_the_batch_of_its_order),
     ("delivered goods come back once", commands::delivered_goods_come_back_once),
     ("events of an order are numbered without a gap", numbers::events_of_an_order_are_numbered_without_a_gap),
+    ("events are found by the time they were decided at", since::events_are_found_by_time),
     ("a customer's orders are listed newest first", lookup::a_customers_orders_are_listed_newest_first),
     ("a shipment is found by its tracking number", lookup::a_shipment_is_found_by_its_tracking_number),
     ("who shares a number is told apart", lookup::who_shares_a_number_is_told_apart),

@@ -317,11 +317,11 @@ impl Core {
         }
     }
 
-    /// Begins to post events of a range of time again: those from `oldest` up to where the endpoint is. Only one replay at a
+    /// Begins to post events of a range of time again: those from `start` up to where the endpoint is. Only one replay at a
     /// time: see [`Core::replaying`]. Reads for it leave out what lies ahead of [`Core::told`].
-    pub fn begin_replay(&mut self, key: &str, from_ms: u64, to_ms: u64, oldest: Cursor, now: u64) {
-        self.replay = Some(Lane::new(oldest.clone()));
-        let (key, cursor) = (key.to_owned(), Some(oldest));
+    pub fn begin_replay(&mut self, key: &str, from_ms: u64, to_ms: u64, start: Cursor, now: u64) {
+        self.replay = Some(Lane::new(start.clone()));
+        let (key, cursor) = (key.to_owned(), Some(start));
         let until = self.standing.cursor.clone();
         self.standing.replays.push(Replay { key, from_ms, to_ms, asked_at_ms: now, cursor, until, events: 0 });
         let extra = self.standing.replays.len().saturating_sub(MAX_REPLAYS);

@@ -338,3 +338,16 @@ async fn a_feed_that_fails_is_waited_for() {
     assert_eq!(receiver.wait_for(2).await.len(), 2);
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_replay_is_not_read_from_the_beginning() {
+    let (setup, receiver) = (Setup::default(), Receiver::start("127.0.0.1").await.unwrap());
+    let told: Vec<String> = (0..100).map(|n| setup.feed.tell("m-1", 1, TRACKED, 60_000 * n)).collect();
+    let node = setup.start();
+    let (id, _) = node.endpoint(json!({"url": receiver.url()})).await;
+    node.replay(&id, "r-1", "1970-01-01T01:20:00Z", "1970-01-01T01:30:00Z").await.ok(202);
+    let arrived = receiver.wait_for(10).await;
+    assert_eq!(ids(&arrived), told[80..90].iter().collect::<Vec<_>>());
+    assert_eq!(setup.feed.first_read.load(Ordering::Relaxed), 65, "a quarter of an hour before");
+    node.stop().await;
+}

@@ -37,6 +37,10 @@ const SECRET_BYTES: usize = 32;
 /// Lines of a log that one request looks at, however few of them it asks for.
 const LOOKED_AT: usize = 1_000;
 
+/// How far an event's time may lie ahead of the moment when it was decided, ms: a carrier may tell of what is five minutes ahead
+/// of its node's clock, and that may lie ten minutes ahead of its owner's. A replay looks so far before its range.
+const AHEAD_MS: u64 = 900_000;
+
 /// What the routes need.
 #[derive(Clone)]
 pub struct Api {
@@ -278,9 +282,17 @@ async fn replay(State(app): State<Arc<App>>, id: Id, headers: HeaderMap, body: B
     let range = fields.range(api.clock.now_ms());
     fields.done()?;
     let (from_ms, to_ms) = range.unwrap_or_default();
-    let (oldest, _) = api.tail.bounds().await.map_err(|error| unreadable(&error))?;
     let asked = AskedReplay { merchant, id: text(id), key, from_ms, to_ms };
-    let begun = api.desk.ask(move |registry, now| registry.replay(&asked, oldest, now)).await?;
+    let before = asked.clone();
+    // A place is looked for only if a replay is to begin there.
+    let start = match api.desk.look(move |registry| registry.begun(&before)).await? {
+        Some(_) => None,
+        None => {
+            let start = api.tail.since(from_ms.saturating_sub(AHEAD_MS)).await;
+            Some(start.map_err(|error| unreadable(&error))?)
+        }
+    };
+    let begun = api.desk.ask(move |registry, now| registry.replay(&asked, start, now)).await?;
     Ok(json(StatusCode::ACCEPTED, &ReplayView::new(begun)))
 }
 
@@ -401,6 +413,7 @@ impl From<Refusal> for Problem {
             Refusal::Fixed => conflict("fixed-webhook", "Set in the configuration"),
             Refusal::TooMany => conflict("too-many-webhooks", "Too many webhook endpoints"),
             Refusal::Replaying => conflict("replay-under-way", "A replay is under way").with_retry_after(60),
+            Refusal::TooManyReplays => conflict("too-many-replays", "Too many replays").with_retry_after(60),
             Refusal::KeyReused => {
                 let error = FieldError::missing("Idempotency-Key", "a key that wasn't used for another range");
                 body::invalid(vec![error])
