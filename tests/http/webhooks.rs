@@ -8,6 +8,7 @@ use crate::support::{
     client::Client,
     engine::{Engine, on_both_engines},
     orders::{now_ms, order, time},
+    process::{Process, program},
     receiver::{Post, Receiver},
     setup::{GOOD, Setup},
     wait_for,
@@ -18,8 +19,11 @@ on_both_engines!(
     an_endpoint_is_told_of_everything_in_order,
     nothing_is_lost_while_the_receiver_fails_and_the_server_is_killed,
     an_endpoint_that_is_gone_goes_on_where_it_was,
+    a_trace_tells_what_became_of_an_orders_events,
 );
 
+/// Opens traces, and has loopback called.
+const TOP: &str = "operator_key = \"operators-key\"\n[webhooks]\nallow_private_networks = [\"127.0.0.0/8\"]\n";
 const ORDERS: usize = 10;
 /// What is told of each: that it was taken, and what its carrier answered.
 const EVENTS: usize = 2;
@@ -37,8 +41,7 @@ struct Shop {
 
 impl Shop {
     fn open(engine: &Engine) -> Self {
-        let setup = Setup::new(&[GOOD]).with("[webhooks]\nallow_private_networks = [\"127.0.0.0/8\"]\n");
-        let world = World::on(engine, setup);
+        let world = World::on(engine, Setup::new(&[GOOD]).with(TOP));
         let (server, client, receiver) = (world.serve(), world.client(), Receiver::start());
         let body = json!({"url": receiver.url()}).to_string();
         let made = client
@@ -209,4 +212,68 @@ fn an_endpoint_that_is_gone_goes_on_where_it_was(engine: &Engine) {
     shop.receiver.says(204, "");
     assert_eq!(shop.post("enable", &[], "")["status"], "active");
     shop.all_is_taken();
+}
+
+/// What a trace tells of the merchant's endpoints.
+fn traced(world: &World, order: &str) -> Vec<Value> {
+    let trace = wait_for("the order can be traced", || {
+        let answer = world.client_of("operators-key").get(&format!("/v1/operator/orders/{order}"));
+        (answer.status == 200).then(|| answer.json())
+    });
+    assert_eq!(trace.get("unreadable"), None, "{trace}");
+    trace["webhooks"].as_array().unwrap().clone()
+}
+
+/// Of one endpoint: event, what became of it, and the answers to its attempts.
+fn deliveries(webhook: &Value) -> Vec<(u64, &str, Vec<u64>)> {
+    let all = webhook["deliveries"].as_array().unwrap().iter();
+    let answers = |delivery: &Value| -> Vec<u64> {
+        delivery["tries"].as_array().unwrap().iter().map(|one| one["http_status"].as_u64().unwrap_or(0)).collect()
+    };
+    all.map(|d| (d["event"].as_u64().unwrap(), d["status"].as_str().unwrap(), answers(d))).collect()
+}
+
+fn a_trace_tells_what_became_of_an_orders_events(engine: &Engine) {
+    let mut shop = Shop::open(engine);
+    shop.receiver.says(500, "");
+    let id = shop.client.order("k-0", &order()).id();
+    shop.placed = 1;
+    let waits = wait_for("the first event is tried, and the second waits for it", || {
+        let webhooks = traced(&shop.world, &id);
+        let told = deliveries(&webhooks[0]);
+        let first =
+            told.first().is_some_and(|(event, status, tries)| (*event, *status, tries[0]) == (0, "retrying", 500));
+        let second = told.get(1).is_some_and(|second| *second == (1, "waiting", vec![]));
+        (first && second).then(|| webhooks[0].clone())
+    });
+    assert_eq!(
+        (format!("/v1/webhooks/{}", waits["endpoint"].as_str().unwrap()), &waits["status"]),
+        (shop.path.clone(), &json!("active"))
+    );
+    assert_eq!(waits["host"], shop.receiver.url().split('/').nth(2).unwrap());
+    assert!(waits["deliveries"][0]["next_attempt_at"].is_string(), "{waits}");
+    let told = shop.told();
+    let sent = waits["deliveries"].as_array().unwrap().iter().map(|delivery| delivery["message"].as_str().unwrap());
+    assert!(sent.clone().count() == 2 && sent.clone().all(|message| told.contains_key(message)), "{waits}");
+
+    // The same after a crash; and what comes then is added to it.
+    shop.settle();
+    shop.crash();
+    assert_eq!(deliveries(&traced(&shop.world, &id)[0])[0].0, 0);
+    shop.receiver.says(204, "");
+    shop.post("enable", &[], "");
+    let done = wait_for("both are delivered", || {
+        let webhooks = traced(&shop.world, &id);
+        deliveries(&webhooks[0]).iter().all(|delivery| delivery.1 == "delivered").then(|| webhooks[0].clone())
+    });
+    let done = deliveries(&done);
+    let (last, earlier) = done[0].2.split_last().unwrap();
+    assert!(*last == 204 && !earlier.is_empty() && earlier.iter().all(|status| *status == 500), "{done:?}");
+    assert_eq!((done.len(), &done[1]), (2, &(1, "delivered", vec![204])));
+
+    let mut trace = program(&["trace", &id, "--url", &format!("http://{}", shop.world.address())]);
+    trace.env("SLUICE_OPERATOR_KEY", "operators-key");
+    let text = Process::run(trace, shop.world.folder(), "trace");
+    assert_eq!(text.code, Some(0), "{text:?}");
+    assert!(text.out.contains("webhook whe_") && text.out.contains("204 after "), "{}", text.out);
 }

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::{
+    about,
     call::{Caller, Post},
     config::{WebhookConfig, ms},
     core::{AttemptId, Heard, Next, Outcome, Subject, Way},
@@ -147,6 +148,11 @@ pub fn open(world: World, config: WebhookConfig) -> Result<(Desk, Driver), LogEr
     let mut registry = Registry::new(Arc::clone(&config), world.seed);
     let documents = &*world.documents;
     let stored = all::<Endpoint>(documents, &model::endpoint_key(""))?;
+    // An earlier version didn't name them by merchant; and on a cluster what does must be of this term, like they are.
+    let names: Vec<_> = stored.iter().map(|of| model::name(model::made_key(&of.merchant, &of.id))).collect();
+    if let Err(error) = documents.write(&names) {
+        tracing::warn!(%error, "traces may leave out webhook endpoints until the next start");
+    }
     // What the configuration names goes before anything that was stored under the same id.
     let stored = stored.into_iter().filter(|stored| world.fixed.iter().all(|fixed| fixed.id != stored.id));
     for endpoint in world.fixed.iter().cloned().chain(stored) {
@@ -390,7 +396,7 @@ impl Run {
 
     fn spawn_write(&mut self, batch: Arc<Vec<Change>>) {
         let documents = Arc::clone(&self.world.documents);
-        self.tasks.spawn_blocking(move || Done::Written(documents.write(&batch)));
+        self.tasks.spawn_blocking(move || Done::Written(about::write(&*documents, &batch)));
     }
 
     fn wrote(&mut self, result: Result<(), LogError>, now: u64) {
@@ -453,8 +459,8 @@ impl Run {
         let (documents, earlier) = (Arc::clone(&self.world.documents), self.writing.take());
         let stored = tokio::task::spawn_blocking(move || {
             // Written twice it is the same.
-            earlier.map_or(Ok(()), |earlier| documents.write(&earlier))?;
-            documents.write(&batch)
+            earlier.map_or(Ok(()), |earlier| about::write(&*documents, &earlier))?;
+            about::write(&*documents, &batch)
         });
         if let Ok(Err(error)) = stored.await {
             tracing::warn!(%error, "the last of what webhooks have done can't be stored; it is done again after the start");

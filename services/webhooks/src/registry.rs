@@ -230,6 +230,7 @@ impl Registry {
             return Err(Refusal::TooMany);
         }
         let (id, merchant) = (endpoint.id.clone(), endpoint.merchant.clone());
+        self.changes.push(model::name(model::made_key(&merchant, &id)));
         self.changes.push(model::put(model::endpoint_key(&id), &endpoint));
         self.enter(endpoint, Standing { enabled_at_ms: now, ..Standing::default() }, Vec::new(), now);
         let entry = self.own(&merchant, &id)?;
@@ -310,6 +311,7 @@ impl Registry {
         entry.core.changes(&mut removal, false);
         removal.clear();
         entry.core.removal(&mut removal);
+        removal.push(Change::Delete { key: model::made_key(merchant, id) });
         self.changes.append(&mut removal);
         self.entries.remove(id);
         if let Some(ids) = self.by_merchant.get_mut(merchant) {

@@ -11,8 +11,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sluice_domain::OrderId;
+use sluice_pipeline::Documents as _;
 use sluice_webhooks::{
     WebhookConfig,
+    about::{self, About},
     testing::{Arrived, Receiver},
 };
 use support::{ACCEPTED, Scripted, Setup, TRACKED, config};
@@ -349,5 +352,57 @@ async fn a_replay_is_not_read_from_the_beginning() {
     let arrived = receiver.wait_for(10).await;
     assert_eq!(ids(&arrived), told[80..90].iter().collect::<Vec<_>>());
     assert_eq!(setup.feed.first_read.load(Ordering::Relaxed), 65, "a quarter of an hour before");
+    node.stop().await;
+}
+
+/// What is found about an order, of the one endpoint that there is.
+fn about(setup: &Setup, order: u128) -> About {
+    let fixed = setup.fixed.clone();
+    let mut found = about::of_order(&*setup.documents, Some("m-1"), OrderId(order), fixed).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+async fn until(setup: &Setup, order: u128, is: impl Fn(&About) -> bool) -> About {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let about = about(setup, order);
+        if is(&about) {
+            return about;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{about:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_became_of_an_order_is_found_by_it() {
+    let (setup, receiver) = (Setup::default(), Receiver::start("127.0.0.1").await.unwrap());
+    let node = setup.start();
+    let (id, _) = node.endpoint(json!({"url": receiver.url()})).await;
+    assert!(about(&setup, 1).lines.is_empty());
+    receiver.otherwise((Some(500), vec![]));
+    let first = setup.feed.tell("m-1", 1, ACCEPTED, 1);
+    let second = setup.feed.tell("m-1", 1, TRACKED, 2);
+    let waits = until(&setup, 1, |about| !about.waiting.is_empty() && about.lines.iter().any(|l| l.attempts > 1)).await;
+    assert_eq!((waits.lines.len(), waits.lines[0].event.as_str()), (1, first.as_str()));
+    assert_eq!((waits.waiting.len(), waits.waiting[0].event.as_str()), (1, second.as_str()));
+    assert!(waits.lines[0].next_at_ms.is_some() && waits.endpoint.unwrap().id == id);
+    receiver.otherwise((Some(204), vec![]));
+    let taken = |about: &About| about.lines.len() == 2 && about.lines.iter().all(|l| l.http_status == Some(204));
+    let done = until(&setup, 1, taken).await;
+    assert!(done.waiting.is_empty());
+    let tries = done.lines[0].tries();
+    assert_eq!(tries.len(), (done.lines[0].attempts as usize).min(16));
+    let (last, earlier) = tries.split_last().unwrap();
+    assert_eq!((last.http_status, last.error.as_str()), (Some(204), ""));
+    assert!(earlier.iter().all(|one| one.http_status == Some(500) && !one.error.is_empty()), "{earlier:?}");
+    assert!(tries.windows(2).all(|pair| pair[0].at_ms <= pair[1].at_ms));
+    // Of others nothing is found; of a removed endpoint nothing is left.
+    assert!(about(&setup, 2).lines.is_empty());
+    assert!(about::of_order(&*setup.documents, Some("m-2"), OrderId(2), Vec::new()).unwrap().is_empty());
+    node.call("key-1", "DELETE", &format!("/v1/webhooks/{id}"), None).await.ok(204);
+    assert!(about::of_order(&*setup.documents, Some("m-1"), OrderId(1), Vec::new()).unwrap().is_empty());
+    assert_eq!(setup.documents.scan(b"", None, 100).unwrap(), []);
     node.stop().await;
 }

@@ -3,7 +3,7 @@
 //!
 //! * `client`: the two routes, and what their answers mean for an exit code; `feed`: pages of events, one after the other.
 //! * `event`: one event as these commands see it; `filter`: which of them are wanted; `paint`: what a terminal may be told.
-//! * `trace`, `tap`, `dlq`: the commands.
+//! * `trace`, `tap`, `dlq`: the commands; `webhooks`: a trace's part about webhook endpoints.
 
 mod client;
 pub mod dlq;
@@ -13,6 +13,7 @@ mod filter;
 mod paint;
 pub mod tap;
 pub mod trace;
+mod webhooks;
 
 pub use dlq::{DlqArgs, DlqCommand};
 pub use tap::TapArgs;
