@@ -20,6 +20,7 @@ on_both_engines!(
     nothing_is_lost_while_the_receiver_fails_and_the_server_is_killed,
     an_endpoint_that_is_gone_goes_on_where_it_was,
     a_trace_tells_what_became_of_an_orders_events,
+    an_endpoint_of_the_configuration_goes_on_where_it_was,
 );
 
 /// Opens traces, and has loopback called.
@@ -276,4 +277,81 @@ fn a_trace_tells_what_became_of_an_orders_events(engine: &Engine) {
     let text = Process::run(trace, shop.world.folder(), "trace");
     assert_eq!(text.code, Some(0), "{text:?}");
     assert!(text.out.contains("webhook whe_") && text.out.contains("204 after "), "{}", text.out);
+}
+
+fn an_endpoint_of_the_configuration_goes_on_where_it_was(engine: &Engine) {
+    const OLD: &str = "whsec_d2ViaG9vay1vbGQtc2VjcmV0LWZvci10ZXN0cy0=";
+    const NEW: &str = "whsec_d2ViaG9vay1uZXctc2VjcmV0LWZvci10ZXN0cy0=";
+    let (first, second) = (Receiver::start(), Receiver::start());
+    let mut world = World::on(engine, Setup::new(&[GOOD]).with(TOP));
+    let secret = world.folder().join("webhook-secret");
+    std::fs::write(&secret, format!("{OLD}\n")).unwrap();
+    let at = |receiver: &Receiver| {
+        let url = receiver.url();
+        format!("[[merchant.webhook]]\nid = \"main\"\nurl = {url:?}\nsecret_file = {secret:?}\n")
+    };
+    world.setup.first_merchant = at(&first);
+    let server = world.serve();
+    let client = world.client();
+    let list = || client.insist(|client| client.get("/v1/webhooks")).json()["endpoints"].clone();
+    let shown = list();
+    assert_eq!((&shown[0]["source"], &shown[0]["url"]), (&json!("configuration"), &json!(first.url())), "{shown}");
+    let path = format!("/v1/webhooks/{}", shown[0]["id"].as_str().unwrap());
+    let json = ["content-type: application/json"];
+    for request in [format!("PATCH {path}"), format!("DELETE {path}"), format!("POST {path}/rotate-secret")] {
+        client.insist(|client| client.send(&request, &json, b"{}")).problem(409);
+    }
+    // It begins at the end of the feed, which is found a moment after the start.
+    let mut placed = 0;
+    let place = |client: &Client, placed: &mut usize| {
+        *placed += 1;
+        client.order(&format!("k-{placed}"), &order()).id()
+    };
+    wait_for("it has begun", || {
+        place(&client, &mut placed);
+        (!first.posts().is_empty()).then_some(())
+    });
+    let id = place(&client, &mut placed);
+    let told = |world: &World, id: &str, times: usize| {
+        wait_for("all of an order is delivered", || {
+            let webhooks = traced(world, id);
+            let done = deliveries(webhooks.first()?);
+            (done.len() == times && done.iter().all(|delivery| delivery.1 == "delivered")).then_some(())
+        });
+    };
+    told(&world, &id, EVENTS);
+    first.posts().iter().for_each(|post| post.verify(OLD));
+    server.drain();
+
+    // Elsewhere, with a new secret beside the old one: nothing again, and nothing left out.
+    let before = first.taken();
+    std::fs::write(&secret, format!("{NEW} {OLD}")).unwrap();
+    world.setup.first_merchant = at(&second);
+    let server = world.serve();
+    assert_eq!((list()[0]["id"].as_str(), list()[0]["url"].as_str()), (path.rsplit('/').next(), Some(&*second.url())));
+    let id = place(&client, &mut placed);
+    told(&world, &id, EVENTS);
+    assert!(second.taken().is_disjoint(&before) && first.taken() == before);
+    second.posts().iter().for_each(|post| {
+        post.verify(NEW);
+        post.verify(OLD);
+    });
+    server.drain();
+
+    // Taken out: nothing is told, and what was can still be seen.
+    let posts = second.posts().len();
+    world.setup.first_merchant.clear();
+    let server = world.serve();
+    assert_eq!(list(), json!([]));
+    let late = place(&client, &mut placed);
+    let left = traced(&world, &id);
+    assert_eq!((&left[0]["status"], deliveries(&left[0]).len()), (&json!("removed"), EVENTS), "{left:?}");
+    assert!(traced(&world, &late).is_empty());
+    server.drain();
+    assert_eq!(second.posts().len(), posts);
+
+    // A mistake is named, and nothing starts.
+    world.setup.first_merchant = at(&second).replace("http://127.0.0.1", "http://10.0.0.1");
+    let ended = world.serve_in_vain();
+    assert!(ended.code == Some(2) && ended.log.contains("merchant \"m-1\": webhook: url: expected"), "{ended:?}");
 }

@@ -28,7 +28,7 @@ use sluice_pipeline::{Change, Cursor, backoff::Seeded};
 use crate::{
     config::{WebhookConfig, ms},
     lane::{Lane, State},
-    model::{Item, Message, Replay, Schedule, Standing},
+    model::{Configured, Item, Message, Replay, Schedule, Standing},
     parked::Parked,
 };
 
@@ -187,6 +187,28 @@ impl Core {
         self.standing.failing_since_ms = None;
         self.parked.hasten(|| now);
         self.dirty = true;
+    }
+
+    /// Takes over the URL of the configuration. True if the endpoint there has said that it is gone; another URL is tried at once.
+    pub fn configure(&mut self, url: &str, now: u64) -> bool {
+        let before = self.standing.configured.take();
+        let same = before.as_ref().is_some_and(|before| before.url == url);
+        let gone = same && before.as_ref().is_some_and(|before| before.gone);
+        if before.is_some() && !same {
+            self.try_again(now);
+        }
+        let configured = Some(Configured { url: url.to_owned(), gone, removed_at_ms: None });
+        self.dirty |= configured != before;
+        self.standing.configured = configured;
+        gone
+    }
+
+    /// Notes of an endpoint of the configuration whether it is gone.
+    pub fn set_gone(&mut self, gone: bool) {
+        if let Some(configured) = &mut self.standing.configured {
+            self.dirty |= configured.gone != gone;
+            configured.gone = gone;
+        }
     }
 
     /// Says where to begin; of an endpoint that has begun, nothing happens.

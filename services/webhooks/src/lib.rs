@@ -22,6 +22,7 @@ pub mod core;
 pub mod driver;
 pub mod guard;
 mod lane;
+mod leftovers;
 pub mod model;
 mod parked;
 pub mod registry;

@@ -114,6 +114,21 @@ pub struct Standing {
     pub parked_next: u64,
     /// Replays, oldest first; only the last one can be under way.
     pub replays: Vec<Replay>,
+    /// Of an endpoint of the configuration: what was last known of it. What an earlier version wrote doesn't say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configured: Option<Configured>,
+}
+
+/// What is stored of an endpoint of the configuration besides how far it has been told.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Configured {
+    /// Where it was.
+    pub url: String,
+    /// True if it has answered 410 and wasn't enabled since.
+    pub gone: bool,
+    /// When a start found it in the configuration no more, ms since the Unix epoch.
+    pub removed_at_ms: Option<u64>,
 }
 
 /// A range of time that is posted again.
@@ -492,7 +507,7 @@ mod tests {
         waits.make_earlier();
         assert_eq!((waits.earlier.len(), waits.attempts), (0, 3));
         let standing: Standing = serde_json::from_str(r#"{"cursor":"1.5","enabled_at_ms":3,"log_next":7}"#).unwrap();
-        assert_eq!((standing.cursor, standing.log_next), (Some(Cursor(vec![5])), 7));
+        assert_eq!((standing.cursor, standing.log_next, standing.configured), (Some(Cursor(vec![5])), 7, None));
     }
 
     #[test]
@@ -514,6 +529,10 @@ mod tests {
             + r#""earlier":[{"at_ms":1,"http_status":500,"error":"x"}]}"#;
         assert_eq!(serde_json::to_string(&schedule).unwrap(), expected);
         assert_eq!(serde_json::from_str::<Schedule>(&expected).unwrap(), schedule);
+        let configured = Configured { url: "u".to_owned(), gone: true, removed_at_ms: None };
+        let expected = r#"{"url":"u","gone":true,"removed_at_ms":null}"#;
+        assert_eq!(serde_json::to_string(&configured).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Configured>(expected).unwrap(), configured);
     }
 
     #[test]

@@ -190,10 +190,13 @@ impl Registry {
         }
     }
 
-    /// Enters an endpoint as it was stored.
-    pub fn enter(&mut self, endpoint: Endpoint, standing: Standing, parked: Vec<Schedule>, now: u64) {
+    /// Enters an endpoint as it was stored, or as the configuration has it.
+    pub fn enter(&mut self, mut endpoint: Endpoint, standing: Standing, parked: Vec<Schedule>, now: u64) {
         self.seed = self.seed.wrapping_add(1);
         let mut core = Core::new(&endpoint.id, Arc::clone(&self.config), standing, parked, self.seed);
+        if endpoint.fixed && core.configure(&endpoint.url, now) {
+            endpoint.disabled = Some(Disabled::Gone);
+        }
         core.set(&endpoint.types, endpoint.disabled.is_some(), now);
         let entry = Entry::new(endpoint, core, &self.config);
         self.ready.insert(Arc::clone(&entry.id));
@@ -275,7 +278,9 @@ impl Registry {
         let before = entry.endpoint.url.clone();
         entry.core.try_again(now);
         let shown = entry.changed(&config, before, now);
-        if !shown.endpoint.fixed {
+        if shown.endpoint.fixed {
+            entry.core.set_gone(false);
+        } else {
             self.changes.push(model::put(model::endpoint_key(id), &shown.endpoint));
         }
         self.look_at(id);
@@ -287,7 +292,9 @@ impl Registry {
         let Some(entry) = self.entries.get_mut(id) else { return };
         tracing::warn!(endpoint = id, merchant = entry.endpoint.merchant, "a webhook endpoint is gone; it is disabled");
         entry.endpoint.disabled = Some(Disabled::Gone);
-        if !entry.endpoint.fixed {
+        if entry.endpoint.fixed {
+            entry.core.set_gone(true);
+        } else {
             self.changes.push(model::put(model::endpoint_key(id), &entry.endpoint));
         }
     }

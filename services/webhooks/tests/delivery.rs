@@ -16,6 +16,7 @@ use sluice_pipeline::Documents as _;
 use sluice_webhooks::{
     WebhookConfig,
     about::{self, About},
+    model::Endpoint,
     testing::{Arrived, Receiver},
 };
 use support::{ACCEPTED, Scripted, Setup, TRACKED, config};
@@ -405,4 +406,63 @@ async fn what_became_of_an_order_is_found_by_it() {
     assert!(about::of_order(&*setup.documents, Some("m-1"), OrderId(1), Vec::new()).unwrap().is_empty());
     assert_eq!(setup.documents.scan(b"", None, 100).unwrap(), []);
     node.stop().await;
+}
+
+fn fixed(url: String) -> Endpoint {
+    Endpoint {
+        id: "whe_00000000000000000000000001".to_owned(),
+        merchant: "m-1".to_owned(),
+        url,
+        description: String::new(),
+        types: Vec::new(),
+        secret: "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned(),
+        old_secret: None,
+        disabled: None,
+        created_at_ms: 1,
+        fixed: true,
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_of_the_configuration_is_the_same_at_another_place() {
+    let (old, new) = (Receiver::start("127.0.0.1").await.unwrap(), Receiver::start("127.0.0.1").await.unwrap());
+    let mut setup = Setup { fixed: vec![fixed(old.url())], ..Setup::default() };
+    let path = format!("/v1/webhooks/{}", setup.fixed[0].id);
+    let node = setup.start();
+    // It begins at the end of the feed, which is found a moment after the start.
+    while old.arrived().is_empty() {
+        setup.feed.tell("m-1", 1, TRACKED, 1);
+        drop(tokio::time::timeout(Duration::from_millis(20), old.wait_for(1)).await);
+    }
+    old.otherwise((Some(410), vec![]));
+    let missed = setup.feed.tell("m-1", 2, TRACKED, 1);
+    node.until(&path, |shown| shown["disabled_because"] == "gone").await;
+    node.stop().await;
+    let node = setup.start();
+    assert_eq!(node.get(&path).await.ok(200)["disabled_because"], "gone", "a restart doesn't enable it");
+    assert!(about(&setup, 2).standing.configured.unwrap().gone);
+    node.stop().await;
+    // Elsewhere it goes on where it was, with what it has not taken.
+    setup.fixed = vec![fixed(new.url())];
+    let node = setup.start();
+    let arrived = new.wait_for(1).await;
+    assert_eq!(ids(&arrived), [missed.as_str()]);
+    assert_eq!(node.get(&path).await.ok(200)["status"], "active");
+    node.stop().await;
+    // Taken out it is told nothing, and what was told can still be seen; back again it goes on.
+    let configured = std::mem::take(&mut setup.fixed);
+    let node = setup.start();
+    assert_eq!(node.get("/v1/webhooks").await.ok(200), json!({"endpoints": []}));
+    node.get(&path).await.problem(404);
+    let late = setup.feed.tell("m-1", 2, TRACKED, 1);
+    let left = about(&setup, 2);
+    let removed = left.standing.configured.unwrap();
+    assert!(left.endpoint.is_none() && left.lines.len() == 1 && removed.removed_at_ms.is_some());
+    node.stop().await;
+    setup.fixed = configured;
+    let node = setup.start();
+    let arrived = new.wait_for(2).await;
+    assert_eq!(ids(&arrived), [missed.as_str(), late.as_str()]);
+    node.stop().await;
+    assert_eq!(about(&setup, 2).standing.configured.unwrap().removed_at_ms, None);
 }

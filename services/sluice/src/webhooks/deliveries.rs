@@ -40,15 +40,18 @@ impl Log {
 
     fn shown(&self, about: About) -> WebhookTrace {
         let (standing, now) = (&about.standing, self.clock.now_ms());
+        let configured = standing.configured.as_ref();
+        let is_gone = configured.is_some_and(|configured| configured.gone);
         let status = match &about.endpoint {
             None => "removed",
-            Some(endpoint) if endpoint.disabled.is_some() => "disabled",
+            Some(endpoint) if endpoint.disabled.is_some() || is_gone => "disabled",
             Some(_) if standing.failures >= self.failing_after => "failing",
             Some(_) => "active",
         };
         let waits = ["active", "failing"].contains(&status) && standing.waits_until_ms > now;
         let next_attempt_at = waits.then_some(Timestamp(standing.waits_until_ms));
-        let url = about.endpoint.as_ref().map(|endpoint| &endpoint.url);
+        let url =
+            about.endpoint.as_ref().map(|endpoint| &endpoint.url).or(configured.map(|configured| &configured.url));
         let host = url.and_then(|url| host_of(url));
         let (lines, waiting) = (about.lines.into_iter().map(line), about.waiting.into_iter().map(waiting));
         WebhookTrace {
