@@ -123,7 +123,15 @@ async fn mistakes_are_named() {
     assert_eq!(node.replay(&id, "k", "now", late).await.problem(422), ["/from"]);
     let body = json!({"from": early, "to": late});
     assert_eq!(node.post(&format!("{path}/replay"), body).await.problem(400), ["Idempotency-Key"]);
-    for (query, field) in [("after=x", "after"), ("status=lost", "status"), ("limit=0", "limit"), ("page=2", "page")] {
+    for (query, field) in [
+        ("after=x", "after"),
+        ("after=%2B5", "after"),
+        ("status=lost", "status"),
+        ("limit=0", "limit"),
+        ("limit=%2B5", "limit"),
+        ("limit=", "limit"),
+        ("page=2", "page"),
+    ] {
         assert_eq!(node.get(&format!("{path}/deliveries?{query}")).await.problem(422), [field]);
     }
 }

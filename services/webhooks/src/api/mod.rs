@@ -333,19 +333,21 @@ impl Wanted {
     fn read(query: &str) -> Result<Self, Problem> {
         let mut wanted = Self { after: None, status: None, limit: MAX_DELIVERIES };
         let mut errors = Vec::new();
+        // A sign is no digit, though it can be parsed.
+        let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
         let mut wrong = |name: &str, expected: String, got: &str| errors.push(FieldError::wrong(name, expected, got));
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match &*name {
-                "after" => match value.parse() {
-                    Ok(after) => wanted.after = Some(after),
-                    Err(_) => wrong("after", "what the page before has as next".to_owned(), &value),
+                "after" => match number(&value) {
+                    Some(after) => wanted.after = Some(after),
+                    None => wrong("after", "what the page before has as next".to_owned(), &value),
                 },
                 "status" => match serde_json::from_value(serde_json::Value::String(value.to_string())) {
                     Ok(status) => wanted.status = Some(status),
                     Err(_) => wrong("status", "delivered, retrying or failed".to_owned(), &value),
                 },
-                "limit" => match value.parse() {
-                    Ok(limit @ 1..=MAX_DELIVERIES) => wanted.limit = limit,
+                "limit" => match number(&value).and_then(|limit| usize::try_from(limit).ok()) {
+                    Some(limit @ 1..=MAX_DELIVERIES) => wanted.limit = limit,
                     _ => wrong("limit", format!("a number from 1 to {MAX_DELIVERIES}"), &value),
                 },
                 other => wrong(&sluice_http::problem::clip(other), "no such parameter".to_owned(), &value),
