@@ -29,6 +29,10 @@ pub(crate) fn find(documents: &dyn Documents, known: &BTreeSet<String>, now: u64
                 continue;
             };
             let Some(mut standing) = model::read::<Standing>(key, value) else { continue };
+            // One that is stored and can't be read isn't left: somebody may still mend it.
+            if documents.get(&model::endpoint_key(id))?.is_some() {
+                continue;
+            }
             let configured = standing.configured.get_or_insert_default();
             if configured.removed_at_ms.is_none() {
                 configured.removed_at_ms = Some(now);
@@ -129,7 +133,13 @@ mod tests {
         assert_eq!(all(&documents), before / 2);
         assert!(documents.get(&model::standing_key("b")).unwrap().is_some());
         assert_eq!(find(&documents, &known, DAY).unwrap(), [""; 0]);
-        // An id that is another's beginning.
+        // An id that is another's beginning; and an endpoint that is stored, be it unreadable.
+        documents
+            .write(&[
+                model::put(model::standing_key("c"), &Standing::default()),
+                Change::Put { key: model::endpoint_key("c"), value: b"?".to_vec() },
+            ])
+            .unwrap();
         let more = model::put(model::standing_key("bb"), &Standing::default());
         documents.write(&[more]).unwrap();
         assert_eq!(find(&documents, &known, DAY).unwrap(), ["bb"]);
