@@ -31,7 +31,7 @@ enum Covered {
 use Covered::{Elsewhere, InItsCrate, Request};
 
 /// Every constant of `limits.rs`, and what tests it.
-const BOUNDS: [(&str, Covered); 32] = [
+const BOUNDS: [(&str, Covered); 33] = [
     ("MAX_LINES", Request(lines_of_an_order)),
     ("MAX_QUANTITY", Request(|c| number(c, "/lines/0/quantity", 1, u64::from(MAX_QUANTITY)))),
     ("MAX_UNIT_PRICE", Request(|c| number(c, "/lines/0/unit_price", 0, MAX_UNIT_PRICE))),
@@ -63,6 +63,7 @@ const BOUNDS: [(&str, Covered); 32] = [
     ("MAX_RETURN_BYTES", Elsewhere(commands::commands_have_their_bounds)),
     ("MAX_RETURN_REASON", Elsewhere(commands::commands_have_their_bounds)),
     ("MAX_WEBHOOKS", InItsCrate("services/webhooks/tests/api.rs")),
+    ("MAX_REPLAYING", InItsCrate("services/webhooks/tests/api.rs")),
     ("MAX_WEBHOOK_URL", InItsCrate("services/webhooks/tests/api.rs")),
     ("MAX_WEBHOOK_DESCRIPTION", InItsCrate("services/webhooks/tests/api.rs")),
     ("MAX_WEBHOOK_BYTES", InItsCrate("services/webhooks/tests/api.rs")),

@@ -8,6 +8,7 @@ use crate::support::{
     client::Client,
     engine::{Engine, on_both_engines},
     orders::{now_ms, order, time},
+    process::{Process, program},
     receiver::{Post, Receiver},
     setup::{GOOD, Setup},
     wait_for,
@@ -18,8 +19,12 @@ on_both_engines!(
     an_endpoint_is_told_of_everything_in_order,
     nothing_is_lost_while_the_receiver_fails_and_the_server_is_killed,
     an_endpoint_that_is_gone_goes_on_where_it_was,
+    a_trace_tells_what_became_of_an_orders_events,
+    an_endpoint_of_the_configuration_goes_on_where_it_was,
 );
 
+/// Opens traces, and has loopback called.
+const TOP: &str = "operator_key = \"operators-key\"\n[webhooks]\nallow_private_networks = [\"127.0.0.0/8\"]\n";
 const ORDERS: usize = 10;
 /// What is told of each: that it was taken, and what its carrier answered.
 const EVENTS: usize = 2;
@@ -37,8 +42,7 @@ struct Shop {
 
 impl Shop {
     fn open(engine: &Engine) -> Self {
-        let setup = Setup::new(&[GOOD]).with("[webhooks]\nallow_private_networks = [\"127.0.0.0/8\"]\n");
-        let world = World::on(engine, setup);
+        let world = World::on(engine, Setup::new(&[GOOD]).with(TOP));
         let (server, client, receiver) = (world.serve(), world.client(), Receiver::start());
         let body = json!({"url": receiver.url()}).to_string();
         let made = client
@@ -209,4 +213,145 @@ fn an_endpoint_that_is_gone_goes_on_where_it_was(engine: &Engine) {
     shop.receiver.says(204, "");
     assert_eq!(shop.post("enable", &[], "")["status"], "active");
     shop.all_is_taken();
+}
+
+/// What a trace tells of the merchant's endpoints.
+fn traced(world: &World, order: &str) -> Vec<Value> {
+    let trace = wait_for("the order can be traced", || {
+        let answer = world.client_of("operators-key").get(&format!("/v1/operator/orders/{order}"));
+        (answer.status == 200).then(|| answer.json())
+    });
+    assert_eq!(trace.get("unreadable"), None, "{trace}");
+    trace["webhooks"].as_array().unwrap().clone()
+}
+
+/// Of one endpoint: event, what became of it, and the answers to its attempts.
+fn deliveries(webhook: &Value) -> Vec<(u64, &str, Vec<u64>)> {
+    let all = webhook["deliveries"].as_array().unwrap().iter();
+    let answers = |delivery: &Value| -> Vec<u64> {
+        delivery["tries"].as_array().unwrap().iter().map(|one| one["http_status"].as_u64().unwrap_or(0)).collect()
+    };
+    all.map(|d| (d["event"].as_u64().unwrap(), d["status"].as_str().unwrap(), answers(d))).collect()
+}
+
+fn a_trace_tells_what_became_of_an_orders_events(engine: &Engine) {
+    let mut shop = Shop::open(engine);
+    shop.receiver.says(500, "");
+    let id = shop.client.order("k-0", &order()).id();
+    shop.placed = 1;
+    let waits = wait_for("the first event is tried, and the second waits for it", || {
+        let webhooks = traced(&shop.world, &id);
+        let told = deliveries(&webhooks[0]);
+        let first =
+            told.first().is_some_and(|(event, status, tries)| (*event, *status, tries[0]) == (0, "retrying", 500));
+        let second = told.get(1).is_some_and(|second| *second == (1, "waiting", vec![]));
+        (first && second).then(|| webhooks[0].clone())
+    });
+    assert_eq!(
+        (format!("/v1/webhooks/{}", waits["endpoint"].as_str().unwrap()), &waits["status"]),
+        (shop.path.clone(), &json!("active"))
+    );
+    assert_eq!(waits["host"], shop.receiver.url().split('/').nth(2).unwrap());
+    assert!(waits["deliveries"][0]["next_attempt_at"].is_string(), "{waits}");
+    let told = shop.told();
+    let sent = waits["deliveries"].as_array().unwrap().iter().map(|delivery| delivery["message"].as_str().unwrap());
+    assert!(sent.clone().count() == 2 && sent.clone().all(|message| told.contains_key(message)), "{waits}");
+
+    // The same after a crash; and what comes then is added to it.
+    shop.settle();
+    shop.crash();
+    assert_eq!(deliveries(&traced(&shop.world, &id)[0])[0].0, 0);
+    shop.receiver.says(204, "");
+    shop.post("enable", &[], "");
+    let done = wait_for("both are delivered", || {
+        let webhooks = traced(&shop.world, &id);
+        deliveries(&webhooks[0]).iter().all(|delivery| delivery.1 == "delivered").then(|| webhooks[0].clone())
+    });
+    let done = deliveries(&done);
+    let (last, earlier) = done[0].2.split_last().unwrap();
+    assert!(*last == 204 && !earlier.is_empty() && earlier.iter().all(|status| *status == 500), "{done:?}");
+    assert_eq!((done.len(), &done[1]), (2, &(1, "delivered", vec![204])));
+
+    let mut trace = program(&["trace", &id, "--url", &format!("http://{}", shop.world.address())]);
+    trace.env("SLUICE_OPERATOR_KEY", "operators-key");
+    let text = Process::run(trace, shop.world.folder(), "trace");
+    assert_eq!(text.code, Some(0), "{text:?}");
+    assert!(text.out.contains("webhook whe_") && text.out.contains("204 after "), "{}", text.out);
+}
+
+fn an_endpoint_of_the_configuration_goes_on_where_it_was(engine: &Engine) {
+    const OLD: &str = "whsec_d2ViaG9vay1vbGQtc2VjcmV0LWZvci10ZXN0cy0=";
+    const NEW: &str = "whsec_d2ViaG9vay1uZXctc2VjcmV0LWZvci10ZXN0cy0=";
+    let (first, second) = (Receiver::start(), Receiver::start());
+    let mut world = World::on(engine, Setup::new(&[GOOD]).with(TOP));
+    let secret = world.folder().join("webhook-secret");
+    std::fs::write(&secret, format!("{OLD}\n")).unwrap();
+    let at = |receiver: &Receiver| {
+        let url = receiver.url();
+        format!("[[merchant.webhook]]\nid = \"main\"\nurl = {url:?}\nsecret_file = {secret:?}\n")
+    };
+    world.setup.first_merchant = at(&first);
+    let server = world.serve();
+    let client = world.client();
+    let list = || client.insist(|client| client.get("/v1/webhooks")).json()["endpoints"].clone();
+    let shown = list();
+    assert_eq!((&shown[0]["source"], &shown[0]["url"]), (&json!("configuration"), &json!(first.url())), "{shown}");
+    let path = format!("/v1/webhooks/{}", shown[0]["id"].as_str().unwrap());
+    let json = ["content-type: application/json"];
+    for request in [format!("PATCH {path}"), format!("DELETE {path}"), format!("POST {path}/rotate-secret")] {
+        client.insist(|client| client.send(&request, &json, b"{}")).problem(409);
+    }
+    // It begins at the end of the feed, which is found a moment after the start.
+    let mut placed = 0;
+    let place = |client: &Client, placed: &mut usize| {
+        *placed += 1;
+        client.order(&format!("k-{placed}"), &order()).id()
+    };
+    wait_for("it has begun", || {
+        place(&client, &mut placed);
+        (!first.posts().is_empty()).then_some(())
+    });
+    let id = place(&client, &mut placed);
+    let told = |world: &World, id: &str, times: usize| {
+        wait_for("all of an order is delivered", || {
+            let webhooks = traced(world, id);
+            let done = deliveries(webhooks.first()?);
+            (done.len() == times && done.iter().all(|delivery| delivery.1 == "delivered")).then_some(())
+        });
+    };
+    told(&world, &id, EVENTS);
+    first.posts().iter().for_each(|post| post.verify(OLD));
+    server.drain();
+
+    // Elsewhere, with a new secret beside the old one: nothing again, and nothing left out.
+    let before = first.taken();
+    std::fs::write(&secret, format!("{NEW} {OLD}")).unwrap();
+    world.setup.first_merchant = at(&second);
+    let server = world.serve();
+    assert_eq!((list()[0]["id"].as_str(), list()[0]["url"].as_str()), (path.rsplit('/').next(), Some(&*second.url())));
+    let id = place(&client, &mut placed);
+    told(&world, &id, EVENTS);
+    assert!(second.taken().is_disjoint(&before) && first.taken() == before);
+    second.posts().iter().for_each(|post| {
+        post.verify(NEW);
+        post.verify(OLD);
+    });
+    server.drain();
+
+    // Taken out: nothing is told, and what was can still be seen.
+    let posts = second.posts().len();
+    world.setup.first_merchant.clear();
+    let server = world.serve();
+    assert_eq!(list(), json!([]));
+    let late = place(&client, &mut placed);
+    let left = traced(&world, &id);
+    assert_eq!((&left[0]["status"], deliveries(&left[0]).len()), (&json!("removed"), EVENTS), "{left:?}");
+    assert!(traced(&world, &late).is_empty());
+    server.drain();
+    assert_eq!(second.posts().len(), posts);
+
+    // A mistake is named, and nothing starts.
+    world.setup.first_merchant = at(&second).replace("http://127.0.0.1", "http://10.0.0.1");
+    let ended = world.serve_in_vain();
+    assert!(ended.code == Some(2) && ended.log.contains("merchant \"m-1\": webhook: url: expected"), "{ended:?}");
 }

@@ -31,6 +31,8 @@ pub struct Setup {
     pub top: String,
     /// Ids and API keys.
     pub merchants: Vec<(String, String)>,
+    /// Further lines of the first merchant.
+    pub first_merchant: String,
     pub carriers: Vec<Carrier>,
     /// Milliseconds from one event that simulated carriers tell of a shipment to the next; they tell nothing if absent.
     pub tells: Option<u32>,
@@ -45,7 +47,8 @@ impl Setup {
     /// The same with every default.
     pub fn with_defaults(carriers: &[Carrier]) -> Self {
         let merchant = |n| (format!("m-{n}"), format!("key-{n}"));
-        Self { top: String::new(), merchants: [1, 2].map(merchant).into(), carriers: carriers.to_vec(), tells: None }
+        let (top, merchants, first_merchant) = (String::new(), [1, 2].map(merchant).into(), String::new());
+        Self { top, merchants, first_merchant, carriers: carriers.to_vec(), tells: None }
     }
 
     /// With further lines of the top level.
@@ -57,8 +60,9 @@ impl Setup {
     /// The file. Carriers are reached at `{carriers}/carriers/{id}/manifests`.
     pub fn text(&self, listen: SocketAddr, data_dir: &Path, carriers: &str) -> String {
         let mut text = format!("listen = \"{listen}\"\ndata_dir = {:?}\n{}", data_dir.display().to_string(), self.top);
-        for (id, key) in &self.merchants {
-            let _ = write!(text, "\n[[merchant]]\nid = {id:?}\napi_key = {key:?}\n");
+        for (number, (id, key)) in self.merchants.iter().enumerate() {
+            let more = if number == 0 { self.first_merchant.as_str() } else { "" };
+            let _ = write!(text, "\n[[merchant]]\nid = {id:?}\napi_key = {key:?}\n{more}");
         }
         for Carrier { id, handling, idempotent, more, .. } in &self.carriers {
             let _ = write!(

@@ -55,6 +55,8 @@ pub const MAX_EVENTS_BYTES: usize = 1024 * 1024;
 pub const MAX_LISTED: usize = 100;
 /// Webhook endpoints of one merchant that are made over the API.
 pub const MAX_WEBHOOKS: usize = 16;
+/// Replays to one merchant's webhook endpoints that are under way at once; to one endpoint there is one.
+pub const MAX_REPLAYING: usize = 4;
 /// Bytes of a webhook endpoint's URL.
 pub const MAX_WEBHOOK_URL: usize = 2_048;
 /// Bytes of a webhook endpoint's description.

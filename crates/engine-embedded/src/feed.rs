@@ -23,7 +23,10 @@ use tokio::{
 };
 
 use self::group::Reader;
-use crate::{journal::Group, shared::Shared};
+use crate::{
+    journal::{Group, seconds},
+    shared::Shared,
+};
 
 /// Pages that are read at a time; others wait for their turn. Readers share the processors with the owners.
 const AT_A_TIME: usize = 2;
@@ -195,14 +198,38 @@ impl JournalFeed {
     }
 
     async fn page_in_turn(self: Arc<Self>, after: Cursor, max: usize) -> Result<FeedPage, FeedError> {
+        self.in_turn(move |feed| feed.page(&after, max)).await
+    }
+
+    /// Does `work`, which may block, once it is its turn.
+    async fn in_turn<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, FeedError> + Send + 'static,
+    ) -> Result<T, FeedError> {
         let ended = |error: &dyn std::fmt::Display| FeedError::Unavailable(format!("the reader has ended: {error}"));
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|error| ended(&error))?;
-        let page = tokio::task::spawn_blocking(move || {
+        let done = tokio::task::spawn_blocking(move || {
             // Until the work is done: it goes on though nobody waits for it any more.
             let _turn = turn;
-            self.page(&after, max)
+            work(&self)
         });
-        page.await.map_err(|error| ended(&error))?
+        done.await.map_err(|error| ended(&error))?
+    }
+
+    /// The place of the first group that was closed at `at_ms` or later, of those whose events are told. Decisions of that time are
+    /// in it or behind it.
+    pub(crate) fn place_since(&self, at_ms: u64) -> Result<Cursor, FeedError> {
+        loop {
+            let first = self.shared.horizon.first();
+            match self.shared.journal.first_since(seconds(at_ms), first) {
+                // The segments that it read went meanwhile.
+                Err(_) if self.shared.horizon.is_gone(first) => {}
+                found => {
+                    let group = found.map_err(unavailable)?.max(self.shared.horizon.events());
+                    return Ok(Place { group, offset: 0 }.cursor());
+                }
+            }
+        }
     }
 }
 
@@ -228,6 +255,10 @@ impl Feed for EngineFeed {
 
     fn read(&self, after: Cursor, max: usize, wait: Duration) -> BoxFuture<'_, Result<FeedPage, FeedError>> {
         Box::pin(Arc::clone(&self.0).follow(after, max, wait))
+    }
+
+    fn since(&self, at_ms: u64) -> BoxFuture<'_, Result<Cursor, FeedError>> {
+        Box::pin(Arc::clone(&self.0).in_turn(move |feed| feed.place_since(at_ms)))
     }
 
     /// Groups stand one after another, and so do the decisions in each.

@@ -163,7 +163,7 @@ pub(crate) fn open(
     head.carriers = absent;
     recovered.torn_at = end.torn_at;
     recovered.end = end.position;
-    let journal = Journal::new(disk, config.journal.clone(), deployment.journal, end);
+    let journal = Journal::new(disk, config.journal.clone(), deployment.journal, end, Arc::clone(&parts.1));
     journal.erase_torn(end)?;
     if let Some(group) = last {
         // A crash between write and sync leaves a group that reads well and is not durable. Nobody may be answered from

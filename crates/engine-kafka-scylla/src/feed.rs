@@ -93,13 +93,13 @@ impl TopicFeed {
 impl Feed for TopicFeed {
     fn bounds(&self) -> BoxFuture<'_, Result<(Cursor, Cursor), FeedError>> {
         Box::pin(in_turn(&self.0, |inner| {
-            // Any consumer will do; a new one is kept for whoever reads next.
-            let lent = inner.idle.lock().pop();
-            let lent = lent.map_or_else(|| inner.consumer().map(Lent::nowhere), Ok)?;
-            let bounds = inner.bounds(&lent.consumer)?;
-            inner.give_back(lent);
+            let bounds = inner.ask(|consumer| inner.bounds(consumer))?;
             Ok((Cursor(bounds.iter().map(|b| b.0).collect()), Cursor(bounds.iter().map(|b| b.1).collect())))
         }))
+    }
+
+    fn since(&self, at_ms: u64) -> BoxFuture<'_, Result<Cursor, FeedError>> {
+        Box::pin(in_turn(&self.0, move |inner| inner.ask(|consumer| inner.since(consumer, at_ms)).map(Cursor)))
     }
 
     fn read(&self, after: Cursor, max: usize, wait: Duration) -> BoxFuture<'_, Result<FeedPage, FeedError>> {
@@ -153,6 +153,36 @@ impl Inner {
             .set("max.partition.fetch.bytes", "262144")
             .set("fetch.max.bytes", "1048576");
         config.create_with_context(Quiet).map_err(unavailable)
+    }
+
+    /// Asks the brokers by any consumer; a new one is kept for whoever reads next.
+    fn ask<T>(&self, question: impl FnOnce(&Reader) -> Result<T, FeedError>) -> Result<T, FeedError> {
+        let lent = self.idle.lock().pop();
+        let lent = lent.map_or_else(|| self.consumer().map(Lent::nowhere), Ok)?;
+        let answer = question(&lent.consumer)?;
+        self.give_back(lent);
+        Ok(answer)
+    }
+
+    /// The first offset of each partition that was written at `at_ms` or later, by the clock of its owner; the next one where
+    /// none was.
+    fn since(&self, consumer: &Reader, at_ms: u64) -> Result<Vec<u64>, FeedError> {
+        let mut found: Vec<u64> = self.bounds(consumer)?.into_iter().map(|(_, next)| next).collect();
+        let at = Offset::Offset(i64::try_from(at_ms).unwrap_or(i64::MAX));
+        let mut times = TopicPartitionList::new();
+        for (partition, _) in (0..).zip(&found) {
+            times.add_partition_offset(&self.topic, partition, at).map_err(unavailable)?;
+        }
+        let times = consumer.offsets_for_times(times, PATIENCE).map_err(unavailable)?;
+        for element in times.elements() {
+            element.error().map_err(unavailable)?;
+            if let (Offset::Offset(offset), Some(known)) =
+                (element.offset(), found.get_mut(element.partition() as usize))
+            {
+                *known = (*known).min(offset.unsigned_abs());
+            }
+        }
+        Ok(found)
     }
 
     /// The oldest retained offset of each partition, and the one behind its newest committed record.

@@ -15,6 +15,7 @@ mod news;
 mod numbers;
 mod repeats;
 mod replays;
+mod since;
 mod stages;
 
 use std::sync::Arc;
@@ -218,6 +219,11 @@ pub trait Harness {
     }
     /// All public events about this engine's orders, as a consumer of committed ones gets them.
     fn events(&mut self) -> Vec<Told>;
+    /// Of these, those behind the cursor that the feed finds for this time, ms since the epoch.
+    fn events_since(&mut self, at_ms: u64) -> Vec<Told>;
+    /// Waits for, or makes, a time in ms since the epoch that lies behind all that was decided so far, and before all that will
+    /// be, by the clock of the log.
+    fn moment(&mut self) -> u64;
 }
 
 /// Makes an empty engine.
@@ -260,6 +266,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("an order no stage could decide is decided anew", replays::an_order_that_no_stage_could_decide_is_decided_anew),
     ("a parcel that nobody took is offered again", replays::a_parcel_that_nobody_took_is_offered_again),
     ("events of an order are numbered without a gap", numbers::events_of_an_order_are_numbered_without_a_gap),
+    ("events are found by the time they were decided at", since::events_are_found_by_time),
     ("a customer's orders are listed newest first", lookup::a_customers_orders_are_listed_newest_first),
     ("a shipment is found by its tracking number", lookup::a_shipment_is_found_by_its_tracking_number),
     ("who shares a number is told apart", lookup::who_shares_a_number_is_told_apart),

@@ -129,6 +129,14 @@ pub trait Feed: Send + Sync {
     /// [`FeedError`] as its variants say.
     fn read(&self, after: Cursor, max: usize, wait: Duration) -> BoxFuture<'_, Result<FeedPage, FeedError>>;
 
+    /// A cursor behind which is every event that was decided at `at_ms` (ms since the Unix epoch) or later, by the clock of whoever
+    /// decided, and few others: found without reading what is before it. The oldest retained position where that can't be found.
+    /// An event's own time may be another: carriers say when something happened.
+    ///
+    /// # Errors
+    /// [`FeedError::Unavailable`].
+    fn since(&self, at_ms: u64) -> BoxFuture<'_, Result<Cursor, FeedError>>;
+
     /// True if a reader at `reader` is still to be told of the event that was read between `before` and `next`, its own cursor.
     /// A reader at another place has cursors of its own, so only the feed can tell. By default each position is a stream's: the
     /// event's is one that has moved, and where several have, it counts as told unless all of them say that it isn't. A feed
@@ -152,6 +160,10 @@ mod tests {
         }
 
         fn read(&self, _: Cursor, _: usize, _: Duration) -> BoxFuture<'_, Result<FeedPage, FeedError>> {
+            Box::pin(async { Err(FeedError::Unavailable(String::new())) })
+        }
+
+        fn since(&self, _: u64) -> BoxFuture<'_, Result<Cursor, FeedError>> {
             Box::pin(async { Err(FeedError::Unavailable(String::new())) })
         }
     }

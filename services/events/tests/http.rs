@@ -78,6 +78,10 @@ impl Feed for Memory {
         Box::pin(async move { Ok(bounds.into()) })
     }
 
+    fn since(&self, _: u64) -> BoxFuture<'_, Result<Cursor, FeedError>> {
+        Box::pin(async { Ok(Cursor(vec![self.oldest.load(SeqCst)])) })
+    }
+
     fn read(&self, after: Cursor, max: usize, wait: Duration) -> BoxFuture<'_, Result<FeedPage, FeedError>> {
         Box::pin(async move {
             let more = self.more.notified();

@@ -3,6 +3,7 @@
 //!
 //! * [`router`]: the routes, for operators' keys alone.
 //! * [`trace()`]: what it shows, a pure function of what is stored. Names, streets and titles aren't in it.
+//! * [`Deliveries`]: where it finds what became of the order's events at webhook endpoints.
 
 use std::sync::Arc;
 
@@ -16,14 +17,16 @@ use axum::{
 };
 use sluice_domain::{Operators, OrderId};
 use sluice_http::{FieldError, OperatorKeySecurity, Problem, ProblemBody, RouteMeter, authenticate_operator};
-use sluice_pipeline::{Clock, Orders, StoredOrder, WordIntake};
+use sluice_pipeline::{Clock, LogError, Orders, StoredOrder, WordIntake};
 use tokio::sync::Semaphore;
 use utoipa::{IntoResponses, OpenApi};
 
+mod deliveries;
 mod hops;
 mod replay;
 mod trace;
 
+pub use deliveries::{Deliveries, DeliveryTrace, TryTrace, WebhookTrace};
 pub use hops::{EventTrace, Hop};
 pub use replay::{DeadNow, MAX_REPLAYING, Replayed};
 pub use trace::{
@@ -43,6 +46,8 @@ pub struct Operator {
     pub orders: Arc<dyn Orders>,
     /// Where commands go.
     pub words: Arc<dyn WordIntake>,
+    /// Where it is found what became of their events.
+    pub deliveries: Arc<dyn Deliveries>,
     /// Who may ask.
     pub operators: Arc<Operators>,
     /// What time it is.
@@ -92,7 +97,7 @@ struct Document;
 /// Trace one order
 ///
 /// Everything that is stored about an order of any merchant: where the log has it, every decision about it in order of time,
-/// every attempt at every parcel. An order whose record can't be read is shown as far as it can be.
+/// every attempt at every parcel, and what became of its events at webhook endpoints. An order whose record can't be read is shown as far as it can be.
 #[utoipa::path(
     get,
     path = "/v1/operator/orders/{id}",
@@ -132,8 +137,15 @@ async fn read(app: &App, id: &str, headers: &HeaderMap) -> Result<Vec<u8>, Probl
     let full = |_| Problem::unavailable("As many orders are being traced as this node takes.", 1);
     let _place = app.room.try_acquire().map_err(full)?;
     let stored = load(app, id).await?;
+    let mut trace = trace(id, &stored);
+    let (deliveries, merchant) = (Arc::clone(&app.operator.deliveries), trace.merchant.map(str::to_owned));
+    let webhooks = tokio::task::spawn_blocking(move || deliveries.of(merchant.as_deref(), id)).await;
+    let webhooks = webhooks.unwrap_or_else(|error| Err(LogError::Store(error.to_string())));
+    trace.add_webhooks(webhooks.inspect_err(|error| {
+        tracing::warn!(order_id = %id, %error, "what became of an order's events can't be read");
+    }));
     let mut json = Vec::with_capacity(4_096);
-    serde_json::to_writer(&mut json, &trace(id, &stored)).map_err(|error| {
+    serde_json::to_writer(&mut json, &trace).map_err(|error| {
         tracing::error!(order_id = %id, %error, "a trace could not be written");
         Problem::unavailable(UNREADABLE, 1)
     })?;

@@ -6,7 +6,7 @@ use sluice_domain::{
     order_state::{self, Attempt, Parcel, Return, Standing},
 };
 use sluice_http::Timestamp;
-use sluice_pipeline::StoredOrder;
+use sluice_pipeline::{LogError, StoredOrder};
 use sluice_schemas::{
     CodecError,
     milestone::Milestone,
@@ -15,7 +15,10 @@ use sluice_schemas::{
 };
 use utoipa::ToSchema;
 
-use crate::hops::{EventTrace, Hop, group_name, outcome_name, verdict_name, walk};
+use crate::{
+    deliveries::WebhookTrace,
+    hops::{EventTrace, Hop, group_name, outcome_name, verdict_name, walk},
+};
 
 /// Everything stored about an order.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -77,6 +80,8 @@ pub struct Trace<'a> {
     pub hops: Vec<Hop<'a>>,
     /// The public events about it.
     pub events: Vec<EventTrace>,
+    /// What became of them at the merchant's webhook endpoints, by endpoint.
+    pub webhooks: Vec<WebhookTrace>,
 }
 
 /// Why somebody must look.
@@ -251,7 +256,7 @@ pub(crate) fn as_name<S: Serializer>(milestone: &Milestone, serializer: S) -> Re
     serializer.serialize_str(milestone.name())
 }
 
-/// Everything that is stored about the order `id`, as far as it can be read.
+/// Everything that is stored about the order `id`, as far as it can be read; without [`Trace::add_webhooks`].
 pub fn trace(id: OrderId, stored: &StoredOrder) -> Trace<'_> {
     let walked = walk(id, &stored.row);
     let (record, mut unreadable) = match OrderRef::decode(&stored.record) {
@@ -294,6 +299,20 @@ pub fn trace(id: OrderId, stored: &StoredOrder) -> Trace<'_> {
         conflicts: state.conflicts.iter().map(|&(order, at)| ConflictTrace { order, at: Timestamp(at) }).collect(),
         hops: walked.hops,
         events: walked.events,
+        webhooks: Vec::new(),
+    }
+}
+
+impl Trace<'_> {
+    /// Adds what became of its events, or that it can't be read.
+    pub fn add_webhooks(&mut self, read: Result<Vec<WebhookTrace>, LogError>) {
+        match read {
+            Ok(webhooks) => self.webhooks = webhooks,
+            Err(error) => {
+                let before = self.unreadable.take().map_or_else(String::new, |before| before + "; ");
+                self.unreadable = Some(format!("{before}webhooks: {error}"));
+            }
+        }
     }
 }
 

@@ -572,6 +572,15 @@ pub(crate) fn resolve(
     Ok(())
 }
 
+/// The secret in a file, without the end of its line.
+///
+/// # Errors
+/// The file, and what the system says.
+pub(crate) fn read_secret(file: &Path) -> Result<Hidden, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(Hidden::new(text.trim_end_matches(['\r', '\n'])))
+}
+
 #[cfg(test)]
 #[path = "config_tests.rs"]
 mod tests;

@@ -50,7 +50,7 @@ use crate::{
     server::{Patience, Server, Serving},
     telemetry,
     tls::Tls,
-    webhooks::Webhooks,
+    webhooks::{Log, Webhooks},
 };
 
 /// How often gauges are published.
@@ -207,10 +207,16 @@ impl Pipeline {
         let feed: Arc<dyn Feed> = Arc::new(engine.feed());
         let events = events(&config, Arc::clone(&feed), (&merchants, &operators), &clock, &stop);
         let documents = documents(&config).await?;
+        let deliveries = Arc::new(Log::new(&config, documents.clone(), &clock)?);
         let (webhooks, routes) = Webhooks::start(&config, feed, documents, &merchants, &clock).await?;
         let shared = Arc::new(engine.clone());
-        let operator =
-            Operator { orders: shared.clone(), words: shared, operators: Arc::clone(&operators), clock: clock.clone() };
+        let operator = Operator {
+            orders: shared.clone(),
+            words: shared,
+            deliveries,
+            operators: operators.clone(),
+            clock: clock.clone(),
+        };
         let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
         let app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(operator)).merge(routes);
         let server = match Server::start(reserved, app, serving(&config, &tls)) {

@@ -139,7 +139,9 @@ impl Query {
                     (CUSTOMER, fits && customer.replace(value.clone().into_owned()).is_none())
                 }
                 "limit" => {
-                    let number = value.parse().ok().filter(|n| (1..=MAX_LISTED).contains(n));
+                    // A sign is no digit, though it can be parsed.
+                    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+                    let number = value.parse().ok().filter(|n| digits && (1..=MAX_LISTED).contains(n));
                     (LIMIT, number.is_some_and(|number: usize| limit.replace(number).is_none()))
                 }
                 "after" => (AFTER, value.parse().is_ok_and(|id: OrderId| after.replace(id).is_none())),
@@ -267,6 +269,7 @@ mod tests {
             (&long, &["customer"]),
             ("customer=a&customer=a", &["customer"]),
             ("customer=a&limit=0", &["limit"]),
+            ("customer=a&limit=%2B5", &["limit"]),
             ("customer=a&limit=101", &["limit"]),
             ("customer=a&limit=1&limit=2", &["limit"]),
             ("customer=a&limit=x&after=y", &["limit", "after"]),

@@ -28,7 +28,7 @@ use sluice_pipeline::{Change, Cursor, backoff::Seeded};
 use crate::{
     config::{WebhookConfig, ms},
     lane::{Lane, State},
-    model::{Item, Message, Replay, Schedule, Standing},
+    model::{Configured, Item, Message, Replay, Schedule, Standing},
     parked::Parked,
 };
 
@@ -189,6 +189,28 @@ impl Core {
         self.dirty = true;
     }
 
+    /// Takes over the URL of the configuration. True if the endpoint there has said that it is gone; another URL is tried at once.
+    pub fn configure(&mut self, url: &str, now: u64) -> bool {
+        let before = self.standing.configured.take();
+        let same = before.as_ref().is_some_and(|before| before.url == url);
+        let gone = same && before.as_ref().is_some_and(|before| before.gone);
+        if before.is_some() && !same {
+            self.try_again(now);
+        }
+        let configured = Some(Configured { url: url.to_owned(), gone, removed_at_ms: None });
+        self.dirty |= configured != before;
+        self.standing.configured = configured;
+        gone
+    }
+
+    /// Notes of an endpoint of the configuration whether it is gone.
+    pub fn set_gone(&mut self, gone: bool) {
+        if let Some(configured) = &mut self.standing.configured {
+            self.dirty |= configured.gone != gone;
+            configured.gone = gone;
+        }
+    }
+
     /// Says where to begin; of an endpoint that has begun, nothing happens.
     pub fn begin(&mut self, at: Cursor) {
         if self.live.is_none() {
@@ -317,11 +339,11 @@ impl Core {
         }
     }
 
-    /// Begins to post events of a range of time again: those from `oldest` up to where the endpoint is. Only one replay at a
+    /// Begins to post events of a range of time again: those from `start` up to where the endpoint is. Only one replay at a
     /// time: see [`Core::replaying`]. Reads for it leave out what lies ahead of [`Core::told`].
-    pub fn begin_replay(&mut self, key: &str, from_ms: u64, to_ms: u64, oldest: Cursor, now: u64) {
-        self.replay = Some(Lane::new(oldest.clone()));
-        let (key, cursor) = (key.to_owned(), Some(oldest));
+    pub fn begin_replay(&mut self, key: &str, from_ms: u64, to_ms: u64, start: Cursor, now: u64) {
+        self.replay = Some(Lane::new(start.clone()));
+        let (key, cursor) = (key.to_owned(), Some(start));
         let until = self.standing.cursor.clone();
         self.standing.replays.push(Replay { key, from_ms, to_ms, asked_at_ms: now, cursor, until, events: 0 });
         let extra = self.standing.replays.len().saturating_sub(MAX_REPLAYS);

@@ -11,9 +11,11 @@ use tokio::{
 };
 
 use crate::{
+    about,
     call::{Caller, Post},
     config::{WebhookConfig, ms},
     core::{AttemptId, Heard, Next, Outcome, Subject, Way},
+    leftovers,
     model::{self, Delivery, Endpoint, Message},
     registry::{Entry, Reach, Refusal, Registry, body},
     tail::{Found, Tail},
@@ -133,6 +135,8 @@ struct Run {
     /// When what waits is written.
     write_at_ms: Option<u64>,
     wakes: BTreeSet<(u64, Arc<str>)>,
+    /// Endpoints that the configuration doesn't name any more.
+    leftovers: Arc<[String]>,
     telemetry: Telemetry,
 }
 
@@ -147,6 +151,11 @@ pub fn open(world: World, config: WebhookConfig) -> Result<(Desk, Driver), LogEr
     let mut registry = Registry::new(Arc::clone(&config), world.seed);
     let documents = &*world.documents;
     let stored = all::<Endpoint>(documents, &model::endpoint_key(""))?;
+    // An earlier version didn't name them by merchant; and on a cluster what does must be of this term, like they are.
+    let names: Vec<_> = stored.iter().map(|of| model::name(model::made_key(&of.merchant, &of.id))).collect();
+    if let Err(error) = documents.write(&names) {
+        tracing::warn!(%error, "traces may leave out webhook endpoints until the next start");
+    }
     // What the configuration names goes before anything that was stored under the same id.
     let stored = stored.into_iter().filter(|stored| world.fixed.iter().all(|fixed| fixed.id != stored.id));
     for endpoint in world.fixed.iter().cloned().chain(stored) {
@@ -155,6 +164,11 @@ pub fn open(world: World, config: WebhookConfig) -> Result<(Desk, Driver), LogEr
         let parked = all(documents, &model::schedules_prefix(&endpoint.id))?;
         registry.enter(endpoint, standing.unwrap_or_default(), parked, now);
     }
+    let known = registry.entries.keys().map(|id| id.to_string()).collect();
+    let leftovers = leftovers::find(documents, &known, now).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what is left of webhook endpoints stays until the next start");
+        Vec::new()
+    });
     let (work, works) = mpsc::channel(REQUESTS);
     let clock = Arc::clone(&world.clock);
     let run = Run {
@@ -171,6 +185,7 @@ pub fn open(world: World, config: WebhookConfig) -> Result<(Desk, Driver), LogEr
         written: Vec::new(),
         write_at_ms: None,
         wakes: BTreeSet::new(),
+        leftovers: leftovers.into(),
         telemetry: Telemetry::new(),
     };
     Ok((Desk { work }, Driver { run, works }))
@@ -390,7 +405,7 @@ impl Run {
 
     fn spawn_write(&mut self, batch: Arc<Vec<Change>>) {
         let documents = Arc::clone(&self.world.documents);
-        self.tasks.spawn_blocking(move || Done::Written(documents.write(&batch)));
+        self.tasks.spawn_blocking(move || Done::Written(about::write(&*documents, &batch)));
     }
 
     fn wrote(&mut self, result: Result<(), LogError>, now: u64) {
@@ -423,13 +438,21 @@ impl Run {
         let now = self.clock.now_ms();
         self.world.caller.close_unused();
         self.telemetry.publish(&self.registry, self.attempts, now);
+        let before = now.saturating_sub(ms(self.config.log_age));
+        if sweep && !self.leftovers.is_empty() {
+            let (documents, ids) = (Arc::clone(&self.world.documents), Arc::clone(&self.leftovers));
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = leftovers::remove(&*documents, &ids, before) {
+                    tracing::warn!(%error, "what is left of webhook endpoints can't be removed now");
+                }
+            });
+        }
         for (id, entry) in &self.registry.entries {
             self.registry.dirty.insert(Arc::clone(id));
             if sweep {
                 let (id, documents, standing) =
                     (Arc::clone(id), Arc::clone(&self.world.documents), entry.core.standing());
                 let (oldest, next) = (standing.log_oldest, standing.log_next);
-                let before = now.saturating_sub(ms(self.config.log_age));
                 self.tasks.spawn_blocking(move || {
                     let keep_from = old_lines(&*documents, &id, oldest..next.min(oldest + SWEEP), before);
                     Done::Swept(id, keep_from)
@@ -453,8 +476,8 @@ impl Run {
         let (documents, earlier) = (Arc::clone(&self.world.documents), self.writing.take());
         let stored = tokio::task::spawn_blocking(move || {
             // Written twice it is the same.
-            earlier.map_or(Ok(()), |earlier| documents.write(&earlier))?;
-            documents.write(&batch)
+            earlier.map_or(Ok(()), |earlier| about::write(&*documents, &earlier))?;
+            about::write(&*documents, &batch)
         });
         if let Ok(Err(error)) = stored.await {
             tracing::warn!(%error, "the last of what webhooks have done can't be stored; it is done again after the start");

@@ -9,10 +9,12 @@
 //! * [`guard`]: what may be called.
 //! * [`driver`]: all endpoints at work.
 //! * [`api`]: the routes.
+//! * [`about`]: what became of one order's events, for whoever traces it.
 //!
 //! At least once: an event comes again under its id after a crash, or when an answer was lost. An endpoint is run by one node
 //! at a time; whoever composes a cluster sees to that.
 
+pub mod about;
 pub mod api;
 pub mod call;
 pub mod config;
@@ -20,6 +22,7 @@ pub mod core;
 pub mod driver;
 pub mod guard;
 mod lane;
+mod leftovers;
 pub mod model;
 mod parked;
 pub mod registry;

@@ -7,14 +7,21 @@
 //! | `p/<endpoint>/<number>` | [`Schedule`] of an event that waits for its next attempt |
 //! | `b/<endpoint>/<number>` | that event's [`Message`] |
 //! | `d/<endpoint>/<number from the end>` | [`Delivery`]: the log, newest first |
+//! | `o/<order>/<endpoint>.<number from the end>` | nothing: that this line of the log is about the order |
+//! | `m/<hash of the merchant>/<endpoint>` | nothing: that the merchant has made this endpoint |
 //!
-//! Endpoints of the configuration have no `e/`. All are JSON; a field that is new is optional.
+//! Endpoints of the configuration have no `e/` and no `m/`. Lines that an earlier version wrote have no `o/`. All are JSON; a field that is new is optional.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sluice_domain::OrderId;
 use sluice_pipeline::{Change, Cursor};
+
+/// Attempts before the last one that are kept of an event; older ones are only counted.
+pub const MAX_EARLIER: usize = 15;
+/// Bytes of what was wrong that are kept of each of them.
+pub const MAX_EARLIER_ERROR: usize = 80;
 
 /// An endpoint as its merchant has set it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +114,21 @@ pub struct Standing {
     pub parked_next: u64,
     /// Replays, oldest first; only the last one can be under way.
     pub replays: Vec<Replay>,
+    /// Of an endpoint of the configuration: what was last known of it. What an earlier version wrote doesn't say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configured: Option<Configured>,
+}
+
+/// What is stored of an endpoint of the configuration besides how far it has been told.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Configured {
+    /// Where it was.
+    pub url: String,
+    /// True if it has answered 410 and wasn't enabled since.
+    pub gone: bool,
+    /// When a start found it in the configuration no more, ms since the Unix epoch.
+    pub removed_at_ms: Option<u64>,
 }
 
 /// A range of time that is posted again.
@@ -185,6 +207,28 @@ pub struct Schedule {
     /// What was wrong with it; empty if nothing was.
     #[serde(default)]
     pub error: String,
+    /// When the last attempt ended, ms since the Unix epoch; what an earlier version wrote doesn't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_at_ms: Option<u64>,
+    /// The attempts before it, oldest first; at most [`MAX_EARLIER`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Attempt>,
+}
+
+/// What came of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When it ended, ms since the Unix epoch.
+    pub at_ms: u64,
+    /// HTTP status, if there was an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// How long it took, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+    /// What was wrong with it; empty if nothing was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
 }
 
 impl Schedule {
@@ -206,7 +250,20 @@ impl Schedule {
             http_status: None,
             took_ms: None,
             error: String::new(),
+            tried_at_ms: None,
+            earlier: Vec::new(),
         }
+    }
+
+    /// Puts the last attempt, if there was one, behind the earlier ones: another one has been made.
+    pub(crate) fn make_earlier(&mut self) {
+        let Some(at_ms) = self.tried_at_ms.take() else { return };
+        let mut error = std::mem::take(&mut self.error);
+        error.truncate(error.floor_char_boundary(MAX_EARLIER_ERROR));
+        let (http_status, took_ms) = (self.http_status.take(), self.took_ms.take());
+        self.earlier.push(Attempt { at_ms, http_status, took_ms, error });
+        let extra = self.earlier.len().saturating_sub(MAX_EARLIER);
+        self.earlier.drain(..extra);
     }
 }
 
@@ -254,6 +311,27 @@ pub struct Delivery {
     pub next_at_ms: Option<u64>,
     /// True if it was asked for again.
     pub replayed: bool,
+    /// When the last attempt ended, ms since the Unix epoch; what an earlier version wrote doesn't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_at_ms: Option<u64>,
+    /// The attempts before it, oldest first; at most [`MAX_EARLIER`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Attempt>,
+}
+
+impl Delivery {
+    /// The newest of its attempts, oldest first.
+    #[must_use]
+    pub fn tries(&self) -> Vec<Attempt> {
+        let Self { http_status, took_ms, .. } = *self;
+        let last = (self.attempts > 0).then(|| Attempt {
+            at_ms: self.tried_at_ms.unwrap_or(self.at_ms),
+            http_status,
+            took_ms,
+            error: self.error.clone(),
+        });
+        self.earlier.iter().cloned().chain(last).collect()
+    }
 }
 
 /// Key of an [`Endpoint`]; of all of them, their prefix, if `id` is empty. The same for the others.
@@ -296,6 +374,51 @@ pub fn deliveries_prefix(id: &str) -> Vec<u8> {
 #[must_use]
 pub fn delivery_key(id: &str, number: u64) -> Vec<u8> {
     format!("d/{id}/{:016x}", u64::MAX - number).into_bytes()
+}
+
+/// What keys begin with that name lines about an order.
+#[must_use]
+pub fn about_prefix(order: OrderId) -> Vec<u8> {
+    format!("o/{order}/").into_bytes()
+}
+
+/// Key that names the line `number` of an endpoint's log as one about `order`.
+#[must_use]
+pub fn about_key(order: OrderId, id: &str, number: u64) -> Vec<u8> {
+    format!("o/{order}/{id}.{:016x}", u64::MAX - number).into_bytes()
+}
+
+/// Endpoint and number of the line that a key of [`about_key`] names; `None` if it is another key.
+#[must_use]
+pub fn about(key: &[u8]) -> Option<(&str, u64)> {
+    let (_, line) = str::from_utf8(key).ok()?.strip_prefix("o/")?.split_once('/')?;
+    let (id, number) = line.split_once('.')?;
+    Some((id, u64::MAX - u64::from_str_radix(number, 16).ok()?))
+}
+
+/// Endpoint and number of the line that is stored under a key of [`delivery_key`]; `None` if it is another key.
+#[must_use]
+pub fn line(key: &[u8]) -> Option<(&str, u64)> {
+    let (id, number) = str::from_utf8(key).ok()?.strip_prefix("d/")?.split_once('/')?;
+    Some((id, u64::MAX - u64::from_str_radix(number, 16).ok()?))
+}
+
+/// What keys begin with that name a merchant's endpoints. Of a hash, since ids may have slashes.
+#[must_use]
+pub fn made_prefix(merchant: &str) -> Vec<u8> {
+    format!("m/{}/", &blake3::hash(merchant.as_bytes()).to_hex()[..32]).into_bytes()
+}
+
+/// Key that names an endpoint as one that a merchant has made.
+#[must_use]
+pub fn made_key(merchant: &str, id: &str) -> Vec<u8> {
+    [&made_prefix(merchant), id.as_bytes()].concat()
+}
+
+/// Stores a key that says all there is to say.
+#[must_use]
+pub fn name(key: Vec<u8>) -> Change {
+    Change::Put { key, value: Vec::new() }
 }
 
 /// Stores `document`.
@@ -357,5 +480,77 @@ mod order_text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<OrderId, D::Error> {
         String::deserialize(from)?.parse().map_err(|_| D::Error::custom("not an order's id"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORDER: &str = "00000000000000000000000001";
+
+    /// As they were written before attempts were kept one by one.
+    #[test]
+    fn what_an_earlier_version_wrote_is_read() {
+        let line = format!(
+            r#"{{"number":7,"event":"e","kind":"k","order":"{ORDER}","sequence":2,"event_at_ms":1,"status":"retrying",
+            "attempts":3,"at_ms":9,"http_status":500,"took_ms":4,"error":"status 500","next_at_ms":99,"replayed":false}}"#
+        );
+        let line: Delivery = serde_json::from_str(&line).unwrap();
+        let last = Attempt { at_ms: 9, http_status: Some(500), took_ms: Some(4), error: "status 500".to_owned() };
+        assert_eq!((line.tries(), line.order), (vec![last], OrderId(1)));
+        let waits = format!(
+            r#"{{"number":1,"event":"e","kind":"k","order":"{ORDER}","sequence":2,"event_at_ms":1,"attempts":3,
+            "since_ms":5,"due_ms":9}}"#
+        );
+        let mut waits: Schedule = serde_json::from_str(&waits).unwrap();
+        waits.make_earlier();
+        assert_eq!((waits.earlier.len(), waits.attempts), (0, 3));
+        let standing: Standing = serde_json::from_str(r#"{"cursor":"1.5","enabled_at_ms":3,"log_next":7}"#).unwrap();
+        assert_eq!((standing.cursor, standing.log_next, standing.configured), (Some(Cursor(vec![5])), 7, None));
+    }
+
+    #[test]
+    fn what_is_written_today_is_frozen() {
+        let attempt = Attempt { at_ms: 1, http_status: Some(500), took_ms: None, error: "x".to_owned() };
+        let message = Message {
+            id: "e".to_owned(),
+            kind: "k".to_owned(),
+            order: OrderId(1),
+            sequence: 2,
+            at_ms: 3,
+            data: String::new(),
+        };
+        let mut schedule = Schedule::new(&message, false, 4);
+        (schedule.tried_at_ms, schedule.earlier) = (Some(5), vec![attempt]);
+        let expected = format!(
+            r#"{{"number":0,"event":"e","kind":"k","order":"{ORDER}","sequence":2,"event_at_ms":3,"attempts":0,"since_ms":4,"#
+        ) + r#""due_ms":4,"log":null,"replayed":false,"http_status":null,"took_ms":null,"error":"","tried_at_ms":5,"#
+            + r#""earlier":[{"at_ms":1,"http_status":500,"error":"x"}]}"#;
+        assert_eq!(serde_json::to_string(&schedule).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Schedule>(&expected).unwrap(), schedule);
+        let configured = Configured { url: "u".to_owned(), gone: true, removed_at_ms: None };
+        let expected = r#"{"url":"u","gone":true,"removed_at_ms":null}"#;
+        assert_eq!(serde_json::to_string(&configured).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Configured>(expected).unwrap(), configured);
+    }
+
+    #[test]
+    fn the_newest_attempts_are_kept_and_no_long_texts() {
+        let message = Message {
+            id: "e".to_owned(),
+            kind: "k".to_owned(),
+            order: OrderId(1),
+            sequence: 2,
+            at_ms: 3,
+            data: String::new(),
+        };
+        let mut schedule = Schedule::new(&message, false, 4);
+        for at_ms in 0..40 {
+            schedule.make_earlier();
+            (schedule.tried_at_ms, schedule.error) = (Some(at_ms), "ä".repeat(100));
+        }
+        assert_eq!(schedule.earlier.iter().map(|one| one.at_ms).collect::<Vec<_>>(), (24..39).collect::<Vec<_>>());
+        assert!(schedule.earlier.iter().all(|one| one.error.len() == MAX_EARLIER_ERROR));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::value::RawValue;
-use sluice_domain::limits::MAX_WEBHOOKS;
+use sluice_domain::limits::{MAX_REPLAYING, MAX_WEBHOOKS};
 use sluice_http::{Timestamp, webhook::Secret};
 use sluice_pipeline::{Change, Cursor};
 use sluice_schemas::event::sequence_text;
@@ -47,6 +47,9 @@ pub enum Refusal {
     /// A replay is under way.
     #[error("a replay is under way; it must end first")]
     Replaying,
+    /// The merchant has [`MAX_REPLAYING`].
+    #[error("{MAX_REPLAYING} replays to this merchant's endpoints are under way; one of them must end first")]
+    TooManyReplays,
     /// The replay's key was used for another range.
     #[error("this Idempotency-Key was used for another range")]
     KeyReused,
@@ -187,10 +190,13 @@ impl Registry {
         }
     }
 
-    /// Enters an endpoint as it was stored.
-    pub fn enter(&mut self, endpoint: Endpoint, standing: Standing, parked: Vec<Schedule>, now: u64) {
+    /// Enters an endpoint as it was stored, or as the configuration has it.
+    pub fn enter(&mut self, mut endpoint: Endpoint, standing: Standing, parked: Vec<Schedule>, now: u64) {
         self.seed = self.seed.wrapping_add(1);
         let mut core = Core::new(&endpoint.id, Arc::clone(&self.config), standing, parked, self.seed);
+        if endpoint.fixed && core.configure(&endpoint.url, now) {
+            endpoint.disabled = Some(Disabled::Gone);
+        }
         core.set(&endpoint.types, endpoint.disabled.is_some(), now);
         let entry = Entry::new(endpoint, core, &self.config);
         self.ready.insert(Arc::clone(&entry.id));
@@ -227,6 +233,7 @@ impl Registry {
             return Err(Refusal::TooMany);
         }
         let (id, merchant) = (endpoint.id.clone(), endpoint.merchant.clone());
+        self.changes.push(model::name(model::made_key(&merchant, &id)));
         self.changes.push(model::put(model::endpoint_key(&id), &endpoint));
         self.enter(endpoint, Standing { enabled_at_ms: now, ..Standing::default() }, Vec::new(), now);
         let entry = self.own(&merchant, &id)?;
@@ -271,7 +278,9 @@ impl Registry {
         let before = entry.endpoint.url.clone();
         entry.core.try_again(now);
         let shown = entry.changed(&config, before, now);
-        if !shown.endpoint.fixed {
+        if shown.endpoint.fixed {
+            entry.core.set_gone(false);
+        } else {
             self.changes.push(model::put(model::endpoint_key(id), &shown.endpoint));
         }
         self.look_at(id);
@@ -283,7 +292,9 @@ impl Registry {
         let Some(entry) = self.entries.get_mut(id) else { return };
         tracing::warn!(endpoint = id, merchant = entry.endpoint.merchant, "a webhook endpoint is gone; it is disabled");
         entry.endpoint.disabled = Some(Disabled::Gone);
-        if !entry.endpoint.fixed {
+        if entry.endpoint.fixed {
+            entry.core.set_gone(true);
+        } else {
             self.changes.push(model::put(model::endpoint_key(id), &entry.endpoint));
         }
     }
@@ -307,6 +318,7 @@ impl Registry {
         entry.core.changes(&mut removal, false);
         removal.clear();
         entry.core.removal(&mut removal);
+        removal.push(Change::Delete { key: model::made_key(merchant, id) });
         self.changes.append(&mut removal);
         self.entries.remove(id);
         if let Some(ids) = self.by_merchant.get_mut(merchant) {
@@ -316,21 +328,36 @@ impl Registry {
         Ok(())
     }
 
-    /// Posts a range of time again, unless the same request has had it done.
+    /// The replay that the same request has begun before, if it has; `None` if one may be begun.
     ///
     /// # Errors
-    /// [`Refusal::Unknown`], [`Refusal::Replaying`], [`Refusal::KeyReused`].
-    pub fn replay(&mut self, asked: &AskedReplay, oldest: Cursor, now: u64) -> Result<Replay, Refusal> {
+    /// [`Refusal::Unknown`], [`Refusal::Replaying`], [`Refusal::TooManyReplays`], [`Refusal::KeyReused`].
+    pub fn begun(&mut self, asked: &AskedReplay) -> Result<Option<Replay>, Refusal> {
+        let own = self.by_merchant.get(&asked.merchant).into_iter().flatten();
+        let replaying = own.filter(|id| self.entries.get(*id).is_some_and(|entry| entry.core.replaying())).count();
         let entry = self.own(&asked.merchant, &asked.id)?;
         let same = entry.core.standing().replays.iter().find(|replay| replay.key == asked.key).cloned();
-        if let Some(same) = same {
-            let range = (same.from_ms, same.to_ms) == (asked.from_ms, asked.to_ms);
-            return if range { Ok(same) } else { Err(Refusal::KeyReused) };
+        match same {
+            Some(same) if (same.from_ms, same.to_ms) == (asked.from_ms, asked.to_ms) => Ok(Some(same)),
+            Some(_) => Err(Refusal::KeyReused),
+            None if entry.core.replaying() => Err(Refusal::Replaying),
+            None if replaying >= MAX_REPLAYING => Err(Refusal::TooManyReplays),
+            None => Ok(None),
         }
-        if entry.core.replaying() {
-            return Err(Refusal::Replaying);
+    }
+
+    /// Posts a range of time again, unless the same request has had it done; it is read from `start` on, which may be absent if
+    /// [`Registry::begun`] has found it.
+    ///
+    /// # Errors
+    /// As [`Registry::begun`]; [`Refusal::Unstored`] without a start.
+    pub fn replay(&mut self, asked: &AskedReplay, start: Option<Cursor>, now: u64) -> Result<Replay, Refusal> {
+        if let Some(same) = self.begun(asked)? {
+            return Ok(same);
         }
-        entry.core.begin_replay(&asked.key, asked.from_ms, asked.to_ms, oldest, now);
+        let start = start.ok_or(Refusal::Unstored)?;
+        let entry = self.own(&asked.merchant, &asked.id)?;
+        entry.core.begin_replay(&asked.key, asked.from_ms, asked.to_ms, start, now);
         let begun = entry.core.standing().replays.last().cloned().ok_or(Refusal::Unknown)?;
         self.look_at(&asked.id);
         Ok(begun)

@@ -136,6 +136,14 @@ impl Tail {
         self.feed.bounds().await
     }
 
+    /// Behind which is everything that was decided at `at_ms` or later.
+    ///
+    /// # Errors
+    /// As [`Feed::since`].
+    pub async fn since(&self, at_ms: u64) -> Result<Cursor, FeedError> {
+        self.feed.since(at_ms).await
+    }
+
     /// Follows the feed's end, for good.
     pub async fn follow(&self) {
         let mut at = None;

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -69,6 +69,8 @@ pub struct MemoryFeed {
     pub oldest: Mutex<u64>,
     /// While true nothing can be read.
     pub broken: AtomicBool,
+    /// The first position from which anybody has read.
+    pub first_read: AtomicU64,
 }
 
 impl Default for MemoryFeed {
@@ -78,6 +80,7 @@ impl Default for MemoryFeed {
             grown: watch::Sender::new(0),
             oldest: Mutex::default(),
             broken: AtomicBool::new(false),
+            first_read: AtomicU64::new(u64::MAX),
         }
     }
 }
@@ -114,6 +117,16 @@ impl Feed for MemoryFeed {
         })
     }
 
+    /// Events are decided when they happen; the cursor is that of the first one that isn't earlier.
+    fn since(&self, at_ms: u64) -> BoxFuture<'_, Result<Cursor, FeedError>> {
+        Box::pin(async move {
+            let (oldest, _) = self.bounds().await?;
+            let events = self.events.lock();
+            let first = events.iter().position(|event| event.at_ms >= at_ms).unwrap_or(events.len()) as u64;
+            Ok(Cursor(vec![first.max(oldest.0[0])]))
+        })
+    }
+
     fn read(&self, after: Cursor, max: usize, wait: Duration) -> BoxFuture<'_, Result<FeedPage, FeedError>> {
         Box::pin(async move {
             if self.broken.load(Ordering::Relaxed) {
@@ -124,6 +137,7 @@ impl Feed for MemoryFeed {
             if from < oldest {
                 return Err(FeedError::Expired { oldest: Cursor(vec![oldest]) });
             }
+            self.first_read.fetch_min(from, Ordering::Relaxed);
             let mut grown = self.grown.subscribe();
             let more = grown.wait_for(|events| *events as u64 > from);
             let _ = tokio::time::timeout(wait, more).await;

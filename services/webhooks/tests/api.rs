@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, sync::atomic::Ordering};
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 use sluice_domain::limits::{
-    MAX_DELIVERIES, MAX_WEBHOOK_BYTES, MAX_WEBHOOK_DESCRIPTION, MAX_WEBHOOK_URL, MAX_WEBHOOKS,
+    MAX_DELIVERIES, MAX_REPLAYING, MAX_WEBHOOK_BYTES, MAX_WEBHOOK_DESCRIPTION, MAX_WEBHOOK_URL, MAX_WEBHOOKS,
 };
 use sluice_webhooks::{guard::Guard, model::Endpoint};
 use support::{ACCEPTED, Answer, Node, Setup, TRACKED, config};
@@ -123,7 +123,15 @@ async fn mistakes_are_named() {
     assert_eq!(node.replay(&id, "k", "now", late).await.problem(422), ["/from"]);
     let body = json!({"from": early, "to": late});
     assert_eq!(node.post(&format!("{path}/replay"), body).await.problem(400), ["Idempotency-Key"]);
-    for (query, field) in [("after=x", "after"), ("status=lost", "status"), ("limit=0", "limit"), ("page=2", "page")] {
+    for (query, field) in [
+        ("after=x", "after"),
+        ("after=%2B5", "after"),
+        ("status=lost", "status"),
+        ("limit=0", "limit"),
+        ("limit=%2B5", "limit"),
+        ("limit=", "limit"),
+        ("page=2", "page"),
+    ] {
         assert_eq!(node.get(&format!("{path}/deliveries?{query}")).await.problem(422), [field]);
     }
 }
@@ -189,6 +197,36 @@ async fn endpoints_of_the_configuration_are_read_only() {
         node.endpoint(json!({"url": URL})).await;
     }
 }
+
+#[tokio::test]
+async fn a_merchant_has_so_many_replays_under_way() {
+    let node = strict().start();
+    let (from, to) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+    let mut ids = Vec::new();
+    for _ in 0..=MAX_REPLAYING {
+        let (id, _) = node.endpoint(json!({"url": URL})).await;
+        // Where nothing may be posted nothing is read either.
+        node.call("key-1", "PATCH", &format!("/v1/webhooks/{id}"), Some(json!({"enabled": false}))).await.ok(200);
+        ids.push(id);
+    }
+    let last = ids.pop().unwrap();
+    for id in &ids {
+        node.replay(id, "k", from, to).await.ok(202);
+    }
+    let refused = node.replay(&last, "k", from, to).await;
+    refused.problem(409);
+    assert_eq!(
+        (refused.json["type"].as_str(), &refused.headers["retry-after"]),
+        (Some(TOO_MANY), &"60".parse().unwrap())
+    );
+    assert_eq!(node.replay(&ids[0], "k", from, to).await.ok(202)["done"], false, "the same request is no further one");
+    let path = format!("/v1/webhooks/{}", ids[0]);
+    node.call("key-1", "POST", &format!("{path}/enable"), None).await.ok(200);
+    node.until(&path, |shown| shown["replay"]["done"] == true).await;
+    node.replay(&last, "k", from, to).await.ok(202);
+}
+
+const TOO_MANY: &str = "urn:sluice:problem:too-many-replays";
 
 fn documented() -> BTreeSet<(String, String, u16)> {
     let description = serde_json::to_value(sluice_webhooks::openapi()).unwrap();

@@ -11,8 +11,12 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sluice_domain::OrderId;
+use sluice_pipeline::Documents as _;
 use sluice_webhooks::{
     WebhookConfig,
+    about::{self, About},
+    model::Endpoint,
     testing::{Arrived, Receiver},
 };
 use support::{ACCEPTED, Scripted, Setup, TRACKED, config};
@@ -337,4 +341,128 @@ async fn a_feed_that_fails_is_waited_for() {
     setup.feed.broken.store(false, Ordering::Relaxed);
     assert_eq!(receiver.wait_for(2).await.len(), 2);
     node.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_is_not_read_from_the_beginning() {
+    let (setup, receiver) = (Setup::default(), Receiver::start("127.0.0.1").await.unwrap());
+    let told: Vec<String> = (0..100).map(|n| setup.feed.tell("m-1", 1, TRACKED, 60_000 * n)).collect();
+    let node = setup.start();
+    let (id, _) = node.endpoint(json!({"url": receiver.url()})).await;
+    node.replay(&id, "r-1", "1970-01-01T01:20:00Z", "1970-01-01T01:30:00Z").await.ok(202);
+    let arrived = receiver.wait_for(10).await;
+    assert_eq!(ids(&arrived), told[80..90].iter().collect::<Vec<_>>());
+    assert_eq!(setup.feed.first_read.load(Ordering::Relaxed), 65, "a quarter of an hour before");
+    node.stop().await;
+}
+
+/// What is found about an order, of the one endpoint that there is.
+fn about(setup: &Setup, order: u128) -> About {
+    let fixed = setup.fixed.clone();
+    let mut found = about::of_order(&*setup.documents, Some("m-1"), OrderId(order), fixed).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+async fn until(setup: &Setup, order: u128, is: impl Fn(&About) -> bool) -> About {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let about = about(setup, order);
+        if is(&about) {
+            return about;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{about:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_became_of_an_order_is_found_by_it() {
+    let (setup, receiver) = (Setup::default(), Receiver::start("127.0.0.1").await.unwrap());
+    let node = setup.start();
+    let (id, _) = node.endpoint(json!({"url": receiver.url()})).await;
+    assert!(about(&setup, 1).lines.is_empty());
+    receiver.otherwise((Some(500), vec![]));
+    let first = setup.feed.tell("m-1", 1, ACCEPTED, 1);
+    let second = setup.feed.tell("m-1", 1, TRACKED, 2);
+    let waits = until(&setup, 1, |about| !about.waiting.is_empty() && about.lines.iter().any(|l| l.attempts > 1)).await;
+    assert_eq!((waits.lines.len(), waits.lines[0].event.as_str()), (1, first.as_str()));
+    assert_eq!((waits.waiting.len(), waits.waiting[0].event.as_str()), (1, second.as_str()));
+    assert!(waits.lines[0].next_at_ms.is_some() && waits.endpoint.unwrap().id == id);
+    receiver.otherwise((Some(204), vec![]));
+    let taken = |about: &About| about.lines.len() == 2 && about.lines.iter().all(|l| l.http_status == Some(204));
+    let done = until(&setup, 1, taken).await;
+    assert!(done.waiting.is_empty());
+    let tries = done.lines[0].tries();
+    assert_eq!(tries.len(), (done.lines[0].attempts as usize).min(16));
+    let (last, earlier) = tries.split_last().unwrap();
+    assert_eq!((last.http_status, last.error.as_str()), (Some(204), ""));
+    assert!(earlier.iter().all(|one| one.http_status == Some(500) && !one.error.is_empty()), "{earlier:?}");
+    assert!(tries.windows(2).all(|pair| pair[0].at_ms <= pair[1].at_ms));
+    // Of others nothing is found; of a removed endpoint nothing is left.
+    assert!(about(&setup, 2).lines.is_empty());
+    assert!(about::of_order(&*setup.documents, Some("m-2"), OrderId(2), Vec::new()).unwrap().is_empty());
+    node.call("key-1", "DELETE", &format!("/v1/webhooks/{id}"), None).await.ok(204);
+    assert!(about::of_order(&*setup.documents, Some("m-1"), OrderId(1), Vec::new()).unwrap().is_empty());
+    assert_eq!(setup.documents.scan(b"", None, 100).unwrap(), []);
+    node.stop().await;
+}
+
+fn fixed(url: String) -> Endpoint {
+    Endpoint {
+        id: "whe_00000000000000000000000001".to_owned(),
+        merchant: "m-1".to_owned(),
+        url,
+        description: String::new(),
+        types: Vec::new(),
+        secret: "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned(),
+        old_secret: None,
+        disabled: None,
+        created_at_ms: 1,
+        fixed: true,
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_of_the_configuration_is_the_same_at_another_place() {
+    let (old, new) = (Receiver::start("127.0.0.1").await.unwrap(), Receiver::start("127.0.0.1").await.unwrap());
+    let mut setup = Setup { fixed: vec![fixed(old.url())], ..Setup::default() };
+    let path = format!("/v1/webhooks/{}", setup.fixed[0].id);
+    let node = setup.start();
+    // It begins at the end of the feed, which is found a moment after the start.
+    while old.arrived().is_empty() {
+        setup.feed.tell("m-1", 1, TRACKED, 1);
+        drop(tokio::time::timeout(Duration::from_millis(20), old.wait_for(1)).await);
+    }
+    old.otherwise((Some(410), vec![]));
+    let missed = setup.feed.tell("m-1", 2, TRACKED, 1);
+    node.until(&path, |shown| shown["disabled_because"] == "gone").await;
+    node.stop().await;
+    let node = setup.start();
+    assert_eq!(node.get(&path).await.ok(200)["disabled_because"], "gone", "a restart doesn't enable it");
+    assert!(about(&setup, 2).standing.configured.unwrap().gone);
+    node.stop().await;
+    // Elsewhere it goes on where it was, with what it has not taken.
+    setup.fixed = vec![fixed(new.url())];
+    let node = setup.start();
+    let arrived = new.wait_for(1).await;
+    assert_eq!(ids(&arrived), [missed.as_str()]);
+    assert_eq!(node.get(&path).await.ok(200)["status"], "active");
+    node.stop().await;
+    // Taken out it is told nothing, and what was told can still be seen; back again it goes on.
+    let configured = std::mem::take(&mut setup.fixed);
+    let node = setup.start();
+    assert_eq!(node.get("/v1/webhooks").await.ok(200), json!({"endpoints": []}));
+    node.get(&path).await.problem(404);
+    let late = setup.feed.tell("m-1", 2, TRACKED, 1);
+    let left = about(&setup, 2);
+    let removed = left.standing.configured.unwrap();
+    assert!(left.endpoint.is_none() && left.lines.len() == 1 && removed.removed_at_ms.is_some());
+    node.stop().await;
+    setup.fixed = configured;
+    let node = setup.start();
+    let arrived = new.wait_for(2).await;
+    assert_eq!(ids(&arrived), [missed.as_str(), late.as_str()]);
+    node.stop().await;
+    assert_eq!(about(&setup, 2).standing.configured.unwrap().removed_at_ms, None);
 }

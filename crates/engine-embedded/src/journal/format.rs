@@ -4,7 +4,7 @@
 //! segment file  journal-<index, 10 digits>.seg, preallocated; position in the log = index × segment size + offset
 //! group         the unit of writing and of durability; starts at a multiple of 4,096 bytes, zeros after it
 //!   magic "SLG1" | crc32c u32 (of all that follows, to the end of the payload) | journal u64 | sequence u64
-//!   | position u64 | payload length u32 | reserved u32 = 0                       (40 bytes, little endian) | payload
+//!   | position u64 | payload length u32 | time u32                               (40 bytes, little endian) | payload
 //! frame         one commit of one partition; a payload is a sequence of frames
 //!   length u32 | partition u16 | version u8 = 1 | 0 | sections
 //! section       kind u8 | length u32 | body
@@ -17,6 +17,8 @@
 //! A group is written only after the one before it is synced, so a crash can damage the last group alone. Damage with
 //! a valid group of a higher sequence behind it is therefore rot, and stops the open; damage in the last group is a
 //! torn write, and is cut off. `journal` is drawn when the log is created: bytes of another log can't pass for ours.
+//! `time` is when the group was closed, s since the Unix epoch, and never less than that of a group before it. It is 0 where an
+//! earlier version has written: all such groups stand before the others.
 
 use sluice_schemas::{
     CodecError,
@@ -61,6 +63,8 @@ pub struct GroupHead {
     pub position: u64,
     /// Bytes of payload.
     pub payload: u32,
+    /// When it was closed, s since the Unix epoch; 0 if an earlier version has written it.
+    pub time_s: u32,
 }
 
 impl GroupHead {
@@ -73,6 +77,7 @@ impl GroupHead {
         out[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         out[24..32].copy_from_slice(&self.position.to_le_bytes());
         out[32..36].copy_from_slice(&self.payload.to_le_bytes());
+        out[36..].copy_from_slice(&self.time_s.to_le_bytes());
         out
     }
 
@@ -82,15 +87,14 @@ impl GroupHead {
         if r.array::<4>("magic").ok()? != MAGIC {
             return None;
         }
-        let head = Self {
+        Some(Self {
             crc: u32::from_le_bytes(r.array("crc").ok()?),
             journal: u64::from_le_bytes(r.array("journal").ok()?),
             sequence: u64::from_le_bytes(r.array("sequence").ok()?),
             position: u64::from_le_bytes(r.array("position").ok()?),
             payload: u32::from_le_bytes(r.array("payload").ok()?),
-        };
-        // The checksum is worked out over the fields as read, so it says nothing about these bytes.
-        (r.array::<4>("reserved").ok()? == [0; 4]).then_some(head)
+            time_s: u32::from_le_bytes(r.array("time").ok()?),
+        })
     }
 
     /// The checksum that `payload_crc` (of the payload alone) makes with this head.

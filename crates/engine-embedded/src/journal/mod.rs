@@ -19,7 +19,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use sluice_pipeline::{BLOCK, Disk, LogError};
+use sluice_pipeline::{BLOCK, Clock, Disk, LogError};
 
 use crate::{buffer::AlignedBuf, intake::Acks, pump::Pump};
 pub use config::JournalConfig;
@@ -27,6 +27,7 @@ use format::{GROUP_HEAD, GroupHead};
 pub(crate) use segments::segment_index;
 pub use segments::{Segments, segment_name};
 pub use writer::WriterStep;
+pub(crate) use writer::seconds;
 
 /// A closed group: head, payload, zeros to the end of the block.
 #[derive(Debug)]
@@ -47,6 +48,11 @@ impl Group {
     /// Its number.
     pub(crate) fn sequence(&self) -> u64 {
         GroupHead::from_bytes(self.buf.as_slice()).map_or(0, |head| head.sequence)
+    }
+
+    /// When it was closed, s since the Unix epoch; 0 if that isn't known.
+    pub(crate) fn time_s(&self) -> u32 {
+        GroupHead::from_bytes(self.buf.as_slice()).map_or(0, |head| head.time_s)
     }
 
     /// The zeros between the payload and the end of its last block.
@@ -92,6 +98,8 @@ struct State {
     open: Open,
     in_flight: Option<Arc<Group>>,
     sequence: u64,
+    /// When the last group was closed, s since the Unix epoch.
+    time_s: u32,
     durable: u64,
     tail: VecDeque<Arc<Group>>,
     tail_bytes: usize,
@@ -126,6 +134,7 @@ pub struct Journal {
     standing: AtomicU8,
     config: JournalConfig,
     id: u64,
+    clock: Arc<dyn Clock>,
     segments: Segments,
     state: Mutex<State>,
     /// Signals the writer: something to write.
@@ -145,12 +154,13 @@ pub enum AppendError {
 
 impl Journal {
     /// A journal that continues where `end` says.
-    pub fn new(disk: Arc<dyn Disk>, config: JournalConfig, id: u64, end: recovery::End) -> Self {
+    pub fn new(disk: Arc<dyn Disk>, config: JournalConfig, id: u64, end: recovery::End, clock: Arc<dyn Clock>) -> Self {
         let segments = Segments::new(disk, config.segment_bytes);
         let state = State {
             open: Open { position: 0, ..Open::default() },
             in_flight: None,
             sequence: end.sequence,
+            time_s: end.time_s,
             durable: end.position,
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -169,6 +179,7 @@ impl Journal {
             standing: AtomicU8::new(Standing::Sound as u8),
             config,
             id,
+            clock,
             segments,
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -431,6 +442,16 @@ impl Journal {
     /// Where the segments that exist end.
     pub(crate) fn prepared(&self) -> u64 {
         self.state.lock().prepared * self.config.segment_bytes
+    }
+
+    /// Where the first durable group from `begin` on, where a segment begins, starts, or might have, that was closed at `at_s` (s
+    /// since the Unix epoch) or later; the end if there is none. `begin` if groups before it don't say when they were. Reads heads:
+    /// one of some segments, then those of one.
+    ///
+    /// # Errors
+    /// [`LogError`] if the device fails, or a head is damaged.
+    pub(crate) fn first_since(&self, at_s: u32, begin: u64) -> Result<u64, LogError> {
+        self.segments.first_since(at_s, (begin, self.durable()), self.id)
     }
 
     /// True if somebody waits for the next group.

@@ -22,6 +22,8 @@ pub struct End {
     pub torn_at: Option<u64>,
     /// True if no group with content is the last one, so that damage to any of them would be noticed.
     pub sealed: bool,
+    /// When the last group was closed, s since the Unix epoch; 0 if that isn't known.
+    pub time_s: u32,
 }
 
 /// Walks the groups of a journal in order.
@@ -35,6 +37,7 @@ pub struct Scan {
     /// Number the next group must have.
     sequence: u64,
     sealed: bool,
+    time_s: u32,
 }
 
 impl Scan {
@@ -63,8 +66,8 @@ impl Scan {
             }
         }
         let segments = Segments::new(disk, segment_bytes);
-        let mut scan =
-            Self { segments, segment_bytes, journal, verify, prepared, position: from, sequence, sealed: true };
+        let (position, sealed, time_s) = (from, true, 0);
+        let mut scan = Self { segments, segment_bytes, journal, verify, prepared, position, sequence, sealed, time_s };
         if from > first {
             scan.check_predecessor()?;
         }
@@ -86,7 +89,7 @@ impl Scan {
         }
         match last_at.map(|(_, head)| head) {
             Some(head) if head.sequence + 1 == self.sequence => {
-                self.sealed = head.payload == 0;
+                (self.sealed, self.time_s) = (head.payload == 0, head.time_s);
                 Ok(())
             }
             _ => {
@@ -126,8 +129,8 @@ impl Scan {
             return Err(self.damaged(if moved { next } else { self.position }, what));
         }
         let torn_at = self.anything_at(self.position)?.then_some(self.position);
-        let Self { position, sequence, prepared, sealed, .. } = *self;
-        Ok(Err(End { position, sequence, prepared, torn_at, sealed }))
+        let Self { position, sequence, prepared, sealed, time_s, .. } = *self;
+        Ok(Err(End { position, sequence, prepared, torn_at, sealed, time_s }))
     }
 
     fn read_at(&mut self, position: u64) -> Result<Option<Group>, LogError> {
@@ -144,7 +147,7 @@ impl Scan {
             Ok(group) => {
                 self.position = group.end();
                 self.sequence += 1;
-                self.sealed = group.payload == 0;
+                (self.sealed, self.time_s) = (group.payload == 0, group.time_s());
                 Ok(Some(group))
             }
             Err(LogError::Damaged { .. }) => Ok(None),

@@ -214,6 +214,41 @@ impl Segments {
         Ok((at == position).then_some(last))
     }
 
+    /// Where the first group of those from `begin`, where a segment begins, to `end` starts, or might have, whose time is `at_s` or
+    /// later; `end` if there is none. `begin` if the time of those before it isn't known.
+    ///
+    /// # Errors
+    /// [`LogError`] if the device fails, or a segment doesn't start with a group.
+    pub fn first_since(&self, at_s: u32, (begin, end): (u64, u64), journal: u64) -> Result<u64, LogError> {
+        let start = |segment: u64| segment * self.segment_bytes;
+        let first = |segment| {
+            let head = self.head(start(segment), journal)?;
+            head.ok_or_else(|| self.damaged(start(segment), "no group where one was written"))
+        };
+        // The first segment that begins at that time or later; those before it begin earlier.
+        let oldest = begin / self.segment_bytes;
+        let (mut low, mut high) = (oldest, end.div_ceil(self.segment_bytes));
+        while low < high {
+            let middle = low.midpoint(high);
+            if first(middle)?.time_s < at_s { low = middle + 1 } else { high = middle }
+        }
+        let Some(segment) = low.checked_sub(1).filter(|&segment| segment >= oldest) else { return Ok(begin) };
+        let (mut at, mut before) = (start(segment), first(segment)?);
+        let number = before.sequence;
+        for expected in number.. {
+            // Behind the last group of a segment there may be what a torn write has left.
+            let head = if at < end.min(start(low)) { self.head(at, journal)? } else { None };
+            match head.filter(|head| head.sequence == expected && head.time_s < at_s) {
+                Some(head) => {
+                    at += group_len(head.payload);
+                    before = head;
+                }
+                None => break,
+            }
+        }
+        Ok(if before.time_s == 0 { begin } else { at })
+    }
+
     /// Appends the order record at `position` to `out`.
     ///
     /// # Errors

@@ -37,12 +37,15 @@ impl Journal {
         let mut open = std::mem::take(&mut state.open);
         self.start_group(&mut state, next);
         let payload = open.buf.len() - GROUP_HEAD;
+        // A clock that is put back doesn't put groups back.
+        state.time_s = state.time_s.max(seconds(self.clock.now_ms()));
         let head = GroupHead {
             crc: 0,
             journal: self.id,
             sequence: state.sequence,
             position: open.position,
             payload: payload as u32,
+            time_s: state.time_s,
         };
         let head_crc = crc32c::crc32c(&head.to_bytes()[8..]);
         let head = GroupHead { crc: crc32c::crc32c_combine(head_crc, open.crc, payload), ..head };
@@ -167,6 +170,11 @@ impl Journal {
             Err(error) => self.note_failure(Err(error)),
         }
     }
+}
+
+/// Whole seconds of a time in ms, which last until 2106.
+pub(crate) fn seconds(ms: u64) -> u32 {
+    u32::try_from(ms / 1_000).unwrap_or(u32::MAX)
 }
 
 fn is_full(error: &std::io::Error) -> bool {

@@ -77,13 +77,13 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
     let world = write(true);
     let meta = |key: &[u8]| world.mem_store().get(Table::Meta, key).unwrap().unwrap();
     let segment = world.disk().bytes(&segment_name(0));
-    let damaged = damaged(&segment, &meta(b"deployment"));
+    let damaged = damaged(&segment, &meta(b"deployment"), "time");
     vec![
-        ("journal-v1.seg", segment),
+        ("journal-v2.seg", segment),
         ("checkpoint-head-v3.bin", meta(b"head")),
         ("deployment-v1.bin", meta(b"deployment")),
         ("index-filter-v1.bin", meta(b"filter-1")),
-        ("journal-damaged-v1.txt", damaged.into_bytes()),
+        ("journal-damaged-v2.txt", damaged.into_bytes()),
     ]
 }
 
@@ -99,7 +99,7 @@ fn over(segment: &[u8], deployment: &[u8]) -> World {
 }
 
 /// What opening says when one byte of each interesting place is another, and when the end is torn.
-fn damaged(segment: &[u8], deployment: &[u8]) -> String {
+fn damaged(segment: &[u8], deployment: &[u8], last_field: &str) -> String {
     let mut out = String::new();
     let mut say = |name: String, bytes: &[u8]| {
         let result = over(bytes, deployment).open();
@@ -114,7 +114,7 @@ fn damaged(segment: &[u8], deployment: &[u8]) -> String {
             bytes[start + at] ^= 1;
             say(format!("{what} of the group at byte {start} changed"), &bytes);
         }
-        for (what, at) in [("length", 32), ("reserved", 36), ("payload", 45), ("padding", 4_095)] {
+        for (what, at) in [("length", 32), (last_field, 36), ("payload", 45), ("padding", 4_095)] {
             let mut bytes = segment.to_vec();
             bytes[start + at] ^= 1;
             say(format!("{what} of the group at byte {start} changed"), &bytes);
@@ -169,10 +169,15 @@ fn judge(world: &mut World) {
 
 #[test]
 fn a_frozen_journal_is_still_read() {
-    let mut world = over(&frozen("journal-v1.seg"), &frozen("deployment-v1.bin"));
-    let recovered = world.open().unwrap();
-    assert_eq!((recovered.orders, recovered.torn_at), (6, None));
-    judge(&mut world);
+    for name in ["journal-v1.seg", "journal-v2.seg"] {
+        let mut world = over(&frozen(name), &frozen("deployment-v1.bin"));
+        let recovered = world.open().unwrap();
+        assert_eq!((recovered.orders, recovered.torn_at), (6, None), "{name}");
+        judge(&mut world);
+    }
+    // In the first version what is the time now was reserved.
+    let damaged = damaged(&frozen("journal-v1.seg"), &frozen("deployment-v1.bin"), "reserved");
+    assert_eq!(damaged, String::from_utf8_lossy(&frozen("journal-damaged-v1.txt")));
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::sync::{
 
 use sluice_pipeline::BLOCK;
 
-use super::{fakes::MemDisk, world::tiny};
+use super::{
+    fakes::{FakeClock, MemDisk},
+    world::tiny,
+};
 use crate::journal::{
     AppendError, Completion, Journal, JournalConfig, WriterStep,
     format::{GROUP_HEAD, frames},
@@ -21,9 +24,13 @@ fn config() -> JournalConfig {
     tiny().journal
 }
 
+fn clock() -> Arc<FakeClock> {
+    Arc::new(FakeClock(5_000.into()))
+}
+
 fn fresh(disk: &MemDisk) -> Journal {
-    let end = End { position: 0, sequence: 1, prepared: 0, torn_at: None, sealed: true };
-    let journal = Journal::new(Arc::new(disk.clone()), config(), ID, end);
+    let end = End { position: 0, sequence: 1, prepared: 0, torn_at: None, sealed: true, time_s: 0 };
+    let journal = Journal::new(Arc::new(disk.clone()), config(), ID, end, clock());
     journal.prepare().unwrap();
     journal.prepare().unwrap();
     journal
@@ -89,7 +96,7 @@ fn fresh_over(disk: &MemDisk) -> Journal {
             break end;
         }
     };
-    Journal::new(Arc::new(disk.clone()), config(), ID, end)
+    Journal::new(Arc::new(disk.clone()), config(), ID, end, clock())
 }
 
 #[test]
@@ -257,4 +264,88 @@ fn a_failed_sync_is_final() {
     assert!(journal.trouble().unwrap().contains("syncing journal-0000000000.seg"));
     assert_eq!(mark.load(SeqCst), 0);
     assert!(journal.poll_durable(journal.appended(), std::task::Waker::noop()).is_err());
+}
+
+/// A journal that goes on where the disk says, at this time.
+fn at_time(disk: &MemDisk, clock: &Arc<FakeClock>) -> Journal {
+    let mut scan = scan(disk);
+    let end = loop {
+        if let Err(end) = scan.next_group().unwrap() {
+            break end;
+        }
+    };
+    let journal = Journal::new(Arc::new(disk.clone()), config(), ID, end, clock.clone());
+    journal.prepare().unwrap();
+    journal.prepare().unwrap();
+    journal
+}
+
+/// Writes a group; gives where it starts.
+fn group(journal: &Journal, len: usize) -> u64 {
+    journal.prepare().unwrap();
+    let at = journal.append(&frame(len, 1), 0).unwrap();
+    assert!(write_one(journal));
+    at - GROUP_HEAD as u64
+}
+
+#[test]
+fn a_group_is_found_by_its_time_over_segments_restarts_and_clocks_that_go_back() {
+    let (disk, clock) = (MemDisk::default(), clock());
+    // Without a time, as an earlier version wrote them; found by no time, so that nothing is left out.
+    clock.0.store(0, SeqCst);
+    let mut journal = at_time(&disk, &clock);
+    assert_eq!(journal.first_since(1, 0).unwrap(), 0);
+    let oldest: Vec<_> = (0..40).map(|_| group(&journal, 9_000)).collect();
+    assert!(oldest.last().unwrap() > &SEGMENT);
+    assert!([0, 1, 100, u32::MAX].iter().all(|&at| journal.first_since(at, 0).unwrap() == 0));
+    let mut known: Vec<(u32, u64)> = Vec::new();
+    for round in 0..150u32 {
+        // Every tenth time the clock is put back by as much as it has moved on.
+        let now = 1_000 + if round % 10 == 9 { 5 } else { 3 * round };
+        clock.0.store(u64::from(now) * 1_000, SeqCst);
+        let before = known.last().map_or(0, |last| last.0);
+        known.push((now.max(before), group(&journal, 5_000 + 70 * round as usize)));
+        if round % 40 == 39 {
+            journal = at_time(&disk, &clock);
+        }
+    }
+    for at_s in (990..1_470).step_by(3) {
+        let found = journal.first_since(at_s, 0).unwrap();
+        let wanted = known.iter().find(|(time, _)| *time >= at_s);
+        match wanted {
+            None => assert_eq!(found, journal.durable()),
+            Some(_) if at_s <= known[0].0 => assert_eq!(found, 0, "{at_s}: those before don't say"),
+            // The end of the segment before is as good.
+            Some(&(_, start)) => {
+                let here = journal.group_from(found, 0).unwrap().unwrap();
+                assert_eq!(here.position, start, "{at_s}");
+            }
+        }
+    }
+    let since = |at_s, begin| journal.first_since(at_s, begin).unwrap();
+    assert_eq!((since(0, 0), since(u32::MAX, 0)), (0, journal.durable()));
+    // Where older segments are gone, none of them is read.
+    let before: Vec<u64> = (990..1_470).map(|at_s| since(at_s, 0).max(SEGMENT)).collect();
+    disk.remove(&crate::journal::segment_name(0)).unwrap();
+    assert_eq!((990..1_470).map(|at_s| since(at_s, SEGMENT)).collect::<Vec<u64>>(), before);
+    assert_eq!((since(0, SEGMENT), since(u32::MAX, SEGMENT)), (SEGMENT, journal.durable()));
+}
+
+#[test]
+fn a_damaged_head_is_not_passed_over_by_a_search() {
+    let (disk, clock) = (MemDisk::default(), clock());
+    let journal = at_time(&disk, &clock);
+    let starts: Vec<_> = (0..60)
+        .map(|n| {
+            clock.0.store(1_000 * (n + 1), SeqCst);
+            group(&journal, 9_000)
+        })
+        .collect();
+    let damaged = starts[40];
+    let (name, at) = (crate::journal::segment_name(damaged / SEGMENT), (damaged % SEGMENT) as usize);
+    disk.change(&name, |bytes| bytes[at + 1] ^= 1);
+    assert!(journal.first_since(45, 0).unwrap() <= damaged, "whoever reads on is told");
+    assert_eq!(journal.first_since(20, 0).unwrap(), starts[19]);
+    disk.change(&name, |bytes| bytes[..4].fill(0));
+    assert!(journal.first_since(45, 0).is_err());
 }

@@ -325,10 +325,26 @@ impl Harness for World {
         self.checkpoint();
     }
 
-    /// A few at a time, so that pages end anywhere.
     fn events(&mut self) -> Vec<Told> {
+        self.events_behind(Cursor(vec![0, 0]))
+    }
+
+    fn events_since(&mut self, at_ms: u64) -> Vec<Told> {
+        let after = self.engine().feed().0.place_since(at_ms).unwrap();
+        self.events_behind(after)
+    }
+
+    fn moment(&mut self) -> u64 {
+        // Groups have whole seconds.
+        self.clock.0.fetch_add(1_000, SeqCst) + 1_000
+    }
+}
+
+impl World {
+    /// A few at a time, so that pages end anywhere.
+    fn events_behind(&self, mut after: Cursor) -> Vec<Told> {
         let feed = self.engine().feed();
-        let (mut told, mut after) = (Vec::new(), Cursor(vec![0, 0]));
+        let mut told = Vec::new();
         loop {
             let page = feed.0.page(&after, 3).unwrap();
             assert!(page.events.len() <= 3);

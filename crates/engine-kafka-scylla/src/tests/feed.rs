@@ -13,7 +13,7 @@ use super::{cluster::Cluster, world::World};
 use crate::{TopicFeed, testing};
 
 /// Reads from `after` until nothing comes, `max` at a time.
-fn rest(cluster: &Cluster, feed: &TopicFeed, mut after: Cursor, max: usize) -> (Vec<FeedEvent>, Cursor) {
+pub(super) fn rest(cluster: &Cluster, feed: &TopicFeed, mut after: Cursor, max: usize) -> (Vec<FeedEvent>, Cursor) {
     let mut all = Vec::new();
     loop {
         let page = cluster.runtime.block_on(feed.read(after, max, Duration::ZERO)).unwrap();

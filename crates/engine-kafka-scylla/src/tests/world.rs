@@ -5,11 +5,12 @@ use std::{
     collections::BTreeSet,
     rc::Rc,
     task::{Context, Waker},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use sluice_domain::{OrderId, ShipmentId};
 use sluice_pipeline::{
-    Intake, Listed, Lookup, Orders, OutcomeReport, Outcomes, Receipt, StoredOrder, Submission, WordIntake, Words,
+    Feed, Intake, Listed, Lookup, Orders, OutcomeReport, Outcomes, Receipt, StoredOrder, Submission, WordIntake, Words,
     conformance::{Harness, Sent, Told},
 };
 
@@ -174,5 +175,27 @@ impl Harness for World {
     fn events(&mut self) -> Vec<Told> {
         let mut cluster = self.cluster.borrow_mut();
         cluster.events().iter().filter(|told| self.mine.contains(&told.order)).cloned().collect()
+    }
+
+    fn events_since(&mut self, at_ms: u64) -> Vec<Told> {
+        let cluster = self.cluster.borrow();
+        let feed = cluster.feed();
+        let after = cluster.runtime.block_on(feed.since(at_ms)).unwrap();
+        let (found, _) = super::feed::rest(&cluster, &feed, after, 1_000);
+        let told = found.into_iter().filter(|event| self.mine.contains(&event.order)).map(|event| Told {
+            id: event.id,
+            kind: event.kind.to_owned(),
+            order: event.order,
+            sequence: event.sequence,
+        });
+        told.collect()
+    }
+
+    /// Records have the machine's time.
+    fn moment(&mut self) -> u64 {
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let started = now();
+        until("the clock moves on", || now() > started);
+        now()
     }
 }

@@ -9,7 +9,7 @@ use sluice_engine_kafka_scylla::{
     store::{StoreConfig, StoreTls},
 };
 
-use crate::config::{Config, ConfigError, Environment, Hidden};
+use crate::config::{Config, ConfigError, Environment, Hidden, read_secret};
 
 /// The section's example, with every key and its default.
 pub const EXAMPLE: &str = include_str!("../../cluster.example.toml");
@@ -318,11 +318,7 @@ impl Access {
                 let missing = || at("password_env", format!("the variable {variable} isn't set"));
                 Some(Hidden::new(value.ok_or_else(missing)?))
             }
-            (None, Some(file)) => {
-                let text = fs::read_to_string(file);
-                let text = text.map_err(|e| at("password_file", format!("{}: {e}", file.display())))?;
-                Some(Hidden::new(text.trim_end_matches(['\r', '\n'])))
-            }
+            (None, Some(file)) => Some(read_secret(file).map_err(|problem| at("password_file", problem))?),
             (None, None) => None,
         };
         Ok(())

@@ -28,7 +28,7 @@ use sluice_engine_kafka_scylla::{
     TopicFeed, Writer, groups,
     outbox::{CarrierConsumer, OutboxOptions},
     owner::MakeStages,
-    store::Store,
+    store::{CqlDocuments, Store},
     topics::{self, read_deployment},
     watch as changes,
 };
@@ -37,6 +37,7 @@ use sluice_operator::Operator;
 use sluice_pipeline::{Clock, HealthBoard, Intake, Stage, Watchers};
 use sluice_status::{Status, stream::Streams};
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
@@ -54,6 +55,7 @@ use crate::{
     telemetry,
     tls::Tls,
     topology::{self, DrainReceipt, StartError},
+    webhooks::Log,
 };
 
 /// How often gauges are published, and readiness is looked at.
@@ -256,10 +258,17 @@ impl Base {
             let (merchants, clock) = (Arc::clone(&self.merchants), Arc::clone(&self.clock));
             let feed = Arc::new(TopicFeed::new(&self.log));
             let events = topology::events(&self.config, feed, (&merchants, &self.operators), &clock, stop);
+            let documents = Arc::new(CqlDocuments::new(Arc::clone(&self.store), Handle::current()));
+            let deliveries = Arc::new(Log::new(&self.config, documents, &clock)?);
             let operators = Arc::clone(&self.operators);
             let words = Arc::new(writer.clone());
-            let operator =
-                Operator { orders: orders.clone(), words: words.clone(), operators, clock: Arc::clone(&clock) };
+            let operator = Operator {
+                orders: orders.clone(),
+                words: words.clone(),
+                deliveries,
+                operators,
+                clock: Arc::clone(&clock),
+            };
             app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(operator));
             let status = Status { orders, words, lookup: lookup.clone(), merchants, clock };
             let (watchers, limit) = (Arc::clone(&self.watchers), self.config.stream_limit());

@@ -3,7 +3,7 @@
 //!
 //! * `client`: the routes, and what their answers mean for an exit code; `feed`: pages of events, one after the other.
 //! * `event`: one event as these commands see it; `filter`: which of them are wanted; `paint`: what a terminal may be told.
-//! * `trace`, `tap`, `dlq`, `replay`: the commands.
+//! * `trace`, `tap`, `dlq`, `replay`: the commands; `webhooks`: a trace's part about webhook endpoints.
 
 mod client;
 pub mod dlq;
@@ -14,6 +14,7 @@ mod paint;
 mod replay;
 pub mod tap;
 pub mod trace;
+mod webhooks;
 
 pub use dlq::{DlqArgs, DlqCommand};
 pub use tap::TapArgs;

@@ -8,6 +8,7 @@ use sluice_domain::OrderId;
 use super::{
     client::{Client, Failed, ServerArgs},
     paint::plain,
+    webhooks::{self, Webhook},
 };
 use crate::{exit, output, output::count};
 
@@ -20,7 +21,8 @@ Examples:
 Exit codes: 0 shown; 1 there is no such order; 2 wrong usage or key; 3 no server, or one that doesn't do this.";
 
 /// Shows every hop of an order: where the log has it, when what was decided by which rules, every attempt at every parcel,
-/// what carriers told, and the number of the public event that tells of each.
+/// what carriers told, the number of the public event that tells of each, and what became of these events at the merchant's
+/// webhook endpoints.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TraceArgs {
@@ -77,6 +79,9 @@ pub(super) struct Trace {
     pub parcels: Vec<Parcel>,
     pub returns: Vec<Parcel>,
     hops: Vec<Hop>,
+    /// None of a server that doesn't tell.
+    #[serde(default)]
+    webhooks: Vec<Webhook>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -149,7 +154,9 @@ impl Trace {
         if self.all_parcels().next().is_some() {
             text.push_str(&format!("\n\n{}", self.parcel_table()));
         }
-        text + "\n\n" + &self.hop_table()
+        text = text + "\n\n" + &self.hop_table();
+        self.webhooks.iter().for_each(|webhook| text.push_str(&format!("\n\n{}", webhooks::text(webhook))));
+        text
     }
 
     /// What is to be said about the order as a whole.
@@ -232,7 +239,7 @@ pub(super) fn attempts(attempts: &[Attempt]) -> String {
 }
 
 /// A table in which these columns are numbers.
-fn table(head: &[&str], numbers: &[usize]) -> Table {
+pub(super) fn table(head: &[&str], numbers: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_style(TableComponent::HeaderLines, '─').set_header(head);
     for &number in numbers {

@@ -1,6 +1,6 @@
 //! What an operator can set of webhooks: `[webhooks]`, and `[[merchant.webhook]]` for endpoints that are there from the start.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use sluice_domain::{Fingerprint, OrderId};
@@ -9,10 +9,13 @@ use sluice_schemas::event::EventType;
 use sluice_webhooks::{
     WebhookConfig,
     guard::{Guard, Network, Target},
-    model::Endpoint,
+    model::{Endpoint, OldSecret},
 };
 
-use crate::config::{ConfigError, Environment, Hidden, MerchantConfig, resolve};
+use crate::config::{ConfigError, Environment, Hidden, MerchantConfig, read_secret, resolve};
+
+/// Characters that the name of an endpoint of the configuration may have.
+const MAX_ID: usize = 64;
 
 /// `[webhooks]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -90,7 +93,9 @@ impl WebhooksConfig {
             for webhook in &merchant.webhooks {
                 let endpoint = webhook.endpoint(&merchant.id, &guard, now_ms)?;
                 if !seen.insert(endpoint.id.clone()) {
-                    return Err(ConfigError::at(format!("merchant {:?}: webhook: url", merchant.id), "is given twice"));
+                    let key = if webhook.id.is_some() { "id" } else { "url" };
+                    let problem = "is given twice; give each of them an id of its own";
+                    return Err(ConfigError::at(format!("merchant {:?}: webhook: {key}", merchant.id), problem));
                 }
                 all.push(endpoint);
             }
@@ -103,36 +108,69 @@ impl WebhooksConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MerchantWebhook {
+    /// Its name in the configuration, by which it is the same endpoint under another URL. Without one another URL is another
+    /// endpoint.
+    pub id: Option<String>,
     /// Where events are posted.
     pub url: String,
-    /// What they are signed with, `whsec_…`.
+    /// What they are signed with: `whsec_…`, or two with a space between them while one replaces the other, the new one first.
     pub secret: Option<Hidden>,
-    /// … or the environment variable that holds it.
+    /// … or the environment variable that holds it,
     pub secret_env: Option<String>,
+    /// … or the file.
+    pub secret_file: Option<PathBuf>,
     /// Types of events that are posted; all if empty.
     #[serde(default)]
     pub types: Vec<String>,
 }
 
 impl MerchantWebhook {
-    /// Takes the secret from its variable.
+    /// Takes the secret from its variable or file.
     pub(crate) fn apply(&mut self, merchant: &str, environment: Environment<'_>) -> Result<(), ConfigError> {
         let who = format!("merchant {merchant:?}: webhook");
-        resolve(&who, "secret", &mut self.secret, self.secret_env.as_deref(), environment)
+        resolve(&who, "secret", &mut self.secret, self.secret_env.as_deref(), environment)?;
+        let Some(file) = &self.secret_file else { return Ok(()) };
+        let at = |problem: String| ConfigError::at(format!("{who}: secret_file"), problem);
+        if self.secret.is_some() {
+            return Err(at("expected one of secret, secret_env and secret_file, got two".to_owned()));
+        }
+        self.secret = Some(read_secret(file).map_err(at)?);
+        Ok(())
+    }
+
+    /// What its id is worked out from: the same after every start.
+    fn identity<'a>(&'a self, url: &'a str) -> Result<&'a str, String> {
+        let good = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+        match self.id.as_deref() {
+            // No URL is such a text.
+            Some(id) if (1..=MAX_ID).contains(&id.len()) && id.bytes().all(good) => Ok(id),
+            Some(id) => Err(format!("expected 1 to {MAX_ID} letters, digits, - and _, got {id:?}")),
+            None => Ok(url),
+        }
     }
 
     fn endpoint(&self, merchant: &str, guard: &Guard, now_ms: u64) -> Result<Endpoint, ConfigError> {
         let at =
             |key: &str, problem: String| ConfigError::at(format!("merchant {merchant:?}: webhook: {key}"), problem);
         let target = Target::parse(&self.url, guard).map_err(|expected| at("url", format!("expected {expected}")))?;
-        let secret = self.secret.as_ref().ok_or_else(|| at("secret", "is missing".to_owned()))?.reveal();
-        let _: Secret = secret.parse().map_err(|error| at("secret", format!("{error}")))?;
+        let identity = self.identity(&target.url).map_err(|problem| at("id", problem))?;
+        let secrets = self.secret.as_ref().ok_or_else(|| at("secret", "is missing".to_owned()))?.reveal();
+        let secrets: Vec<&str> = secrets.split(' ').collect();
+        for secret in &secrets {
+            let _: Secret = secret.parse().map_err(|error| at("secret", format!("{error}")))?;
+        }
+        let (secret, old_secret) = match secrets[..] {
+            [secret] => (secret, None),
+            // For as long as it is in the configuration.
+            [secret, old] => (secret, Some(OldSecret { secret: old.to_owned(), until_ms: u64::MAX })),
+            _ => return Err(at("secret", "expected one secret, or two while one replaces the other".to_owned())),
+        };
         if let Some(unknown) = self.types.iter().find(|name| EventType::from_name(name).is_none()) {
             let names = EventType::ALL.map(EventType::name).join(", ");
             return Err(at("types", format!("{unknown:?} is none of {names}")));
         }
         // The same endpoint has the same id after every start, and so goes on where it was.
-        let id = OrderId(Fingerprint::of(merchant, &target.url).0);
+        let id = OrderId(Fingerprint::of(merchant, identity).0);
         Ok(Endpoint {
             id: format!("whe_{id}"),
             merchant: merchant.to_owned(),
@@ -140,7 +178,7 @@ impl MerchantWebhook {
             description: String::new(),
             types: self.types.clone(),
             secret: secret.to_owned(),
-            old_secret: None,
+            old_secret,
             disabled: None,
             created_at_ms: now_ms,
             fixed: true,
@@ -182,7 +220,20 @@ mod tests {
         assert!(error.starts_with("merchant \"m-1\": webhook: secret: ") && !error.contains("hunter2"), "{error}");
         assert!(wrong("secret = ", "types = [\"x\"]\nsecret = ").contains("webhook: types: \"x\" is none of"));
         let twice = format!("{WEBHOOK}{}", &WEBHOOK[WEBHOOK.find("[[merchant.webhook").unwrap()..]);
-        assert!(endpoints(&twice).unwrap_err().ends_with("webhook: url: is given twice"));
+        let error = endpoints(&twice).unwrap_err();
+        assert_eq!(error, "merchant \"m-1\": webhook: url: is given twice; give each of them an id of its own");
+        let named = |ids: [&str; 2]| {
+            let parts: Vec<&str> = twice.split("url = ").collect();
+            let [first, second] = ids.map(|id| format!("id = {id:?}\nurl = "));
+            endpoints(&[parts[0], &first, parts[1], &second, parts[2]].concat())
+        };
+        assert_eq!(named(["a", "b"]).unwrap().len(), 2, "one URL, and two names");
+        assert!(named(["a", "a"]).unwrap_err().contains("webhook: id: is given twice"));
+        assert!(named(["a", "b c"]).unwrap_err().contains("webhook: id: expected 1 to 64 letters"));
+        assert!(named(["", "b"]).is_err() && named(["a", &"x".repeat(65)]).is_err());
+        assert!(named([&"x".repeat(64), "b"]).is_ok());
+        let error = wrong("whsec_", "whsec_AAAA whsec_");
+        assert!(error.starts_with("merchant \"m-1\": webhook: secret: "), "{error}");
         let inside = format!(
             "{}\n[webhooks]\nallow_private_networks = [\"10.0.0.0/8\"]",
             WEBHOOK.replace("shop.example", "10.0.0.1")
@@ -201,5 +252,44 @@ mod tests {
         let error = config.clone().apply(&|_| None).unwrap_err().to_string();
         assert_eq!(error, "merchant \"m-1\": webhook: secret_env: the variable HOOK isn't set");
         config.apply(&|_| Some("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned())).unwrap_or_default();
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file_and_there_may_be_two() {
+        let (file, secret) = (tempfile::NamedTempFile::new().unwrap(), "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
+        let line = format!("secret_file = {:?}", file.path());
+        let text = WEBHOOK.replace(&format!("secret = \"{secret}\""), &line);
+        let read = |text: &str, contents: &str| {
+            std::fs::write(file.path(), contents).unwrap();
+            let mut config = Config::parse("x", text).unwrap();
+            config.apply(&|_| None)?;
+            Ok(config.webhooks.endpoints(&config.merchants, 5)?.remove(0))
+        };
+        let one = read(&text, &format!("{secret}\n")).unwrap();
+        assert!(one.secret == secret && one.old_secret.is_none());
+        let other = "whsec_d2ViaG9vay1leGFtcGxlLXNlY3JldC1jaGFuZ2UtbWU=";
+        let two = read(&text, &format!("{other} {secret}")).unwrap();
+        assert_eq!((two.secret.as_str(), two.old_secret.unwrap().secret.as_str()), (other, secret));
+        let failed = |text: &str, contents: &str| {
+            let read: Result<Endpoint, ConfigError> = read(text, contents);
+            read.unwrap_err().to_string()
+        };
+        let error = failed(&text, &format!("{secret} {secret} {secret}"));
+        assert_eq!(
+            error,
+            "merchant \"m-1\": webhook: secret: expected one secret, or two while one replaces the other"
+        );
+        let both = failed(&format!("{WEBHOOK}{line}"), secret);
+        assert!(both.ends_with("secret_file: expected one of secret, secret_env and secret_file, got two"), "{both}");
+        drop(file);
+    }
+
+    #[test]
+    fn a_named_endpoint_is_the_same_under_another_url() {
+        let named = WEBHOOK.replace("url =", "id = \"main\"\nurl =");
+        let (first, moved) = (endpoints(&named).unwrap(), endpoints(&named.replace("shop", "new-shop")).unwrap());
+        assert!(first[0].id == moved[0].id && first[0].url != moved[0].url);
+        assert_ne!(endpoints(WEBHOOK).unwrap()[0].id, first[0].id);
+        assert_ne!(endpoints(&named.replace("m-1", "m-2")).unwrap()[0].id, first[0].id);
     }
 }

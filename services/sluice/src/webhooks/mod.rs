@@ -1,6 +1,7 @@
 //! Merchants' webhooks, wired: whoever has a feed of events and somewhere to keep documents gets routes and a task.
 
 mod config;
+mod deliveries;
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -19,6 +20,8 @@ use crate::{
     topology::StartError,
 };
 
+pub(crate) use deliveries::Log;
+
 pub use config::{MerchantWebhook, WebhooksConfig};
 
 /// How long posts under way may still take once everything stops.
@@ -31,7 +34,8 @@ pub(crate) struct Webhooks {
 }
 
 impl Webhooks {
-    /// Begins to deliver what `feed` tells, and gives the routes. `documents` may have no other user.
+    /// Begins to deliver what `feed` tells, and gives the routes. Nobody else may write to
+    /// `documents`.
     ///
     /// # Errors
     /// [`StartError::Config`] naming the key, [`StartError::Engine`] when the documents can't be read.

@@ -37,6 +37,10 @@ const SECRET_BYTES: usize = 32;
 /// Lines of a log that one request looks at, however few of them it asks for.
 const LOOKED_AT: usize = 1_000;
 
+/// How far an event's time may lie ahead of the moment when it was decided, ms: a carrier may tell of what is five minutes ahead
+/// of its node's clock, and that may lie ten minutes ahead of its owner's. A replay looks so far before its range.
+const AHEAD_MS: u64 = 900_000;
+
 /// What the routes need.
 #[derive(Clone)]
 pub struct Api {
@@ -278,9 +282,17 @@ async fn replay(State(app): State<Arc<App>>, id: Id, headers: HeaderMap, body: B
     let range = fields.range(api.clock.now_ms());
     fields.done()?;
     let (from_ms, to_ms) = range.unwrap_or_default();
-    let (oldest, _) = api.tail.bounds().await.map_err(|error| unreadable(&error))?;
     let asked = AskedReplay { merchant, id: text(id), key, from_ms, to_ms };
-    let begun = api.desk.ask(move |registry, now| registry.replay(&asked, oldest, now)).await?;
+    let before = asked.clone();
+    // A place is looked for only if a replay is to begin there.
+    let start = match api.desk.look(move |registry| registry.begun(&before)).await? {
+        Some(_) => None,
+        None => {
+            let start = api.tail.since(from_ms.saturating_sub(AHEAD_MS)).await;
+            Some(start.map_err(|error| unreadable(&error))?)
+        }
+    };
+    let begun = api.desk.ask(move |registry, now| registry.replay(&asked, start, now)).await?;
     Ok(json(StatusCode::ACCEPTED, &ReplayView::new(begun)))
 }
 
@@ -321,19 +333,21 @@ impl Wanted {
     fn read(query: &str) -> Result<Self, Problem> {
         let mut wanted = Self { after: None, status: None, limit: MAX_DELIVERIES };
         let mut errors = Vec::new();
+        // A sign is no digit, though it can be parsed.
+        let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
         let mut wrong = |name: &str, expected: String, got: &str| errors.push(FieldError::wrong(name, expected, got));
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match &*name {
-                "after" => match value.parse() {
-                    Ok(after) => wanted.after = Some(after),
-                    Err(_) => wrong("after", "what the page before has as next".to_owned(), &value),
+                "after" => match number(&value) {
+                    Some(after) => wanted.after = Some(after),
+                    None => wrong("after", "what the page before has as next".to_owned(), &value),
                 },
                 "status" => match serde_json::from_value(serde_json::Value::String(value.to_string())) {
                     Ok(status) => wanted.status = Some(status),
                     Err(_) => wrong("status", "delivered, retrying or failed".to_owned(), &value),
                 },
-                "limit" => match value.parse() {
-                    Ok(limit @ 1..=MAX_DELIVERIES) => wanted.limit = limit,
+                "limit" => match number(&value).and_then(|limit| usize::try_from(limit).ok()) {
+                    Some(limit @ 1..=MAX_DELIVERIES) => wanted.limit = limit,
                     _ => wrong("limit", format!("a number from 1 to {MAX_DELIVERIES}"), &value),
                 },
                 other => wrong(&sluice_http::problem::clip(other), "no such parameter".to_owned(), &value),
@@ -401,6 +415,7 @@ impl From<Refusal> for Problem {
             Refusal::Fixed => conflict("fixed-webhook", "Set in the configuration"),
             Refusal::TooMany => conflict("too-many-webhooks", "Too many webhook endpoints"),
             Refusal::Replaying => conflict("replay-under-way", "A replay is under way").with_retry_after(60),
+            Refusal::TooManyReplays => conflict("too-many-replays", "Too many replays").with_retry_after(60),
             Refusal::KeyReused => {
                 let error = FieldError::missing("Idempotency-Key", "a key that wasn't used for another range");
                 body::invalid(vec![error])

@@ -107,7 +107,12 @@ impl EndpointView {
             next_attempt_at: waits.then_some(Timestamp(standing.waits_until_ms)),
             last_success_at: standing.succeeded_at_ms.map(Timestamp),
             events_missed_at: standing.missed_at_ms.map(Timestamp),
-            old_secret_until: endpoint.old_secret.map(|old| old.until_ms).filter(|at| *at > now).map(Timestamp),
+            // One of the configuration signs until it is taken out there.
+            old_secret_until: endpoint
+                .old_secret
+                .map(|old| old.until_ms)
+                .filter(|at| (now + 1..u64::MAX).contains(at))
+                .map(Timestamp),
             replay: standing.replays.into_iter().last().map(ReplayView::new),
         }
     }

@@ -80,8 +80,9 @@ impl Core {
             schedule.due_ms = now.saturating_add(UNMADE_PAUSE_MS);
             return false;
         }
+        schedule.make_earlier();
         schedule.attempts = schedule.attempts.saturating_add(1);
-        schedule.took_ms = Some(heard.took_ms);
+        (schedule.took_ms, schedule.tried_at_ms) = (Some(heard.took_ms), Some(now));
         let mut pause = self.jittered(self.config.backoff, schedule.attempts);
         let (status, error) = match heard.outcome {
             Outcome::Taken(status) => {
@@ -186,6 +187,7 @@ impl Core {
         let number = kept.unwrap_or(self.standing.log_next);
         if kept.is_none() {
             self.standing.log_next += 1;
+            self.changes.push(model::name(model::about_key(schedule.order, &self.id, number)));
         }
         schedule.log = Some(number);
         let line = Delivery {
@@ -203,13 +205,15 @@ impl Core {
             error: schedule.error.clone(),
             next_at_ms: (status == DeliveryStatus::Retrying).then_some(schedule.due_ms),
             replayed: schedule.replayed,
+            tried_at_ms: schedule.tried_at_ms,
+            earlier: schedule.earlier.clone(),
         };
         self.changes.push(model::put(model::delivery_key(&self.id, number), &line));
         let kept = self.standing.log_next.saturating_sub(self.config.log_entries.max(1));
         self.forget(kept);
     }
 
-    /// Removes every line of the log before `number`.
+    /// Removes every line of the log before `number`. What names a line as one about its order goes where changes are written.
     pub fn forget(&mut self, number: u64) {
         while self.standing.log_oldest < number.min(self.standing.log_next) {
             self.changes.push(Change::Delete { key: model::delivery_key(&self.id, self.standing.log_oldest) });

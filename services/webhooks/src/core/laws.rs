@@ -9,12 +9,14 @@ use std::{
 
 use proptest::prelude::*;
 use sluice_domain::OrderId;
-use sluice_pipeline::{Change, Cursor, backoff::Backoff};
+use sluice_pipeline::{Change, Cursor, Documents as _, backoff::Backoff};
 
 use super::{AttemptId, Core, Heard, Next, Outcome, Subject, Way};
 use crate::{
+    about,
     config::WebhookConfig,
     model::{self, Delivery, DeliveryStatus, Item, Message, Schedule, Standing},
+    testing::MemoryDocuments,
 };
 
 const ID: &str = "whe_1";
@@ -46,7 +48,7 @@ fn config() -> WebhookConfig {
 struct World {
     config: Arc<WebhookConfig>,
     feed: Vec<Arc<Message>>,
-    documents: BTreeMap<Vec<u8>, Vec<u8>>,
+    documents: MemoryDocuments,
     core: Core,
     now: u64,
     seed: u64,
@@ -77,7 +79,7 @@ impl World {
         Self {
             config,
             feed,
-            documents: BTreeMap::new(),
+            documents: MemoryDocuments::default(),
             core,
             now: 1_000,
             seed: 1,
@@ -90,12 +92,12 @@ impl World {
     fn store(&mut self) {
         let mut changes = Vec::new();
         self.core.changes(&mut changes, true);
-        for change in changes {
-            match change {
-                Change::Put { key, value } => drop(self.documents.insert(key, value)),
-                Change::Delete { key } => drop(self.documents.remove(&key)),
-            }
-        }
+        about::write(&self.documents, &changes).unwrap();
+    }
+
+    /// How many documents there are whose keys begin with this.
+    fn count(&self, prefix: &[u8]) -> usize {
+        self.documents.scan(prefix, None, usize::MAX).unwrap().len()
     }
 
     /// Stores a part, in the order that a cluster does, and ends.
@@ -116,10 +118,11 @@ impl World {
         let puts: BTreeMap<_, _> = puts.filter(|(key, _)| !removed.contains(key)).collect();
         let removals: BTreeMap<_, _> = removals.collect();
         for (key, value) in puts.into_iter().chain(removals.into_iter().rev()).take(part) {
-            match value {
-                Some(value) => drop(self.documents.insert(key, value)),
-                None => drop(self.documents.remove(&key)),
-            }
+            let change = match value {
+                Some(value) => Change::Put { key, value },
+                None => Change::Delete { key },
+            };
+            self.documents.write(&[change]).unwrap();
         }
         self.crash();
     }
@@ -128,24 +131,22 @@ impl World {
     fn crash(&mut self) {
         self.flying.clear();
         self.seed += 1;
-        let standing = self.documents.get(&model::standing_key(ID));
+        let standing = self.documents.get(&model::standing_key(ID)).unwrap();
         let standing = standing.map_or_else(
             || Standing { cursor: Some(Cursor(vec![0])), ..Standing::default() },
-            |value| serde_json::from_slice(value).unwrap(),
+            |value| serde_json::from_slice(&value).unwrap(),
         );
         self.core = Core::new(ID, Arc::clone(&self.config), standing, self.schedules(), self.seed);
     }
 
     fn schedules(&self) -> Vec<Schedule> {
-        let prefix = model::schedules_prefix(ID);
-        let all = self.documents.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
-        all.map(|(_, value)| serde_json::from_slice(value).unwrap()).collect()
+        let all = self.documents.scan(&model::schedules_prefix(ID), None, usize::MAX).unwrap();
+        all.iter().map(|(_, value)| serde_json::from_slice(value).unwrap()).collect()
     }
 
     fn log(&self) -> Vec<Delivery> {
-        let prefix = model::deliveries_prefix(ID);
-        let all = self.documents.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
-        all.map(|(_, value)| serde_json::from_slice(value).unwrap()).collect()
+        let all = self.documents.scan(&model::deliveries_prefix(ID), None, usize::MAX).unwrap();
+        all.iter().map(|(_, value)| serde_json::from_slice(value).unwrap()).collect()
     }
 
     fn read(&mut self) {
@@ -173,8 +174,8 @@ impl World {
                         Subject::Fresh(message) => message,
                         Subject::Parked(number) => {
                             self.store();
-                            let body = &self.documents[&model::message_key(ID, number)];
-                            Arc::new(serde_json::from_slice(body).unwrap())
+                            let body = self.documents.get(&model::message_key(ID, number)).unwrap().unwrap();
+                            Arc::new(serde_json::from_slice(&body).unwrap())
                         }
                     };
                     assert!(
@@ -315,10 +316,11 @@ proptest! {
         prop_assert_eq!(taken.len(), events.len(), "every event was taken");
         prop_assert_eq!(world.core.parked(), 0);
         prop_assert!(world.ids(DeliveryStatus::Failed).is_empty());
-        prop_assert!(world.documents.keys().all(|key| !key.starts_with(b"p/")));
+        prop_assert_eq!(world.count(b"p/"), 0);
+        prop_assert!(torn || world.count(b"o/") == world.count(b"d/"), "every line is named, and nothing else");
         // Of what was torn, lines of the log may be overwritten, and events stay behind that no schedule names.
         prop_assert!(torn || world.ids(DeliveryStatus::Delivered).len() == events.len());
-        prop_assert!(torn || world.documents.keys().all(|key| !key.starts_with(b"b/")));
+        prop_assert!(torn || world.count(b"b/") == 0);
     }
 
     /// Every event ends up delivered or, in the log, as failed, even if some are never taken.
@@ -458,14 +460,12 @@ fn the_log_keeps_so_many() {
     assert_eq!(numbers, (15..25).rev().collect::<Vec<_>>(), "the newest first");
     world.core.forget(20);
     world.store();
-    assert_eq!(world.log().len(), 5);
+    assert_eq!((world.log().len(), world.count(b"o/")), (5, 5));
     let mut removal = Vec::new();
     world.core.removal(&mut removal);
-    for change in removal {
-        let Change::Delete { key } = change else { panic!("removals alone") };
-        world.documents.remove(&key);
-    }
-    assert!(world.documents.is_empty());
+    assert!(removal.iter().all(|change| matches!(change, Change::Delete { .. })));
+    about::write(&world.documents, &removal).unwrap();
+    assert_eq!(world.count(b""), 0);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use sluice_pipeline::BoxFuture;
 
 pub use address::{Network, NetworkError};
-pub use target::{Target, UrlError};
+pub use target::{Target, UrlError, host_of};
 
 /// Addresses of one answer that are looked at; an answer with more is refused.
 pub const MAX_ADDRESSES: usize = 32;

@@ -125,8 +125,7 @@ impl Target {
             None if host.is_empty() => return Err(UrlError::NotAUrl),
             None => {}
         }
-        let shown = url.host_str().unwrap_or_default();
-        let authority = url.port().map_or_else(|| shown.to_owned(), |port| format!("{shown}:{port}"));
+        let authority = authority(&url);
         let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
         Ok(Self { url: url.into(), host, address, port, tls, authority, path })
     }
@@ -136,6 +135,17 @@ impl Target {
     pub fn is_for_public(&self) -> bool {
         self.tls && !is_system(self.port)
     }
+}
+
+/// Host and, unless it is the scheme's, port of a URL that was taken once: for people.
+#[must_use]
+pub fn host_of(url: &str) -> Option<String> {
+    Url::parse(url).ok().map(|url| authority(&url))
+}
+
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// True for a port of another protocol.
