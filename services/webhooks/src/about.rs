@@ -43,15 +43,17 @@ fn unnamed(documents: &dyn Documents, changes: &[Change]) -> Result<Vec<Change>,
     for (id, numbers) in &removed {
         let (Some(oldest), Some(newest)) = (numbers.first(), numbers.last()) else { continue };
         let mut after = newest.checked_add(1).map(|number| model::delivery_key(id, number));
+        // No more than there are: behind the oldest one lies what a store still has of lines that are long gone.
+        let max = numbers.len().min(SCAN);
         loop {
-            let page = documents.scan(&model::deliveries_prefix(id), after.as_deref(), SCAN)?;
+            let page = documents.scan(&model::deliveries_prefix(id), after.as_deref(), max)?;
             let lines = page.iter().filter_map(|(key, value)| Some((model::line(key)?.1, key, value)));
             for (number, key, value) in lines.filter(|(number, ..)| numbers.contains(number)) {
                 let line: Option<Delivery> = model::read(key, value);
                 unnamed.extend(line.map(|line| Change::Delete { key: model::about_key(line.order, id, number) }));
             }
             let last = page.last().map(|(key, _)| key.clone());
-            if page.len() < SCAN || last.as_deref().and_then(model::line).is_none_or(|(_, number)| number <= *oldest) {
+            if page.len() < max || last.as_deref().and_then(model::line).is_none_or(|(_, number)| number <= *oldest) {
                 break;
             }
             after = last;
