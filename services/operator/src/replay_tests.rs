@@ -15,7 +15,7 @@ use sluice_schemas::{
 };
 use tower::ServiceExt;
 
-use crate::{Operator, router};
+use crate::{Deliveries, Operator, WebhookTrace, router};
 
 const AT: u64 = 1_794_355_200_000;
 
@@ -57,6 +57,12 @@ impl Clock for World {
     }
 }
 
+impl Deliveries for World {
+    fn of(&self, _: Option<&str>, _: OrderId) -> Result<Vec<WebhookTrace>, LogError> {
+        Ok(Vec::new())
+    }
+}
+
 fn world(decides: bool, deltas: &[Delta<'_>]) -> Arc<World> {
     let mut row = Vec::new();
     deltas.iter().for_each(|delta| delta.encode(5, &mut row));
@@ -74,7 +80,8 @@ async fn replay(world: &Arc<World>, key: Option<&str>) -> (StatusCode, Value) {
     if let Some(key) = key {
         request = request.header("idempotency-key", key);
     }
-    let routes = router(Operator { orders, words, operators, clock });
+    let deliveries = world.clone();
+    let routes = router(Operator { orders, words, deliveries, operators, clock });
     let response = routes.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     let status = response.status();
     let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();

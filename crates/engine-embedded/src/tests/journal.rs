@@ -326,7 +326,7 @@ fn a_group_is_found_by_its_time_over_segments_restarts_and_clocks_that_go_back()
     assert_eq!((since(0, 0), since(u32::MAX, 0)), (0, journal.durable()));
     // Where older segments are gone, none of them is read.
     let before: Vec<u64> = (990..1_470).map(|at_s| since(at_s, 0).max(SEGMENT)).collect();
-    disk.remove(&crate::journal::segment_name(0)).unwrap();
+    sluice_pipeline::Disk::remove(&disk, &crate::journal::segment_name(0)).unwrap();
     assert_eq!((990..1_470).map(|at_s| since(at_s, SEGMENT)).collect::<Vec<u64>>(), before);
     assert_eq!((since(0, SEGMENT), since(u32::MAX, SEGMENT)), (SEGMENT, journal.durable()));
 }
