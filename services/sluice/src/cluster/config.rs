@@ -330,6 +330,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::config::RetentionConfig;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse("s.toml", text)
@@ -356,6 +357,18 @@ mod tests {
         known.remove("kafka");
         known.remove("cql");
         assert_eq!(shown, known);
+    }
+
+    #[test]
+    fn public_events_are_kept_as_long_as_retention_says() {
+        let mut config = parse(crate::config::EXAMPLE).unwrap();
+        let kept = |config: &Config| {
+            let log = ClusterConfig::default().log(config).unwrap();
+            (log.events_kept, log.events_bytes)
+        };
+        assert_eq!(kept(&config), (None, None));
+        config.retention = RetentionConfig { time: Some(Duration::from_secs(86_400)), bytes: Some(1 << 30) };
+        assert_eq!(kept(&config), (Some(Duration::from_secs(86_400)), Some(1 << 30)));
     }
 
     #[test]
