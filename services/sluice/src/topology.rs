@@ -208,15 +208,8 @@ impl Pipeline {
         let events = events(&config, Arc::clone(&feed), (&merchants, &operators), &clock, &stop);
         let documents = documents(&config).await?;
         let deliveries = Arc::new(Log::new(&config, documents.clone(), &clock)?);
+        let operator = operator(&engine, deliveries, (&operators, &clock));
         let (webhooks, routes) = Webhooks::start(&config, feed, documents, &merchants, &clock).await?;
-        let shared = Arc::new(engine.clone());
-        let operator = Operator {
-            orders: shared.clone(),
-            words: shared,
-            deliveries,
-            operators: operators.clone(),
-            clock: clock.clone(),
-        };
         let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
         let app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(operator)).merge(routes);
         let server = match Server::start(reserved, app, serving(&config, &tls)) {
@@ -475,6 +468,13 @@ fn app(
         .merge(ops::router(ops))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::not_found("There is nothing at this path; /openapi.json says what there is.") }))
+}
+
+/// What operators see and have done.
+fn operator(engine: &Engine, deliveries: Arc<Log>, (operators, clock): (&Arc<Operators>, &Arc<dyn Clock>)) -> Operator {
+    let engine = Arc::new(engine.clone());
+    let (operators, clock) = (Arc::clone(operators), Arc::clone(clock));
+    Operator { orders: engine.clone(), words: engine, deliveries, operators, clock }
 }
 
 /// What consumers are told, until `stop`.
