@@ -23,7 +23,9 @@ mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_domain::{Class, Fingerprint, Group, OrderId, OrderState, ShipmentId, invariants::Invariant};
+use sluice_domain::{
+    Class, Fingerprint, Group, OrderId, OrderState, ShipmentId, commands::MAX_CANCELS, invariants::Invariant,
+};
 use sluice_pipeline::{LogError, Receipt, StoredOrder};
 use sluice_schemas::{
     CodecError,
@@ -295,7 +297,9 @@ impl Oracle {
             );
         }
         let state = OrderState::fold(id, &stored.row).map_err(unreadable)?;
-        let known = |command: u64| state.commands.iter().any(|c| c.0 == command);
+        // An order that has had so many keeps no more of them.
+        let full = state.commands.len() >= MAX_CANCELS;
+        let known = |command: u64| full || state.commands.iter().any(|c| c.0 == command);
         if let Some((_, command)) = self.heard.range((id, 0)..=(id, u64::MAX)).find(|(_, command)| !known(*command)) {
             let what = format!("command {command} about order {id} was acknowledged and is lost");
             return broken(Invariant::DurableBeforeAck, what);
