@@ -18,7 +18,7 @@ use crate::{
 /// Commands kept of one order, so that each has its effect once; later ones are refused. More than its returns and what may
 /// be refused in passing.
 pub const MAX_COMMANDS: usize = 128;
-/// … of which cancellations leave room for returns.
+/// … of which cancellations and replays leave room for returns.
 pub const MAX_CANCELS: usize = 64;
 
 /// Where a parcel stands towards being cancelled.
@@ -82,9 +82,8 @@ impl Cancelling {
 #[must_use]
 pub fn is_settled(state: &OrderState<'_>, id: u64, wish: Wish<'_>) -> bool {
     let (most, same) = match wish {
-        Wish::Cancel => (MAX_CANCELS, 0),
+        Wish::Cancel | Wish::Replay { .. } => (MAX_CANCELS, 0),
         Wish::Return { .. } => (MAX_COMMANDS, 32),
-        Wish::Replay { .. } => (MAX_COMMANDS, 0),
     };
     state.commands.len() >= most || state.commands.iter().any(|c| c.0 >> same == id >> same)
 }

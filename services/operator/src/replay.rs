@@ -11,7 +11,7 @@ use axum::{
 use serde::Serialize;
 use sluice_domain::{
     Fingerprint, OrderId, OrderState,
-    commands::{MAX_COMMANDS, plan_replay},
+    commands::{MAX_CANCELS, plan_replay},
     order_state::Standing,
 };
 use sluice_http::{
@@ -151,8 +151,8 @@ async fn replay(app: &App, id: &str, headers: &HeaderMap) -> Result<Response, Pr
     {
         return shown(&state, command, Some(verdict));
     }
-    if state.commands.len() >= MAX_COMMANDS {
-        let detail = format!("The order has had {MAX_COMMANDS} commands; no more are kept.");
+    if state.commands.len() >= MAX_CANCELS {
+        let detail = format!("The order has had {MAX_CANCELS} commands; no more replays are kept.");
         return Err(Problem::new(StatusCode::CONFLICT, "too-many-commands", "Too many commands", detail));
     }
     let by = operator_name(headers);
@@ -243,7 +243,7 @@ pub(crate) enum ReplayProblems {
     #[response(status = 405, content_type = "application/problem+json",
         headers(("Allow" = String, description = "`POST`")))]
     Method(ProblemBody<'static>),
-    /// The order has had 128 commands, of its merchant's and of operators; no more are kept.
+    /// The order has had 64 commands of its merchant's and of operators; no more replays are kept.
     #[response(status = 409, content_type = "application/problem+json")]
     TooMany(ProblemBody<'static>),
     /// The order can't be read or its log can't be written now, or as many are being decided as the node waits for.

@@ -7,7 +7,7 @@ use axum::{
     http::{Request, StatusCode},
 };
 use serde_json::{Value, json};
-use sluice_domain::{Fingerprint, KeyHash, Operators, OrderId, SlotCount, commands::MAX_COMMANDS};
+use sluice_domain::{Fingerprint, KeyHash, Operators, OrderId, SlotCount, commands::MAX_CANCELS};
 use sluice_pipeline::{BoxFuture, Clock, LogError, Orders, Receipt, StoredOrder, WordIntake, Words};
 use sluice_schemas::{
     command::{Command, Verdict, Wish},
@@ -116,7 +116,7 @@ async fn a_key_has_one_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn an_order_keeps_so_many_commands() {
-    let commands = (0..MAX_COMMANDS as u64).map(|id| Delta::Commanded { id, verdict: Verdict::NothingToReplay });
+    let commands = (0..MAX_CANCELS as u64).map(|id| Delta::Commanded { id, verdict: Verdict::NothingToReplay });
     let world = world(true, &DEAD.into_iter().chain(commands).collect::<Vec<_>>());
     let (status, problem) = replay(&world, Some("k")).await;
     assert_eq!((status, &problem["type"]), (StatusCode::CONFLICT, &json!("urn:sluice:problem:too-many-commands")));
