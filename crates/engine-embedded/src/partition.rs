@@ -314,6 +314,10 @@ impl Log for Partition {
         self.shared.journal.order_at(position, out)
     }
 
+    fn is_gone(&self, position: u64) -> bool {
+        self.shared.horizon.is_leaving(position)
+    }
+
     fn rows(&mut self, batch: &BatchView<'_>, rows: &mut Rows) -> Result<(), LogError> {
         let shared = Arc::clone(&self.shared);
         let young = shared.shards[usize::from(self.number)].young.read();

@@ -41,6 +41,9 @@ const MARKS_IN_TIME: u64 = 8;
 /// … and not more often than this, ms.
 const MIN_MARK_MS: u64 = 60_000;
 
+/// Keys that are removed at once, and a group's more: some hundred kB.
+const REMOVED_AT_ONCE: usize = 4_096;
+
 /// How long what is over is kept; whatever one of the two lets go may go. The default is for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
@@ -71,7 +74,8 @@ impl Retention {
                 || self.bytes.is_some_and(|bytes| mark.position.saturating_add(bytes) <= appended)
         };
         let may = |mark: &&Mark| indexed.is_none_or(|oldest| mark.number < oldest) && old(mark);
-        head.marks.iter().rev().find(may).copied()
+        // Not behind one that isn't: a clock that was behind for a while makes a checkpoint look old.
+        head.marks.iter().take_while(may).last().copied()
     }
 }
 
@@ -195,6 +199,31 @@ struct Sweeping {
     at: u64,
     /// Number of the group before; 0 at the start.
     last: u64,
+    keys: Keys,
+}
+
+/// Keys that are removed together: each time costs the device a sync or two.
+#[derive(Debug, Default)]
+struct Keys {
+    found_by: Vec<Vec<u8>>,
+    rows: Vec<Vec<u8>>,
+}
+
+impl Keys {
+    /// Removes them, if they are many or `all` is true.
+    fn remove(&mut self, shared: &Shared, all: bool) -> Result<(), LogError> {
+        if !all && self.found_by.len() + self.rows.len() < REMOVED_AT_ONCE {
+            return Ok(());
+        }
+        // By the rows it is known what else there is, so they go last.
+        for (table, keys) in [(Table::Lookup, &mut self.found_by), (Table::Rows, &mut self.rows)] {
+            if !keys.is_empty() {
+                shared.store.remove(table, keys)?;
+                keys.clear();
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -226,14 +255,18 @@ impl Retirement {
     pub(crate) fn step(&mut self, shared: &Shared, head: &mut Head, indexed: Option<u32>) -> Result<bool, LogError> {
         match std::mem::take(&mut self.work) {
             Work::Idle => self.begin(shared, head, indexed),
-            Work::Reading(reading) => match self.read(shared, head, reading) {
-                Err(error @ LogError::Damaged { .. }) => {
-                    tracing::error!(%error, "a segment of the journal can't be read, so it and all later ones are kept");
-                    shared.horizon.looking.store(false, Release);
-                    Ok(true)
+            Work::Reading(reading) => {
+                let first = head.kept.first;
+                match self.read(shared, head, reading) {
+                    // Nothing has gone yet. What old segments are like must not end an engine that needs none of them.
+                    Err(error) if head.kept.first == first => {
+                        tracing::error!(%error, "a segment of the journal can't be read, so it and all later ones are kept");
+                        shared.horizon.looking.store(false, Release);
+                        Ok(true)
+                    }
+                    done => done,
                 }
-                done => done,
-            },
+            }
             Work::Sweeping(sweeping) => self.sweep(shared, sweeping),
         }
     }
@@ -248,7 +281,7 @@ impl Retirement {
             self.left_over = Some(indices);
         }
         if let Some(index) = self.left_over.as_mut().and_then(Vec::pop) {
-            self.work = Work::Sweeping(Sweeping { index, at: index * segment, last: 0 });
+            self.work = Work::Sweeping(Sweeping { index, at: index * segment, last: 0, keys: Keys::default() });
             return Ok(true);
         }
         let (retention, now_ms) = (shared.config.retention, shared.clock.now_ms());
@@ -335,7 +368,7 @@ impl Retirement {
             held.store(0, Relaxed);
         }
         let at = end - segment;
-        self.work = Work::Sweeping(Sweeping { index: at / segment, at, last: 0 });
+        self.work = Work::Sweeping(Sweeping { index: at / segment, at, last: 0, keys: Keys::default() });
         Ok(true)
     }
 
@@ -360,26 +393,29 @@ impl Retirement {
     }
 
     /// Removes what the store has of the orders in one group, and the segment behind the last.
-    fn sweep(&mut self, shared: &Shared, Sweeping { index, at, last }: Sweeping) -> Result<bool, LogError> {
+    fn sweep(&mut self, shared: &Shared, sweeping: Sweeping) -> Result<bool, LogError> {
+        let Sweeping { index, at, last, mut keys } = sweeping;
         let within = at < (index + 1) * shared.config.journal.segment_bytes;
         let read = if within { shared.journal.whole_group(at) } else { Ok(None) };
         let group = match read {
-            Err(error @ LogError::Damaged { .. }) => {
+            Err(error @ (LogError::Damaged { .. } | LogError::Io { .. })) => {
                 tracing::error!(%error, "what the store has of orders that are gone can't be told, and stays");
                 None
             }
             group => group?.filter(|group| last == 0 || group.sequence() == last + 1),
         };
         if let Some(group) = group {
-            match remove_orders(shared, &group) {
+            match gather(shared, &group, &mut keys) {
                 Err(error @ LogError::Damaged { .. }) => {
                     tracing::error!(%error, "what the store has of orders that are gone can't be told, and stays");
                 }
                 done => done?,
             }
-            self.work = Work::Sweeping(Sweeping { index, at: group.end(), last: group.sequence() });
+            keys.remove(shared, false)?;
+            self.work = Work::Sweeping(Sweeping { index, at: group.end(), last: group.sequence(), keys });
             return Ok(true);
         }
+        keys.remove(shared, true)?;
         shared.journal.segments().remove(index)?;
         tracing::info!(segment = segment_name(index), "a segment of the journal is deleted");
         Ok(true)
@@ -439,8 +475,8 @@ fn orders_of(group: &Group) -> Result<Vec<(OrderId, &[u8])>, LogError> {
     })
 }
 
-fn remove_orders(shared: &Shared, group: &Group) -> Result<(), LogError> {
-    let (mut found_by, mut rows) = (Vec::new(), Vec::new());
+/// What the store has of the orders that were placed in `group`.
+fn gather(shared: &Shared, group: &Group, all: &mut Keys) -> Result<(), LogError> {
     for (id, record) in orders_of(group)? {
         let (mut keys, mut deltas) = (Vec::new(), Vec::new());
         shared.store.scan(Table::Rows, &id.0.to_be_bytes(), &mut |key, part| {
@@ -453,14 +489,8 @@ fn remove_orders(shared: &Shared, group: &Group) -> Result<(), LogError> {
         }
         let customer = peek_customer(record).ok().map(|customer| shared.keys.customer(customer));
         let numbers = numbers_in(&deltas).map(|number| shared.keys.number(number));
-        found_by.extend(customer.into_iter().chain(numbers).map(|key| stored_key(day_of(id), key, id).to_vec()));
-        rows.append(&mut keys);
-    }
-    // By the rows it is known what else there is, so they go last.
-    for (table, keys) in [(Table::Lookup, found_by), (Table::Rows, rows)] {
-        if !keys.is_empty() {
-            shared.store.remove(table, &keys)?;
-        }
+        all.found_by.extend(customer.into_iter().chain(numbers).map(|key| stored_key(day_of(id), key, id).to_vec()));
+        all.rows.append(&mut keys);
     }
     Ok(())
 }

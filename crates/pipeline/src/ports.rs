@@ -100,6 +100,12 @@ pub trait Log {
     /// [`LogError`] when the log fails or holds no order there.
     fn order_at(&mut self, position: u64, out: &mut Vec<u8>) -> Result<(), LogError>;
 
+    /// True if what stood at `position` is gone or about to go: nothing is committed that was decided on it.
+    fn is_gone(&self, position: u64) -> bool {
+        let _ = position;
+        false
+    }
+
     /// Reads the rows of the orders that the words in `batch` are about.
     ///
     /// # Errors

@@ -219,7 +219,16 @@ impl<L: Log> Runner<L> {
             }
             let replayed = Replayed { order_position, number: state.last_replay() + 1 };
             self.first_record.clear();
-            self.log.order_at(order_position, &mut self.first_record)?;
+            match self.log.order_at(order_position, &mut self.first_record) {
+                // The batch will be refused, and then nobody knows the order.
+                Err(_) if self.log.is_gone(order_position) => continue,
+                // Nobody else's orders wait for this one.
+                Err(error @ LogError::Damaged { .. }) => {
+                    tracing::error!(order_id = %state.id, %error, "an order can't be read, and isn't decided anew");
+                    continue;
+                }
+                read => read?,
+            }
             self.rows.push_anew(input, &self.first_record, replayed);
         }
         Ok(())

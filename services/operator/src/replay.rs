@@ -176,7 +176,11 @@ async fn decide(app: &App, command: &Command<'_>, mut stored: StoredOrder) -> Re
     let deadline = Instant::now() + WAIT;
     let mut pause = PAUSES.0;
     loop {
-        stored = load(app, id).await.unwrap_or(stored);
+        stored = match load(app, id).await {
+            // It is over, and was let go meanwhile.
+            Err(problem) if problem.status == StatusCode::NOT_FOUND => return Err(problem),
+            read => read.unwrap_or(stored),
+        };
         let left = deadline.saturating_duration_since(Instant::now());
         if known(&fold(id, &stored)?, command.id).is_some() || left.is_zero() {
             return Ok(stored);

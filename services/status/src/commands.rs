@@ -247,7 +247,11 @@ async fn decide(
     let deadline = tokio::time::Instant::now() + WAIT;
     let mut pause = PAUSES.0;
     loop {
-        stored = load(&app.status, merchant, id).await.unwrap_or(stored);
+        stored = match load(&app.status, merchant, id).await {
+            // It is over, and was let go meanwhile.
+            Err(problem) if problem.status == StatusCode::NOT_FOUND => return Err(problem),
+            read => read.unwrap_or(stored),
+        };
         let known = decided(&fold(id, &stored)?, command.id);
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         if known.is_some() || left.is_zero() {

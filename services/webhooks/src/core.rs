@@ -194,8 +194,13 @@ impl Core {
         let before = self.standing.configured.take();
         let same = before.as_ref().is_some_and(|before| before.url == url);
         let gone = same && before.as_ref().is_some_and(|before| before.gone);
-        if before.is_some() && !same {
+        let is_back = before.as_ref().is_some_and(|before| before.removed_at_ms.is_some() || before.gone && !same);
+        if is_back || before.is_some() && !same {
             self.try_again(now);
+        }
+        if is_back {
+            // What has waited meanwhile is given up only after it was tried.
+            self.standing.enabled_at_ms = now;
         }
         let configured = Some(Configured { url: url.to_owned(), gone, removed_at_ms: None });
         self.dirty |= configured != before;

@@ -490,8 +490,11 @@ fn old_lines(documents: &dyn Documents, id: &str, numbers: std::ops::Range<u64>,
     let end = numbers.end;
     let is_young = |number: &u64| {
         let key = model::delivery_key(id, *number);
-        let line = documents.get(&key).ok().flatten().and_then(|value| model::read::<Delivery>(&key, &value));
-        line.is_some_and(|line| line.at_ms >= before)
+        match documents.get(&key) {
+            Ok(line) => line.and_then(|value| model::read::<Delivery>(&key, &value)).is_some_and(|l| l.at_ms >= before),
+            // Whoever can't tell forgets nothing.
+            Err(_) => true,
+        }
     };
     numbers.into_iter().find(is_young).unwrap_or(end)
 }

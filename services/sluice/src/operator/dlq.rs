@@ -13,7 +13,7 @@ use sluice_domain::OrderId;
 use super::{
     client::{Client, Failed, ServerArgs},
     event::{Dead, Event},
-    feed::{Begin, Feed},
+    feed::{self, Begin, Feed},
     paint::plain,
     replay::{ReplayArgs, Replayer, replay_orders},
     trace::{Parcel, Trace, attempts, items, order_id},
@@ -277,6 +277,8 @@ impl Scan {
     }
 
     async fn run(&mut self) -> Result<(), Failed> {
+        // What comes from now on is another run's: replays themselves are told of.
+        let until = Feed::new(Begin::Latest).page(&mut self.client, false).await?.next;
         loop {
             let page = self.feed.page(&mut self.client, false).await?;
             for told in &page.told {
@@ -286,7 +288,7 @@ impl Scan {
                 }
             }
             self.feed.passed(&page.next);
-            if page.end {
+            if page.end || feed::is_past(&page.next, &until) {
                 return Ok(());
             }
         }
@@ -297,14 +299,15 @@ impl Scan {
         let wanted = self.merchant.as_deref().is_none_or(|merchant| event.merchant() == merchant);
         let dead = if wanted && self.feed.is_new(event) { event.dead() } else { Vec::new() };
         if let Some(order) = event.order().filter(|_| !dead.is_empty()) {
-            let letters = match self.client.trace(order).await {
+            let (letters, all): (Vec<Letter>, Vec<Letter>) = match self.client.trace(order).await {
                 Ok(json) => {
-                    Letter::all(&Trace::read(&json)?).into_iter().filter(|letter| letter.is_of(event, &dead)).collect()
+                    let all = Letter::all(&Trace::read(&json)?);
+                    (all.iter().filter(|letter| letter.is_of(event, &dead)).cloned().collect(), all)
                 }
                 // One order that can't be read must not hide the others.
                 Err(failed @ (Failed::Unknown { .. } | Failed::Refused { status: 503, .. })) => {
                     output::note(format_args!("order {order} can't be checked: {failed}"));
-                    Letter::unchecked(event, dead)
+                    (Letter::unchecked(event, dead), Vec::new())
                 }
                 Err(failed) => return Err(failed),
             };
@@ -316,7 +319,7 @@ impl Scan {
                     }
                     letters.iter().for_each(|letter| print(letter, *json));
                 }
-                Deal::Replay(replayer) => replayer.deal_with(&mut self.client, order, &letters).await?,
+                Deal::Replay(replayer) => replayer.deal_with(&mut self.client, order, (&letters, &all)).await?,
             }
             self.letters += found;
         }

@@ -137,6 +137,12 @@ impl Feed {
     }
 }
 
+/// True if whoever is at `cursor` has been told of everything before `until`.
+pub(super) fn is_past(cursor: &str, until: &str) -> bool {
+    let (Ok(cursor), Ok(until)) = (cursor.parse::<Cursor>(), until.parse::<Cursor>()) else { return false };
+    cursor.0.len() == until.0.len() && cursor.0.iter().zip(&until.0).all(|(at, until)| at >= until)
+}
+
 /// The cursor in `<…after=CURSOR>; rel="next"`.
 fn next_of(link: &str) -> Option<&str> {
     let (target, relation) = link.strip_prefix('<')?.split_once('>')?;
@@ -161,6 +167,14 @@ mod tests {
         assert_eq!(next_of("</v1/operator/events?after=1.5.z>; rel=\"next\""), Some("1.5.z"));
         for odd in ["", "</x>", "</x?after=1.5>; rel=\"last\"", "</x?after=x>; rel=\"next\""] {
             assert_eq!(next_of(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_past_another_in_every_part() {
+        assert!(is_past("1.5.z", "1.5.z") && is_past("1.10.z", "1.z.0"));
+        for (cursor, until) in [("1.5.y", "1.5.z"), ("1.6.y", "1.5.z"), ("1.6", "1.5.z"), ("", "1.5")] {
+            assert!(!is_past(cursor, until), "{cursor} {until}");
         }
     }
 

@@ -91,7 +91,7 @@ struct StillDead {
 struct Line<'a> {
     order: String,
     merchant: Option<&'a str>,
-    /// As the node says it, or `would_replay`.
+    /// As the node says it, or `would_replay` or `refused`.
     outcome: &'a str,
     /// Number of the replay among those of the order.
     replay: Option<u8>,
@@ -155,26 +155,40 @@ impl Replayer {
         }
     }
 
-    /// Replays an order of which these letters were found.
+    /// Replays an order of which these letters were found, of all that it has.
     ///
     /// # Errors
-    /// [`Failed`].
-    pub async fn deal_with(&mut self, client: &mut Client, order: OrderId, letters: &[Letter]) -> Result<(), Failed> {
-        let fits = |letter: &&Letter| self.reason.as_ref().is_none_or(|text| letter.reason.contains(text));
-        let sendable = letters.iter().filter(|letter| letter.checked && is_sent(letter));
-        let Some(letter) = sendable.filter(fits).max_by(|a, b| a.at.cmp(&b.at)) else { return Ok(()) };
-        if self.seen.contains(&order) {
+    /// [`Failed`]; an order that is refused is said to be, and hides no other.
+    pub async fn deal_with(
+        &mut self,
+        client: &mut Client,
+        order: OrderId,
+        (letters, all): (&[Letter], &[Letter]),
+    ) -> Result<(), Failed> {
+        let fits = |letter: &Letter| self.reason.as_ref().is_none_or(|text| letter.reason.contains(text));
+        let sendable = |letter: &&Letter| letter.checked && is_sent(letter);
+        if self.seen.contains(&order) || !letters.iter().filter(sendable).any(fits) {
             return Ok(());
         }
+        // The newest of all: one that can't be replayed must not give every run the same key.
+        let Some(letter) = all.iter().filter(sendable).max_by(|a, b| a.at.cmp(&b.at)) else { return Ok(()) };
         let merchant = letter.merchant.as_deref();
-        if self.dry_run {
-            let dead = letters.iter().filter(|letter| is_sent(letter));
+        let as_it_is = |outcome: &str| {
+            let dead = all.iter().filter(|letter| is_sent(letter));
             let dead = dead.map(|letter| StillDead { parcel: letter.parcel, reason: letter.reason.clone() }).collect();
-            let (outcome, class) = ("would_replay".to_owned(), "dead_lettered".to_owned());
-            self.tell(order, merchant, &Answer { outcome, replay: None, class, dead_letters: dead });
-            return Ok(());
-        }
-        let answer = replay_one(client, order, Some(&key_of(letter))).await?;
+            let (outcome, class) = (outcome.to_owned(), "dead_lettered".to_owned());
+            Answer { outcome, replay: None, class, dead_letters: dead }
+        };
+        let answer = match self.dry_run {
+            true => as_it_is("would_replay"),
+            false => match replay_one(client, order, Some(&key_of(letter))).await {
+                Err(failed @ (Failed::Unknown { .. } | Failed::Refused { status: 409 | 503, .. })) => {
+                    output::note(format_args!("order {order} can't be replayed: {failed}"));
+                    as_it_is("refused")
+                }
+                answer => answer?,
+            },
+        };
         self.tell(order, merchant, &answer);
         Ok(())
     }
@@ -244,7 +258,7 @@ pub(super) async fn replay_orders(args: ReplayArgs) -> Result<u8, Failed> {
             Err(failed) => return Err(failed),
         };
         let letters = Letter::all(&trace);
-        replayer.deal_with(&mut client, order, &letters).await?;
+        replayer.deal_with(&mut client, order, (&letters, &letters)).await?;
         if !letters.iter().any(is_sent) {
             let answer = Answer {
                 outcome: "nothing_to_replay".to_owned(),

@@ -98,6 +98,10 @@ impl Log for Owned {
         self.partition.order_at(position, out)
     }
 
+    fn is_gone(&self, position: u64) -> bool {
+        self.partition.is_gone(position)
+    }
+
     fn rows(&mut self, batch: &BatchView<'_>, rows: &mut Rows) -> Result<(), LogError> {
         self.partition.rows(batch, rows)
     }

@@ -43,10 +43,11 @@ impl Log {
         let configured = standing.configured.as_ref();
         let is_gone = configured.is_some_and(|configured| configured.gone);
         let status = match &about.endpoint {
-            None => "removed",
-            Some(endpoint) if endpoint.disabled.is_some() || is_gone => "disabled",
-            Some(_) if standing.failures >= self.failing_after => "failing",
-            Some(_) => "active",
+            // Another node may have it in its configuration.
+            None if configured.is_none_or(|configured| configured.removed_at_ms.is_some()) => "removed",
+            endpoint if is_gone || endpoint.as_ref().is_some_and(|endpoint| endpoint.disabled.is_some()) => "disabled",
+            _ if standing.failures >= self.failing_after => "failing",
+            _ => "active",
         };
         let waits = ["active", "failing"].contains(&status) && standing.waits_until_ms > now;
         let next_attempt_at = waits.then_some(Timestamp(standing.waits_until_ms));
