@@ -209,7 +209,10 @@ impl Told {
                     (None, None) => self.made(parcel),
                 }
             }
-            Delta::Packed { parcel, .. } => self.made(parcel),
+            Delta::Packed { parcel, .. } => {
+                let anew = self.of_parcel(parcel).rfind(|replay| replay.late_ms == read.late_ms);
+                anew.map_or_else(|| self.made(parcel), |replay| self.of_command(replay.command))
+            }
             Delta::DeadLettered { parcel: None, replay, .. } => self.whole(replay).or(Some(0)),
             Delta::DeadLettered { parcel: Some(parcel), replay, .. } => self.dead(parcel, replay),
         }

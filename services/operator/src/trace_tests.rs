@@ -178,6 +178,29 @@ fn dead_letters_are_told_apart_from_what_a_carrier_took_after_all() {
 }
 
 #[test]
+fn what_a_replay_has_decided_is_told_by_its_event() {
+    let [first, ..] = contents();
+    let all = Items::read(&mut sluice_schemas::wire::Reader::new(&first)).unwrap();
+    let packed = Delta::Packed { parcel: 0, handling: 1, weight_g: 5, items: all };
+    let dead = |replay| Delta::DeadLettered { parcel: Some(0), rules: 3, reason: "nobody", replay };
+    let again = Delta::Replayed { parcel: Some(0), replay: 1, attempt: 0, command: 7, by: "operator" };
+    let shown = shown(&stored(&[
+        (5, Delta::Accepted { position: 1 }),
+        (5, Delta::Classified { parcels: 1, rules: 3 }),
+        (5, packed),
+        (5, dead(0)),
+        (90, Delta::Commanded { id: 7, verdict: Verdict::Done }),
+        (90, again),
+        (90, packed),
+        (90, dead(1)),
+    ]));
+    let told: Vec<_> = shown["hops"].as_array().unwrap().iter().map(|hop| (&hop["what"], &hop["event"])).collect();
+    let by_replay: Vec<_> = told.iter().filter(|(_, event)| **event == 1).map(|(kind, _)| *kind).collect();
+    assert_eq!(told.len() - by_replay.len(), 4, "{told:?}");
+    assert_eq!(by_replay, ["commanded", "replayed", "packed", "dead_lettered"], "{told:?}");
+}
+
+#[test]
 fn what_can_be_read_is_shown() {
     let reason = Delta::DeadLettered { parcel: None, rules: 3, reason: "order is malformed", replay: 0 };
     let poison = [(5, Delta::Accepted { position: 1 }), (5, Delta::Merchant { id: "m-9" }), (5, reason)];
