@@ -6,6 +6,7 @@ pub mod body;
 pub mod key;
 pub mod meter;
 pub mod problem;
+pub mod responses;
 pub mod retry_after;
 pub mod rfc3339;
 pub mod webhook;

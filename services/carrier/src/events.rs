@@ -28,6 +28,7 @@ use sluice_domain::{
 use sluice_http::{
     Problem, RouteMeter,
     body::{Incoming, SharedRoom, require_type, too_slow},
+    responses,
 };
 use sluice_pipeline::{Clock, Lookup, Receipt, WordIntake, Words};
 use tokio::sync::Semaphore;
@@ -232,6 +233,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         (status = 200, description = "Each event with what became of it.", body = openapi::Results,
          content_type = "application/json"),
         openapi::EventsProblems,
+        responses::PostOnly,
     )
 )]
 async fn events(

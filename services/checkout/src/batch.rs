@@ -20,6 +20,7 @@ use sluice_domain::{
 use sluice_http::{
     Problem, authenticate,
     body::{Incoming, malformed, require_type, too_large, too_slow},
+    responses,
 };
 use sluice_pipeline::{Submission, Submitted};
 
@@ -88,6 +89,8 @@ struct Decoding<'a> {
         (status = 200, description = "Each line is one such object.", body = openapi::BatchResult,
          content_type = "application/x-ndjson"),
         openapi::BatchProblems,
+        responses::Unauthorized,
+        responses::PostOnly,
     )
 )]
 pub(crate) async fn place_orders(State(app): State<Arc<App>>, request: Request) -> Response {

@@ -209,13 +209,6 @@ pub enum OrderProblems {
     /// Not JSON, or no usable Idempotency-Key.
     #[response(status = 400, content_type = "application/problem+json")]
     Malformed(ProblemBody<'static>),
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
-    /// Another method than POST.
-    #[response(status = 405, content_type = "application/problem+json", headers(("Allow" = String, description = "`POST`")))]
-    Method(ProblemBody<'static>),
     /// The body did not arrive in time.
     #[response(status = 408, content_type = "application/problem+json")]
     Slow(ProblemBody<'static>),
@@ -247,13 +240,6 @@ pub enum BatchProblems {
     /// No lines, or the body broke off.
     #[response(status = 400, content_type = "application/problem+json")]
     Malformed(ProblemBody<'static>),
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
-    /// Another method than POST.
-    #[response(status = 405, content_type = "application/problem+json", headers(("Allow" = String, description = "`POST`")))]
-    Method(ProblemBody<'static>),
     /// The body did not arrive in time; nothing was taken.
     #[response(status = 408, content_type = "application/problem+json")]
     Slow(ProblemBody<'static>),

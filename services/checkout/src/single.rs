@@ -12,7 +12,7 @@ use sluice_domain::{Merchant, OrderId, limits::MAX_ORDER_BYTES};
 use sluice_http::{
     Problem, authenticate,
     body::{Incoming, bad_header, malformed, require_type, too_slow},
-    idempotency_key,
+    idempotency_key, responses,
 };
 use sluice_pipeline::{Receipt, Submission, Submitted};
 
@@ -49,6 +49,8 @@ struct Taken {
             ("Location" = String, description = "Where the order can be followed."),
             ("Idempotent-Replayed" = String, description = "`true` if this order is known to have been taken before; else absent."))),
         openapi::OrderProblems,
+        responses::Unauthorized,
+        responses::PostOnly,
     )
 )]
 pub(crate) async fn place_order(State(app): State<Arc<App>>, request: Request) -> Response {

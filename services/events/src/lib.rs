@@ -21,7 +21,7 @@ use axum::{
 };
 use metrics::{Counter, counter, describe_counter};
 use sluice_domain::{Merchant, Merchants, Operators};
-use sluice_http::{Problem, RouteMeter, authenticate, authenticate_operator};
+use sluice_http::{Problem, RouteMeter, authenticate, authenticate_operator, responses};
 use sluice_pipeline::{Clock, Cursor, Feed, FeedError, FeedEvent};
 use tokio::sync::watch;
 
@@ -135,6 +135,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             headers(("Link" = String, description = "`</v1/events?after=CURSOR>; rel=\"next\"`, where to go on; without \
                 `follow`"))),
         openapi::EventsProblems,
+        responses::Unauthorized,
+        responses::GetOnly,
     )
 )]
 async fn events(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
@@ -158,6 +160,8 @@ async fn events(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers:
             headers(("Link" = String, description = "`</v1/operator/events?after=CURSOR>; rel=\"next\"`, where to go on; \
                 without `follow`"))),
         openapi::OperatorEventsProblems,
+        responses::OperatorsOnly,
+        responses::GetOnly,
     )
 )]
 async fn operator_events(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {

@@ -104,14 +104,6 @@ pub enum EventsProblems {
     /// A parameter or header is wrong, or the cursor isn't one of this deployment's.
     #[response(status = 400, content_type = "application/problem+json")]
     Parameter(ProblemBody<'static>),
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
-    /// Another method than GET.
-    #[response(status = 405, content_type = "application/problem+json",
-        headers(("Allow" = String, description = "`GET,HEAD`")))]
-    Method(ProblemBody<'static>),
     /// Events after the cursor are no longer kept; the problem names the oldest cursor after which they are.
     #[response(status = 410, content_type = "application/problem+json")]
     Expired(ProblemBody<'static>),
@@ -132,14 +124,6 @@ pub enum OperatorEventsProblems {
     /// A parameter or header is wrong, or the cursor isn't one of this deployment's.
     #[response(status = 400, content_type = "application/problem+json")]
     Parameter(ProblemBody<'static>),
-    /// No or a wrong key; a merchant's is one.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
-    /// Another method than GET.
-    #[response(status = 405, content_type = "application/problem+json",
-        headers(("Allow" = String, description = "`GET,HEAD`")))]
-    Method(ProblemBody<'static>),
     /// Events after the cursor are no longer kept; the problem names the oldest cursor after which they are.
     #[response(status = 410, content_type = "application/problem+json")]
     Expired(ProblemBody<'static>),

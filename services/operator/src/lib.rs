@@ -16,7 +16,9 @@ use axum::{
     routing::{get, post},
 };
 use sluice_domain::{Operators, OrderId};
-use sluice_http::{FieldError, OperatorKeySecurity, Problem, ProblemBody, RouteMeter, authenticate_operator};
+use sluice_http::{
+    FieldError, OperatorKeySecurity, Problem, ProblemBody, RouteMeter, authenticate_operator, responses,
+};
 use sluice_pipeline::{Clock, LogError, Orders, StoredOrder, WordIntake};
 use tokio::sync::Semaphore;
 use utoipa::{IntoResponses, OpenApi};
@@ -109,6 +111,8 @@ struct Document;
     responses(
         (status = 200, description = "The order.", body = Trace<'static>, content_type = "application/json"),
         OperatorProblems,
+        responses::OperatorsOnly,
+        responses::GetOnly,
     )
 )]
 async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
@@ -172,18 +176,10 @@ fn unknown() -> Problem {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes the answers, which are written without it")]
 enum OperatorProblems {
-    /// No or a wrong key; a merchant's is one.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
     /// No order has this id.
     #[response(status = 404, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds; present while the order may still be on its way")))]
     Unknown(ProblemBody<'static>),
-    /// Another method than GET.
-    #[response(status = 405, content_type = "application/problem+json",
-        headers(("Allow" = String, description = "`GET,HEAD`")))]
-    Method(ProblemBody<'static>),
     /// The order can't be read now, or as many are being traced as the node takes.
     #[response(status = 503, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]

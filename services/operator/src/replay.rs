@@ -16,6 +16,7 @@ use sluice_domain::{
 };
 use sluice_http::{
     Problem, ProblemBody, authenticate_operator, body::bad_header, idempotency_key, key::HEADER, operator_name,
+    responses,
 };
 use sluice_pipeline::{Receipt, StoredOrder, Words};
 use sluice_schemas::command::{Command, Verdict, Wish};
@@ -113,6 +114,8 @@ pub(crate) struct ReplayKeyHeader {
         (status = 202, description = "It is in the log and not decided yet: `undecided`; ask again with the same key.",
          body = Replayed<'static>, content_type = "application/json"),
         ReplayProblems,
+        responses::OperatorsOnly,
+        responses::PostOnly,
     )
 )]
 pub(crate) async fn replay_order(
@@ -235,18 +238,10 @@ pub(crate) enum ReplayProblems {
     /// The `Idempotency-Key` is none.
     #[response(status = 400, content_type = "application/problem+json")]
     BadRequest(ProblemBody<'static>),
-    /// No or a wrong key; a merchant's is one.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
     /// No order has this id.
     #[response(status = 404, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds; present while the order may still be on its way")))]
     Unknown(ProblemBody<'static>),
-    /// Another method than POST.
-    #[response(status = 405, content_type = "application/problem+json",
-        headers(("Allow" = String, description = "`POST`")))]
-    Method(ProblemBody<'static>),
     /// The order has had 64 commands of its merchant's and of operators; no more replays are kept.
     #[response(status = 409, content_type = "application/problem+json")]
     TooMany(ProblemBody<'static>),

@@ -19,7 +19,7 @@ use sluice_domain::{
 use sluice_http::{
     FieldError, Problem, authenticate,
     body::{Incoming, SharedRoom, bad_header, require_type, too_slow},
-    idempotency_key,
+    idempotency_key, responses,
 };
 use sluice_pipeline::{Receipt, StoredOrder, Words};
 use sluice_schemas::{
@@ -64,6 +64,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
         (status = 202, description = "Carriers are asked; read the order to see their answers.",
          body = openapi::Cancelled<'static>, content_type = "application/json"),
         openapi::CancelProblems,
+        responses::Unauthorized,
+        responses::PostOnly,
     )
 )]
 pub(crate) async fn cancel_order(
@@ -148,6 +150,8 @@ fn cancelled(state: &OrderState<'_>, now: &[Cancelling], verdict: Option<Verdict
         (status = 202, description = "Carriers are asked; read the order to follow the parcels.",
          body = openapi::Returned<'static>, content_type = "application/json"),
         openapi::ReturnProblems,
+        responses::Unauthorized,
+        responses::PostOnly,
     )
 )]
 pub(crate) async fn return_goods(

@@ -113,17 +113,10 @@ pub(crate) struct Returned<'a> {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes the answers, which are written without it")]
 pub(crate) enum CancelProblems {
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
     /// No order of this merchant has this id.
     #[response(status = 404, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds; present while the order may still be on its way")))]
     Unknown(ProblemBody<'static>),
-    /// Another method than POST.
-    #[response(status = 405, content_type = "application/problem+json", headers(("Allow" = String, description = "`POST`")))]
-    Method(ProblemBody<'static>),
     /// Nothing is, or can now become, cancelled: `already-requested` while a carrier is being asked to take it, else
     /// `not-cancellable`; or the order has had as many commands as are kept: `too-many-commands`.
     #[response(status = 409, content_type = "application/problem+json")]
@@ -141,17 +134,10 @@ pub(crate) enum ReturnProblems {
     /// Not JSON, or without an `Idempotency-Key`.
     #[response(status = 400, content_type = "application/problem+json")]
     Malformed(ProblemBody<'static>),
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
     /// No order of this merchant has this id.
     #[response(status = 404, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds; present while the order may still be on its way")))]
     Unknown(ProblemBody<'static>),
-    /// Another method than POST.
-    #[response(status = 405, content_type = "application/problem+json", headers(("Allow" = String, description = "`POST`")))]
-    Method(ProblemBody<'static>),
     /// The body did not arrive in time.
     #[response(status = 408, content_type = "application/problem+json")]
     Slow(ProblemBody<'static>),

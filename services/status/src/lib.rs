@@ -16,7 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use sluice_domain::{Merchant, Merchants, OrderId};
-use sluice_http::{ApiKeySecurity, FieldError, Problem, ProblemBody, RouteMeter, authenticate};
+use sluice_http::{ApiKeySecurity, FieldError, Problem, ProblemBody, RouteMeter, authenticate, responses};
 use sluice_pipeline::{Clock, Lookup, Orders, StoredOrder, WordIntake};
 use sluice_schemas::{CodecError, order::OrderRef};
 use tokio::sync::Semaphore;
@@ -121,6 +121,8 @@ struct Document;
     responses(
         (status = 200, description = "The order.", body = OrderView<'static>, content_type = "application/json"),
         StatusProblems,
+        responses::Unauthorized,
+        responses::GetOnly,
     )
 )]
 async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
@@ -201,18 +203,10 @@ fn unknown(status: &Status, id: OrderId) -> Problem {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes the answers, which are written without it")]
 enum StatusProblems {
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
     /// No order of this merchant has this id, or it is over and no longer kept.
     #[response(status = 404, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds; present while the order may still be on its way")))]
     Unknown(ProblemBody<'static>),
-    /// Another method than GET.
-    #[response(status = 405, content_type = "application/problem+json",
-        headers(("Allow" = String, description = "`GET,HEAD`")))]
-    Method(ProblemBody<'static>),
     /// The order can't be read now.
     #[response(status = 503, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]

@@ -12,7 +12,7 @@ use sluice_domain::{
     OrderId, OrderState,
     limits::{MAX_CUSTOMER, MAX_LISTED},
 };
-use sluice_http::{FieldError, Problem, ProblemBody, Timestamp, authenticate};
+use sluice_http::{FieldError, Problem, ProblemBody, Timestamp, authenticate, responses};
 use sluice_pipeline::StoredOrder;
 use sluice_schemas::{CodecError, milestone::Milestone, order::OrderRef};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
@@ -192,6 +192,7 @@ fn invalid(mut errors: Vec<FieldError>) -> Problem {
     responses(
         (status = 200, description = "A page of the list.", body = OrderList, content_type = "application/json"),
         ListProblems,
+        responses::Unauthorized,
     )
 )]
 pub(super) async fn orders(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
@@ -234,10 +235,6 @@ pub enum ListProblems {
     /// A parameter is missing or not as it should be.
     #[response(status = 400, content_type = "application/problem+json")]
     Query(ProblemBody<'static>),
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
     /// The path takes other methods.
     #[response(status = 405, content_type = "application/problem+json",
         headers(("Allow" = String, description = "The methods it takes")))]

@@ -21,7 +21,7 @@ use axum::{
 };
 use metrics::{Counter, counter, describe_counter};
 use sluice_domain::{Merchant, OrderId};
-use sluice_http::{ApiKeySecurity, Problem, ProblemBody, RouteMeter, authenticate};
+use sluice_http::{ApiKeySecurity, Problem, ProblemBody, RouteMeter, authenticate, responses};
 use sluice_pipeline::{Subscription, Watchers};
 use tokio::time::{Instant, timeout_at};
 use utoipa::{IntoResponses, OpenApi, ToSchema};
@@ -126,6 +126,8 @@ struct OrderMessage {
         (status = 200, description = "Each message is one such object.", body = OrderMessage,
             content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`"))),
         StreamProblems,
+        responses::Unauthorized,
+        responses::GetOnly,
     )
 )]
 async fn events(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
@@ -292,18 +294,10 @@ impl Follower {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes the answers, which are written without it")]
 enum StreamProblems {
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
     /// No order of this merchant has this id.
     #[response(status = 404, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds; present while the order may still be on its way")))]
     Unknown(ProblemBody<'static>),
-    /// Another method than GET.
-    #[response(status = 405, content_type = "application/problem+json",
-        headers(("Allow" = String, description = "`GET,HEAD`")))]
-    Method(ProblemBody<'static>),
     /// This merchant follows as many orders as its share of the node allows.
     #[response(status = 429, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]

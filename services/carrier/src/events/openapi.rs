@@ -205,10 +205,6 @@ pub enum EventsProblems {
     #[response(status = 401, content_type = "application/problem+json",
         headers(("WWW-Authenticate" = String, description = "`Signature`")))]
     Unauthorized(ProblemBody<'static>),
-    /// Another method than POST.
-    #[response(status = 405, content_type = "application/problem+json",
-        headers(("Allow" = String, description = "`POST`")))]
-    Method(ProblemBody<'static>),
     /// The body did not arrive in time.
     #[response(status = 408, content_type = "application/problem+json")]
     TooSlow(ProblemBody<'static>),

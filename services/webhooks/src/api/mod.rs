@@ -16,7 +16,7 @@ use axum::{
 };
 use serde::Serialize;
 use sluice_domain::{Merchants, limits::MAX_DELIVERIES};
-use sluice_http::{FieldError, Problem, RouteMeter, authenticate};
+use sluice_http::{FieldError, Problem, RouteMeter, authenticate, responses};
 use sluice_pipeline::{Clock, Documents};
 
 use crate::{
@@ -124,7 +124,7 @@ fn text(id: Id) -> String {
     request_body(content = openapi::NewEndpoint, content_type = "application/json"),
     responses(
         (status = 201, description = "It is made.", body = EndpointWithSecret, content_type = "application/json"),
-        openapi::BodyProblems, openapi::Method, openapi::Conflict))]
+        openapi::BodyProblems, responses::Unauthorized, openapi::Method, openapi::Conflict))]
 async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let api = &app.api;
     let merchant = authenticate(&headers, &api.merchants)?;
@@ -160,7 +160,7 @@ async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> 
 /// List endpoints
 #[utoipa::path(get, path = "/v1/webhooks", operation_id = "list_webhooks", tag = "webhooks", security(("api_key" = [])),
     responses((status = 200, description = "The merchant's endpoints.", body = EndpointList, content_type = "application/json"),
-        openapi::ListProblems))]
+        openapi::ListProblems, responses::Unauthorized))]
 async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     let merchant = authenticate(&headers, &app.api.merchants)?.id.to_string();
     let shown = app.api.desk.look(move |registry| Ok(registry.list(&merchant))).await?;
@@ -173,7 +173,7 @@ async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
 #[utoipa::path(get, path = "/v1/webhooks/{id}", operation_id = "get_webhook", tag = "webhooks", security(("api_key" = [])),
     params(openapi::EndpointId),
     responses((status = 200, description = "The endpoint.", body = EndpointView, content_type = "application/json"),
-        openapi::Problems, openapi::Method))]
+        openapi::Problems, responses::Unauthorized, openapi::Method))]
 async fn show(State(app): State<Arc<App>>, id: Id, headers: HeaderMap) -> Result<Response, Problem> {
     let shown = app.api.own(&headers, &text(id)).await?;
     Ok(app.api.view(shown))
@@ -186,7 +186,7 @@ async fn show(State(app): State<Arc<App>>, id: Id, headers: HeaderMap) -> Result
     security(("api_key" = [])), params(openapi::EndpointId),
     request_body(content = openapi::ChangedEndpoint, content_type = "application/json"),
     responses((status = 200, description = "The endpoint as it is now.", body = EndpointView, content_type = "application/json"),
-        openapi::BodyProblems, openapi::Unknown, openapi::Conflict))]
+        openapi::BodyProblems, responses::Unauthorized, openapi::Unknown, openapi::Conflict))]
 async fn change(State(app): State<Arc<App>>, id: Id, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let api = &app.api;
     let merchant = authenticate(&headers, &api.merchants)?.id.to_string();
@@ -215,7 +215,7 @@ async fn change(State(app): State<Arc<App>>, id: Id, headers: HeaderMap, body: B
 /// With its log and everything that waits for it.
 #[utoipa::path(delete, path = "/v1/webhooks/{id}", operation_id = "remove_webhook", tag = "webhooks",
     security(("api_key" = [])), params(openapi::EndpointId),
-    responses((status = 204, description = "It is gone."), openapi::Problems, openapi::Conflict))]
+    responses((status = 204, description = "It is gone."), openapi::Problems, responses::Unauthorized, openapi::Conflict))]
 async fn remove(State(app): State<Arc<App>>, id: Id, headers: HeaderMap) -> Result<Response, Problem> {
     let merchant = authenticate(&headers, &app.api.merchants)?.id.to_string();
     let id = text(id);
@@ -232,7 +232,7 @@ async fn remove(State(app): State<Arc<App>>, id: Id, headers: HeaderMap) -> Resu
     request_body(content = Option<openapi::Rotation>, content_type = "application/json"),
     responses((status = 200, description = "The endpoint with its new secret, which is never shown again.",
             body = EndpointWithSecret, content_type = "application/json"),
-        openapi::BodyProblems, openapi::Unknown, openapi::Method, openapi::Conflict))]
+        openapi::BodyProblems, responses::Unauthorized, openapi::Unknown, openapi::Method, openapi::Conflict))]
 async fn rotate(State(app): State<Arc<App>>, id: Id, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let api = &app.api;
     let merchant = authenticate(&headers, &api.merchants)?.id.to_string();
@@ -257,7 +257,7 @@ async fn rotate(State(app): State<Arc<App>>, id: Id, headers: HeaderMap, body: B
 #[utoipa::path(post, path = "/v1/webhooks/{id}/enable", operation_id = "enable_webhook", tag = "webhooks",
     security(("api_key" = [])), params(openapi::EndpointId),
     responses((status = 200, description = "The endpoint as it is now.", body = EndpointView, content_type = "application/json"),
-        openapi::Problems, openapi::Method))]
+        openapi::Problems, responses::Unauthorized, openapi::Method))]
 async fn enable(State(app): State<Arc<App>>, id: Id, headers: HeaderMap) -> Result<Response, Problem> {
     let merchant = authenticate(&headers, &app.api.merchants)?.id.to_string();
     let id = text(id);
@@ -273,7 +273,7 @@ async fn enable(State(app): State<Arc<App>>, id: Id, headers: HeaderMap) -> Resu
     security(("api_key" = [])), params(openapi::EndpointId, openapi::IdempotencyKey),
     request_body(content = openapi::Range, content_type = "application/json"),
     responses((status = 202, description = "It is begun, or was before.", body = ReplayView, content_type = "application/json"),
-        openapi::BodyProblems, openapi::Unknown, openapi::Method, openapi::Conflict))]
+        openapi::BodyProblems, responses::Unauthorized, openapi::Unknown, openapi::Method, openapi::Conflict))]
 async fn replay(State(app): State<Arc<App>>, id: Id, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let api = &app.api;
     let merchant = authenticate(&headers, &api.merchants)?.id.to_string();
@@ -302,7 +302,7 @@ async fn replay(State(app): State<Arc<App>>, id: Id, headers: HeaderMap, body: B
 #[utoipa::path(get, path = "/v1/webhooks/{id}/deliveries", operation_id = "list_webhook_deliveries", tag = "webhooks",
     security(("api_key" = [])), params(openapi::EndpointId, openapi::DeliveryQuery),
     responses((status = 200, description = "A page of it.", body = DeliveryPage, content_type = "application/json"),
-        openapi::Problems, openapi::Method, openapi::BadQuery))]
+        openapi::Problems, responses::Unauthorized, openapi::Method, openapi::BadQuery))]
 async fn deliveries(
     State(app): State<Arc<App>>,
     id: Id,

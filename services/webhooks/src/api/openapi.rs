@@ -143,10 +143,6 @@ pub struct DeliveryQuery {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes the answers, which are written without it")]
 pub enum ListProblems {
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
     /// The node is stopping, or can't read or store what is asked for.
     #[response(status = 503, content_type = "application/problem+json",
         headers(("Retry-After" = u32, description = "Seconds")))]
@@ -157,10 +153,6 @@ pub enum ListProblems {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes the answers, which are written without it")]
 pub enum Problems {
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
     /// No endpoint of this merchant has this id.
     #[response(status = 404, content_type = "application/problem+json")]
     Unknown(ProblemBody<'static>),
@@ -177,10 +169,6 @@ pub enum BodyProblems {
     /// Not JSON, or a header is missing.
     #[response(status = 400, content_type = "application/problem+json")]
     Malformed(ProblemBody<'static>),
-    /// No or a wrong API key.
-    #[response(status = 401, content_type = "application/problem+json",
-        headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
-    Unauthorized(ProblemBody<'static>),
     /// The body did not arrive in time.
     #[response(status = 408, content_type = "application/problem+json")]
     TooSlow(ProblemBody<'static>),
