@@ -262,19 +262,26 @@ fn accepted(w: &mut Writer<'_>, order: &OrderRef<'_>, deltas: Deltas<'_>) -> Res
         w.close(at);
     }
     let seen = Accepted::of(deltas)?;
-    if let Some(rules) = seen.rules() {
-        w.number(5, u64::from(rules));
-    }
-    if let Some((_, parcels, _)) = seen.classified {
-        w.number(6, u64::from(parcels));
-    }
-    parcels(w, 7, &seen, deltas)?;
-    if let Some((_, _, reason)) = seen.dead_letter {
-        w.bytes(8, reason.as_bytes());
-    }
+    decided(w, 5, &seen, deltas)?;
     let decided_at = seen.classified.map(|c| c.0).or(seen.dead_letter.map(|d| d.0));
     if let Some(at) = decided_at {
         w.number(9, as_i64(at));
+    }
+    Ok(())
+}
+
+/// Writes what the stages have decided about a whole order: rules, number of parcels, each parcel, and why nothing could be, as
+/// fields from `tag` on.
+fn decided(w: &mut Writer<'_>, tag: u64, seen: &Accepted<'_>, all: Deltas<'_>) -> Result<(), CodecError> {
+    if let Some(rules) = seen.rules() {
+        w.number(tag, u64::from(rules));
+    }
+    if let Some((_, parcels, _)) = seen.classified {
+        w.number(tag + 1, u64::from(parcels));
+    }
+    parcels(w, tag + 2, seen, all)?;
+    if let Some((_, _, reason)) = seen.dead_letter {
+        w.bytes(tag + 3, reason.as_bytes());
     }
     Ok(())
 }

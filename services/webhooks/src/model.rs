@@ -510,9 +510,7 @@ mod tests {
         assert_eq!((standing.cursor, standing.log_next, standing.configured), (Some(Cursor(vec![5])), 7, None));
     }
 
-    #[test]
-    fn what_is_written_today_is_frozen() {
-        let attempt = Attempt { at_ms: 1, http_status: Some(500), took_ms: None, error: "x".to_owned() };
+    fn schedule() -> Schedule {
         let message = Message {
             id: "e".to_owned(),
             kind: "k".to_owned(),
@@ -521,7 +519,13 @@ mod tests {
             at_ms: 3,
             data: String::new(),
         };
-        let mut schedule = Schedule::new(&message, false, 4);
+        Schedule::new(&message, false, 4)
+    }
+
+    #[test]
+    fn what_is_written_today_is_frozen() {
+        let attempt = Attempt { at_ms: 1, http_status: Some(500), took_ms: None, error: "x".to_owned() };
+        let mut schedule = schedule();
         (schedule.tried_at_ms, schedule.earlier) = (Some(5), vec![attempt]);
         let expected = format!(
             r#"{{"number":0,"event":"e","kind":"k","order":"{ORDER}","sequence":2,"event_at_ms":3,"attempts":0,"since_ms":4,"#
@@ -537,15 +541,7 @@ mod tests {
 
     #[test]
     fn the_newest_attempts_are_kept_and_no_long_texts() {
-        let message = Message {
-            id: "e".to_owned(),
-            kind: "k".to_owned(),
-            order: OrderId(1),
-            sequence: 2,
-            at_ms: 3,
-            data: String::new(),
-        };
-        let mut schedule = Schedule::new(&message, false, 4);
+        let mut schedule = schedule();
         for at_ms in 0..40 {
             schedule.make_earlier();
             (schedule.tried_at_ms, schedule.error) = (Some(at_ms), "ä".repeat(100));

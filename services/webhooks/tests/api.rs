@@ -11,25 +11,10 @@ use serde_json::{Value, json};
 use sluice_domain::limits::{
     MAX_DELIVERIES, MAX_REPLAYING, MAX_WEBHOOK_BYTES, MAX_WEBHOOK_DESCRIPTION, MAX_WEBHOOK_URL, MAX_WEBHOOKS,
 };
-use sluice_webhooks::{guard::Guard, model::Endpoint};
-use support::{ACCEPTED, Answer, Node, Setup, TRACKED, config};
+use sluice_webhooks::guard::Guard;
+use support::{ACCEPTED, Answer, Node, Setup, TRACKED, config, fixed};
 
 const URL: &str = "https://shop.example/hooks";
-
-fn fixed() -> Endpoint {
-    Endpoint {
-        id: "whe_00000000000000000000000001".to_owned(),
-        merchant: "m-1".to_owned(),
-        url: URL.to_owned(),
-        description: String::new(),
-        types: Vec::new(),
-        secret: "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned(),
-        old_secret: None,
-        disabled: None,
-        created_at_ms: 1,
-        fixed: true,
-    }
-}
 
 /// As in production: nothing inside may be called.
 fn strict() -> Setup {
@@ -184,9 +169,9 @@ async fn every_bound_is_where_it_is_said_to_be() {
 
 #[tokio::test]
 async fn endpoints_of_the_configuration_are_read_only() {
-    let setup = Setup { fixed: vec![fixed()], ..strict() };
+    let setup = Setup { fixed: vec![fixed(URL.to_owned())], ..strict() };
     let node = setup.start();
-    let path = format!("/v1/webhooks/{}", fixed().id);
+    let path = format!("/v1/webhooks/{}", fixed(URL.to_owned()).id);
     assert_eq!(node.get(&path).await.ok(200)["source"], "configuration");
     node.call("key-1", "PATCH", &path, Some(json!({"enabled": false}))).await.problem(409);
     node.call("key-1", "DELETE", &path, None).await.problem(409);
@@ -307,10 +292,10 @@ impl Seen {
 
 #[tokio::test(flavor = "current_thread")]
 async fn every_documented_status_is_seen() {
-    let setup = Setup { fixed: vec![fixed()], ..strict() };
+    let setup = Setup { fixed: vec![fixed(URL.to_owned())], ..strict() };
     let node = setup.start();
     let mut seen = Seen::default();
-    let fixed_id = fixed().id;
+    let fixed_id = fixed(URL.to_owned()).id;
     let (one, all) = ("/v1/webhooks/{id}", "/v1/webhooks");
     let made = node.post(all, json!({"url": URL})).await;
     seen.note("post", all, 201, &made);

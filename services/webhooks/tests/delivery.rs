@@ -16,10 +16,9 @@ use sluice_pipeline::Documents as _;
 use sluice_webhooks::{
     WebhookConfig,
     about::{self, About},
-    model::Endpoint,
     testing::{Arrived, Receiver},
 };
-use support::{ACCEPTED, Scripted, Setup, TRACKED, config};
+use support::{ACCEPTED, Scripted, Setup, TRACKED, config, fixed};
 
 fn ids(arrived: &[Arrived]) -> Vec<&str> {
     arrived.iter().map(|arrived| arrived.header("webhook-id")).collect()
@@ -406,21 +405,6 @@ async fn what_became_of_an_order_is_found_by_it() {
     assert!(about::of_order(&*setup.documents, Some("m-1"), OrderId(1), Vec::new()).unwrap().is_empty());
     assert_eq!(setup.documents.scan(b"", None, 100).unwrap(), []);
     node.stop().await;
-}
-
-fn fixed(url: String) -> Endpoint {
-    Endpoint {
-        id: "whe_00000000000000000000000001".to_owned(),
-        merchant: "m-1".to_owned(),
-        url,
-        description: String::new(),
-        types: Vec::new(),
-        secret: "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned(),
-        old_secret: None,
-        disabled: None,
-        created_at_ms: 1,
-        fixed: true,
-    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Events that follow from what a merchant or an operator wants done with an order.
 
-use super::{Accepted, Deltas, EventType, handling_number, parcels, whole_or_nothing};
+use super::{Accepted, Deltas, EventType, decided, handling_number, whole_or_nothing};
 use crate::{
     CodecError,
     delta::{Delta, Requested, VOID},
@@ -91,19 +91,6 @@ pub fn encode_replayed(
     let (at_ms, Delta::Commanded { .. }) = all.next().ok_or(WHAT)?? else { return Err(WHAT) };
     let event = Encoded { event_type: EventType::OrderReplayed, order_id, occurred_at_ms: at_ms };
     // What follows is as of a new order, but that each part says before it what it replays.
-    let decided = all.filter(|delta| !matches!(delta, Ok((_, Delta::Replayed { .. }))));
-    whole_or_nothing(out, event, merchant, |w| {
-        let seen = Accepted::of(decided)?;
-        if let Some(rules) = seen.rules() {
-            w.number(1, u64::from(rules));
-        }
-        if let Some((_, parcels, _)) = seen.classified {
-            w.number(2, u64::from(parcels));
-        }
-        parcels(w, 3, &seen, all)?;
-        if let Some((_, _, reason)) = seen.dead_letter {
-            w.bytes(4, reason.as_bytes());
-        }
-        Ok(())
-    })
+    let known = all.filter(|delta| !matches!(delta, Ok((_, Delta::Replayed { .. }))));
+    whole_or_nothing(out, event, merchant, |w| decided(w, 1, &Accepted::of(known)?, all))
 }

@@ -34,8 +34,7 @@ pub(crate) struct Webhooks {
 }
 
 impl Webhooks {
-    /// Begins to deliver what `feed` tells, and gives the routes. Nobody else may write to
-    /// `documents`.
+    /// Begins to deliver what `feed` tells, and gives the routes. Nobody else may write to `documents`.
     ///
     /// # Errors
     /// [`StartError::Config`] naming the key, [`StartError::Engine`] when the documents can't be read.

@@ -27,6 +27,22 @@ use tower::ServiceExt as _;
 pub const TRACKED: &str = "com.sluice.parcel.tracked.v1";
 pub const ACCEPTED: &str = "com.sluice.order.accepted.v1";
 
+/// An endpoint of the configuration.
+pub fn fixed(url: String) -> Endpoint {
+    Endpoint {
+        id: "whe_00000000000000000000000001".to_owned(),
+        merchant: "m-1".to_owned(),
+        url,
+        description: String::new(),
+        types: Vec::new(),
+        secret: "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned(),
+        old_secret: None,
+        disabled: None,
+        created_at_ms: 1,
+        fixed: true,
+    }
+}
+
 /// Quick, and allowed to call loopback.
 pub fn config() -> WebhookConfig {
     WebhookConfig {
