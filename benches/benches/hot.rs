@@ -135,7 +135,7 @@ fn row() -> (OrderId, Vec<u8>) {
         order_position: None,
     };
     Delta::Accepted { position: 1 << 30 }.encode(3, &mut row);
-    Delta::Classified { parcels: 1, rules: 77 }.encode(4, &mut row);
+    Delta::Classified { parcels: 1, rules: 77, model: 0 }.encode(4, &mut row);
     Delta::Requested(requested).encode(4, &mut row);
     let outcome = OutcomeKind::Accepted;
     Delta::Settled { parcel: 0, attempt: 0, outcome, text: "LX123456785US" }.encode(20, &mut row);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::{
-    command::{Command, Lines, ReturnLine, Verdict, Wish},
+    command::{Command, Keep, Lines, ReturnLine, Verdict, Wish},
     delta::{Delta, Item, Items, Requested, row_deltas},
     order::{Head, Line, OrderRef, ShipTo, lines_of, peek_accepted_late, peek_id, put_head, put_line},
     outcome::{Outcome, OutcomeKind},
@@ -23,7 +23,11 @@ fn progress(pick: u8) -> Progress {
 }
 
 fn verdict(pick: u8) -> Verdict {
-    Verdict::from_code(pick % 7).unwrap()
+    Verdict::from_code(pick % 8).unwrap()
+}
+
+fn keep(pick: u8) -> Keep {
+    Keep::from_code(pick % 3).unwrap()
 }
 
 fn items() -> impl Strategy<Value = Vec<Item>> {
@@ -45,7 +49,7 @@ struct AnyDelta {
 
 prop_compose! {
     fn delta()(
-        tag in 1u8..=13,
+        tag in 1u8..=15,
         small in any::<(u8, u8, u8)>(),
         large in (any::<u32>(), 0..u64::MAX),
         kind in kind(),
@@ -65,7 +69,7 @@ impl AnyDelta {
         let ((parcel, attempt, handling), (number, position), text) = (self.small, self.large, self.text.as_str());
         run(match self.tag {
             1 => Delta::Accepted { position },
-            2 => Delta::Classified { parcels: parcel, rules: number },
+            2 => Delta::Classified { parcels: parcel, rules: number, model: u32::from(attempt) },
             3 => Delta::Requested(Requested {
                 parcel,
                 attempt,
@@ -91,6 +95,14 @@ impl AnyDelta {
                 parcel: (attempt % 2 == 0).then_some(parcel),
                 replay: handling,
                 attempt,
+                command: position,
+                by: text,
+            },
+            14 => Delta::Held { parcel, handling, confidence: attempt, weight_g: number, items },
+            15 => Delta::Reviewed {
+                parcel,
+                handling: (attempt % 2 == 0).then_some(handling.min(254)),
+                keep: keep(attempt),
                 command: position,
                 by: text,
             },
@@ -230,13 +242,19 @@ proptest! {
         at_ms in 0..LATEST,
         lines in proptest::option::of(proptest::collection::vec(any::<(u32, u32)>(), 0..20)),
         reason in text(),
+        review in proptest::option::of(any::<(u8, u8, u8)>()),
     ) {
         let lines: Option<Vec<_>> =
             lines.map(|l| l.into_iter().map(|(quantity, ordered)| ReturnLine { quantity, ordered }).collect());
         let mut encoded = Vec::new();
         Lines::encode(lines.as_deref().unwrap_or_default(), &mut encoded);
         let read = Lines::read(&mut Reader::new(&encoded)).unwrap();
-        let wish = if lines.is_some() { Wish::Return { reason: &reason, lines: read } } else { Wish::Cancel };
+        let wish = match (review, &lines) {
+            (Some((parcel, handling, kept)), _) => Wish::Review { parcel, handling, keep: keep(kept), by: &reason },
+            (None, Some(_)) => Wish::Return { reason: &reason, lines: read },
+            (None, None) if reason.is_empty() => Wish::Cancel,
+            (None, None) => Wish::Replay { by: &reason },
+        };
         let command = Command { order, id, at_ms, wish };
         let mut bytes = Vec::new();
         command.encode(&mut bytes);

@@ -1,10 +1,11 @@
-//! What a merchant or an operator wants done with an order that is in the log: a [`crate::word`] of kind 48 to 50, about the
+//! What a merchant or an operator wants done with an order that is in the log: a [`crate::word`] of kind 48 to 51, about the
 //! whole order.
 //!
 //! ```text
 //! order id 16 bytes BE | 255 u8 | 255 u8 | kind u8 | at signed varint (ms after placed_at) | command id u64 BE
 //! kind 49: reason (length + UTF-8) | lines: count varint; per line of the order: quantity and ordered varints
 //! kind 50: operator (length + UTF-8)
+//! kind 51: parcel u8 | handling class u8 | keep u8 | operator (length + UTF-8)
 //! ```
 
 use crate::{
@@ -19,6 +20,7 @@ pub const FIRST_KIND: u8 = 48;
 const CANCEL: u8 = 48;
 const RETURN: u8 = 49;
 const REPLAY: u8 = 50;
+const REVIEW: u8 = 51;
 /// Where other words have parcel and attempt.
 const WHOLE_ORDER: [u8; 2] = [u8::MAX; 2];
 
@@ -52,6 +54,55 @@ pub enum Wish<'a> {
         /// The operator who asks.
         by: &'a str,
     },
+    /// That a parcel that is held goes on as what a person says it is.
+    Review {
+        /// The parcel.
+        parcel: u8,
+        /// Code of its handling class.
+        handling: u8,
+        /// What else the decision is kept for.
+        keep: Keep,
+        /// The operator who decides.
+        by: &'a str,
+    },
+}
+
+/// What a reviewer's decision is kept for besides its parcel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum Keep {
+    /// Nothing.
+    #[default]
+    No = 0,
+    /// A rule: lines of the same text are decided so from now on.
+    Rule = 1,
+    /// Training: the next model learns from it.
+    Row = 2,
+}
+
+impl Keep {
+    /// The one with this code.
+    ///
+    /// # Errors
+    /// [`CodecError`] for a code no version has used.
+    pub fn from_code(code: u8) -> Result<Self, CodecError> {
+        match code {
+            0 => Ok(Self::No),
+            1 => Ok(Self::Rule),
+            2 => Ok(Self::Row),
+            _ => Err(CodecError { what: "keep" }),
+        }
+    }
+
+    /// The name used in every public format; `None` for [`Keep::No`].
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::No => None,
+            Self::Rule => Some("rule"),
+            Self::Row => Some("row"),
+        }
+    }
 }
 
 /// A line of the order as a return sees it.
@@ -113,6 +164,7 @@ impl<'a> Command<'a> {
             Wish::Cancel => CANCEL,
             Wish::Return { .. } => RETURN,
             Wish::Replay { .. } => REPLAY,
+            Wish::Review { .. } => REVIEW,
         });
         put_signed(out, self.at_ms as i64 - placed_at_ms(self.order) as i64);
         out.extend_from_slice(&self.id.to_be_bytes());
@@ -124,6 +176,10 @@ impl<'a> Command<'a> {
                 out.extend_from_slice(lines.bytes);
             }
             Wish::Replay { by } => put_bytes(out, by.as_bytes()),
+            Wish::Review { parcel, handling, keep, by } => {
+                out.extend_from_slice(&[parcel, handling, keep as u8]);
+                put_bytes(out, by.as_bytes());
+            }
         }
     }
 
@@ -142,6 +198,12 @@ impl<'a> Command<'a> {
             CANCEL => Wish::Cancel,
             RETURN => Wish::Return { reason: r.str("reason")?, lines: Lines::read(&mut r)? },
             REPLAY => Wish::Replay { by: r.str("operator")? },
+            REVIEW => Wish::Review {
+                parcel: r.byte("parcel")?,
+                handling: r.byte("handling")?,
+                keep: Keep::from_code(r.byte("keep")?)?,
+                by: r.str("operator")?,
+            },
             _ => return Err(CodecError { what: "command kind" }),
         };
         Ok(Self { order, id, at_ms, wish })
@@ -173,6 +235,8 @@ pub enum Verdict {
     NotReplayable = 5,
     /// The order has been replayed as often as it may be.
     TooManyReplays = 6,
+    /// The parcel isn't held: there is none, nobody had to say what it is, or somebody has.
+    NotHeld = 7,
 }
 
 impl Verdict {
@@ -189,6 +253,7 @@ impl Verdict {
             4 => Ok(Self::NothingToReplay),
             5 => Ok(Self::NotReplayable),
             6 => Ok(Self::TooManyReplays),
+            7 => Ok(Self::NotHeld),
             _ => Err(CodecError { what: "verdict" }),
         }
     }

@@ -19,6 +19,9 @@
 //! 12 replayed      parcel u8 + 1, or 0 for the whole order; replay u8, from 1; attempt u8 (the next one of the parcel);
 //!                  command id u64 BE, operator str
 //! 13 dead-lettered as 5, then replay u8: that of the order's last replay before it; 5 if there was none
+//! 14 classified    as 2, then model u32 varint; 2 if none took part
+//! 15 held          parcel u8, handling class u8 (the likeliest), confidence u8 (percent), weight_g varint, items
+//! 16 reviewed      parcel u8, handling class u8 + 1, or 0 for none: it was cancelled; keep u8; command id u64 BE, operator str
 //! ```
 //!
 //! Numbers say what an attempt is for. Parcels from [`FIRST_RETURN`] on bring goods back; an attempt with the bit [`VOID`]
@@ -26,7 +29,7 @@
 
 use crate::{
     CodecError,
-    command::Verdict,
+    command::{Keep, Verdict},
     outcome::OutcomeKind,
     wire::{Reader, put_bytes, put_signed, put_varint},
     word::Progress,
@@ -125,6 +128,8 @@ pub enum Delta<'a> {
         parcels: u8,
         /// Version of the catalogue and rules that decided.
         rules: u32,
+        /// Version of the model that judged what those didn't know; 0 for none.
+        model: u32,
     },
     /// A carrier is to be asked to take a parcel.
     Requested(Requested<'a>),
@@ -204,6 +209,32 @@ pub enum Delta<'a> {
         /// The operator who asked.
         by: &'a str,
     },
+    /// Nobody knows what is in a parcel, and a wrong guess might do harm: it waits until a person has said so.
+    Held {
+        /// Parcel number.
+        parcel: u8,
+        /// Code of the handling class that it most likely has.
+        handling: u8,
+        /// How likely, percent.
+        confidence: u8,
+        /// Grams.
+        weight_g: u32,
+        /// What is in the parcel: one line, or some units of it.
+        items: Items<'a>,
+    },
+    /// A parcel waits no longer to be reviewed.
+    Reviewed {
+        /// Parcel number.
+        parcel: u8,
+        /// Code of the handling class that it has; `None`: the order was cancelled before anybody said.
+        handling: Option<u8>,
+        /// What else the decision is kept for.
+        keep: Keep,
+        /// The command that asked for it.
+        command: u64,
+        /// The operator who decided; empty if it was cancelled.
+        by: &'a str,
+    },
     /// No stage could decide; somebody must look.
     DeadLettered {
         /// The parcel, or `None` for the whole order.
@@ -242,7 +273,8 @@ impl<'a> Delta<'a> {
     fn tag(&self) -> u8 {
         match self {
             Delta::Accepted { .. } => 1,
-            Delta::Classified { .. } => 2,
+            Delta::Classified { model: 0, .. } => 2,
+            Delta::Classified { .. } => 14,
             Delta::Requested(_) => 3,
             Delta::Settled { .. } => 4,
             Delta::DeadLettered { replay: 0, .. } => 5,
@@ -254,6 +286,8 @@ impl<'a> Delta<'a> {
             Delta::Commanded { .. } => 10,
             Delta::Return { .. } => 11,
             Delta::Replayed { .. } => 12,
+            Delta::Held { .. } => 15,
+            Delta::Reviewed { .. } => 16,
         }
     }
 
@@ -265,9 +299,12 @@ impl<'a> Delta<'a> {
             Delta::Accepted { position } => {
                 put_varint(out, position);
             }
-            Delta::Classified { parcels, rules } => {
+            Delta::Classified { parcels, rules, model } => {
                 out.push(parcels);
                 put_varint(out, u64::from(rules));
+                if model > 0 {
+                    put_varint(out, u64::from(model));
+                }
             }
             Delta::Requested(r) => {
                 out.extend_from_slice(&[r.parcel, r.attempt, r.handling]);
@@ -311,6 +348,16 @@ impl<'a> Delta<'a> {
                 out.extend_from_slice(&command.to_be_bytes());
                 put_bytes(out, by.as_bytes());
             }
+            Delta::Held { parcel, handling, confidence, weight_g, items } => {
+                out.extend_from_slice(&[parcel, handling, confidence]);
+                put_varint(out, u64::from(weight_g));
+                items.encode_again(out);
+            }
+            Delta::Reviewed { parcel, handling, keep, command, by } => {
+                out.extend_from_slice(&[parcel, handling.map_or(0, |class| class + 1), keep as u8]);
+                out.extend_from_slice(&command.to_be_bytes());
+                put_bytes(out, by.as_bytes());
+            }
             Delta::DeadLettered { parcel, rules, reason, replay } => {
                 put_varint(out, parcel.map_or(0, |p| u64::from(p) + 1));
                 put_varint(out, u64::from(rules));
@@ -332,7 +379,11 @@ impl<'a> Delta<'a> {
         let late = r.signed("delta time")?;
         let delta = match tag {
             1 => Delta::Accepted { position: r.varint("position")? },
-            2 => Delta::Classified { parcels: r.byte("parcels")?, rules: r.number("rules")? },
+            2 | 14 => Delta::Classified {
+                parcels: r.byte("parcels")?,
+                rules: r.number("rules")?,
+                model: if tag == 2 { 0 } else { r.number("model")? },
+            },
             3 => Delta::Requested(Requested {
                 parcel: r.byte("parcel")?,
                 attempt: r.byte("attempt")?,
@@ -383,6 +434,20 @@ impl<'a> Delta<'a> {
                 parcel: parcel_or_order(r)?,
                 replay: r.byte("replay")?,
                 attempt: r.byte("attempt")?,
+                command: u64::from_be_bytes(r.array("command id")?),
+                by: r.str("operator")?,
+            },
+            15 => Delta::Held {
+                parcel: r.byte("parcel")?,
+                handling: r.byte("handling")?,
+                confidence: r.byte("confidence")?,
+                weight_g: r.number("weight")?,
+                items: Items::read(r)?,
+            },
+            16 => Delta::Reviewed {
+                parcel: r.byte("parcel")?,
+                handling: r.byte("handling")?.checked_sub(1),
+                keep: Keep::from_code(r.byte("keep")?)?,
                 command: u64::from_be_bytes(r.array("command id")?),
                 by: r.str("operator")?,
             },

@@ -31,7 +31,7 @@ mod samples;
 pub use decided::encode_added;
 pub use encode::{
     encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed, encode_return,
-    encode_settled, encode_tracked,
+    encode_reviewed, encode_settled, encode_tracked,
 };
 pub use read::encode_json;
 
@@ -69,11 +69,13 @@ pub enum EventType {
     ReturnTracked,
     /// What was dead-lettered of an order was decided anew.
     OrderReplayed,
+    /// A person has said what is in a parcel that was held.
+    ParcelReviewed,
 }
 
 impl EventType {
     /// Every type that is ever emitted.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OrderAccepted,
         Self::ParcelSettled,
         Self::OrderConflicted,
@@ -85,6 +87,7 @@ impl EventType {
         Self::ReturnSettled,
         Self::ReturnTracked,
         Self::OrderReplayed,
+        Self::ParcelReviewed,
     ];
 
     /// The name on the wire. Its version changes only if an old reader would misunderstand the new event.
@@ -101,6 +104,7 @@ impl EventType {
             Self::ReturnSettled => "com.sluice.return.settled.v1",
             Self::ReturnTracked => "com.sluice.return.tracked.v1",
             Self::OrderReplayed => "com.sluice.order.replayed.v1",
+            Self::ParcelReviewed => "com.sluice.parcel.reviewed.v1",
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     CodecError,
-    command::{Command, Lines, ReturnLine, Verdict, Wish},
+    command::{Command, Keep, Lines, ReturnLine, Verdict, Wish},
     delta::{Delta, FIRST_RETURN, Item, Items, Requested},
     frame::{self, Decision, Input, Place, Shipment},
     milestone::Milestone,
@@ -96,7 +96,7 @@ fn tracked_delta() -> (i64, Delta<'static>) {
 }
 
 /// Commands by the names of their files.
-fn commands() -> [(&'static str, Command<'static>); 3] {
+fn commands() -> [(&'static str, Command<'static>); 4] {
     let mut lines = Vec::new();
     Lines::encode(&[ReturnLine { quantity: 0, ordered: 2 }, ReturnLine { quantity: 500, ordered: 1_000 }], &mut lines);
     let lines = Lines::read(&mut Reader::new(lines.leak())).unwrap();
@@ -107,13 +107,25 @@ fn commands() -> [(&'static str, Command<'static>); 3] {
         ("cancel", cancel),
         ("return", back),
         ("replay", Command { wish: Wish::Replay { by: "operator 1f2e3d4c" }, ..back }),
+        (
+            "review",
+            Command {
+                wish: Wish::Review { parcel: 199, handling: 5, keep: Keep::Rule, by: "operator 1f2e3d4c" },
+                ..back
+            },
+        ),
     ]
 }
 
-/// Deltas that follow from commands, by the names of their files, with their times.
-fn commanded() -> [(&'static str, i64, Delta<'static>); 5] {
+/// Deltas that follow from commands, or came later than the rest, by the names of their files, with their times.
+fn commanded() -> [(&'static str, i64, Delta<'static>); 9] {
     let (reason, command, by) = ("does not fit ⌂", u64::MAX, "operator 1f2e3d4c");
+    let mut parts = Vec::new();
+    Items::encode(&PARTS, &mut parts);
+    let items = Items::read(&mut Reader::new(parts.leak())).unwrap();
     [
+        ("classified-by-model", 340, Delta::Classified { parcels: 3, rules: 20_261_101, model: 1_234_567 }),
+        ("held", 340, Delta::Held { parcel: 2, handling: 7, confidence: 41, weight_g: 1_250, items }),
         ("commanded", 99_877, Delta::Commanded { id: 0x0102_0304_0506_0708, verdict: Verdict::NotReturnable }),
         (
             "return",
@@ -122,6 +134,8 @@ fn commanded() -> [(&'static str, i64, Delta<'static>); 5] {
         ),
         ("replayed-parcel", 86_399_876, Delta::Replayed { parcel: Some(199), replay: 2, attempt: 8, command, by }),
         ("replayed-order", 86_399_876, Delta::Replayed { parcel: None, replay: 1, attempt: 0, command, by }),
+        ("reviewed", 3_600_000, Delta::Reviewed { parcel: 199, handling: Some(0), keep: Keep::Row, command, by }),
+        ("withdrawn", 3_600_000, Delta::Reviewed { parcel: 199, handling: None, keep: Keep::No, command, by: "" }),
         (
             "dead-lettered-again",
             86_399_876,
@@ -150,7 +164,7 @@ fn with_deltas(each: &mut dyn FnMut(&str, i64, Delta<'_>)) {
     };
     let again = Requested { parcel: 199, attempt: 7, items: read(&parts), order_position: Some(1 << 40), ..first };
     each("accepted", 333, Delta::Accepted { position: 53 });
-    each("classified", 340, Delta::Classified { parcels: 3, rules: 20_261_101 });
+    each("classified", 340, Delta::Classified { parcels: 3, rules: 20_261_101, model: 0 });
     each("requested", 340, Delta::Requested(first));
     each("requested-again", 90_000, Delta::Requested(again));
     let text = "T-0123456789";

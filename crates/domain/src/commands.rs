@@ -10,7 +10,7 @@ use sluice_schemas::{
 };
 
 use crate::{
-    goods::Group,
+    goods::{Group, Handling},
     limits::{MAX_REPLAYS, MAX_RETURNS},
     order_state::{Attempt, OrderState, Parcel, Return, Standing},
 };
@@ -40,6 +40,10 @@ pub enum Cancelling {
     OnItsWay,
     /// No carrier takes it; a person looks at it already.
     DeadLettered,
+    /// Nobody has said yet what is in it, and no carrier knows of it: it can be cancelled at once.
+    OnHold,
+    /// It is no goods; nothing of it ships.
+    NotNeeded,
 }
 
 impl Cancelling {
@@ -55,6 +59,8 @@ impl Cancelling {
             Self::VoidUnknown => "void_unknown",
             Self::OnItsWay => "on_its_way",
             Self::DeadLettered => "dead_lettered",
+            Self::OnHold => "on_hold",
+            Self::NotNeeded => "not_needed",
         }
     }
 
@@ -62,8 +68,14 @@ impl Cancelling {
     #[must_use]
     pub fn of(state: &OrderState<'_>, parcel: &Parcel<'_>) -> Self {
         let Some(accepted) = parcel.accepted() else {
-            let dead = state.is_dead_lettered() || parcel.is_dead_lettered();
-            return if dead { Self::DeadLettered } else { Self::AlreadyRequested };
+            return match parcel.standing() {
+                _ if state.is_dead_lettered() => Self::DeadLettered,
+                Standing::DeadLettered => Self::DeadLettered,
+                Standing::Cancelled => Self::Cancelled,
+                Standing::NotNeeded => Self::NotNeeded,
+                _ if parcel.waits().is_some() => Self::OnHold,
+                _ => Self::AlreadyRequested,
+            };
         };
         match accepted.void.map(|void| void.outcome.map(|o| o.0)) {
             _ if parcel.standing() == Standing::Cancelled => Self::Cancelled,
@@ -77,6 +89,14 @@ impl Cancelling {
     }
 }
 
+/// Commands of the order that count towards [`MAX_COMMANDS`] and [`MAX_CANCELS`]: all but those that released a parcel, of
+/// which there is one for each.
+#[must_use]
+pub fn counted(state: &OrderState<'_>) -> usize {
+    let released = state.parcels.iter().filter(|p| p.reviewed.is_some_and(|r| r.handling.is_some())).count();
+    state.commands.len().saturating_sub(released)
+}
+
 /// True if nothing is to be decided about this command: the order knows it already, or has no room for another. Of a return
 /// the first half of the id names its key, under which there is one.
 #[must_use]
@@ -84,8 +104,9 @@ pub fn is_settled(state: &OrderState<'_>, id: u64, wish: Wish<'_>) -> bool {
     let (most, same) = match wish {
         Wish::Cancel | Wish::Replay { .. } => (MAX_CANCELS, 0),
         Wish::Return { .. } => (MAX_COMMANDS, 32),
+        Wish::Review { .. } => (MAX_COMMANDS, 0),
     };
-    state.commands.len() >= most || state.commands.iter().any(|c| c.0 >> same == id >> same)
+    counted(state) >= most || state.commands.iter().any(|c| c.0 >> same == id >> same)
 }
 
 /// One parcel to be brought back.
@@ -192,6 +213,23 @@ pub fn plan_replay(state: &OrderState<'_>) -> Result<Anew, Verdict> {
     if state.last_replay() >= MAX_REPLAYS { Err(Verdict::TooManyReplays) } else { Ok(anew) }
 }
 
+/// The parcel that a review releases, and what it is; one of no group is no goods.
+///
+/// # Errors
+/// [`Verdict::NotHeld`] if it doesn't wait for that, or the class isn't known to this version.
+pub fn plan_review<'s, 'a>(
+    state: &'s OrderState<'a>,
+    number: u8,
+    handling: u8,
+) -> Result<(&'s Parcel<'a>, Option<Group>), Verdict> {
+    let parcel = state.parcels.iter().find(|p| p.number == number && p.waits().is_some());
+    let class = Handling::ALL.get(usize::from(handling));
+    match (parcel.filter(|_| !state.is_dead_lettered()), class) {
+        (Some(parcel), Some(class)) => Ok((parcel, class.group())),
+        _ => Err(Verdict::NotHeld),
+    }
+}
+
 /// How a dead-lettered parcel is offered again; `None` if a carrier may have it under another shipment id than the next one
 /// would have, or nothing says what is in it.
 fn again(parcel: &Parcel<'_>) -> Option<Again> {
@@ -235,7 +273,8 @@ fn coming_back(state: &OrderState<'_>, source: u8, line: u16) -> u32 {
 #[must_use]
 pub fn weight_of(parcel: &Parcel<'_>) -> u32 {
     let asked = parcel.attempts.iter().find_map(|a| a.requested.as_ref()).map(|(_, requested)| requested.weight_g);
-    asked.or(parcel.packed.map(|(_, weight_g, _)| weight_g)).unwrap_or(0)
+    let known = asked.or(parcel.packed.map(|(_, weight_g, _)| weight_g));
+    known.or(parcel.held.map(|held| held.weight_g)).unwrap_or(0)
 }
 
 /// The share of `weight_g` that `items` have by units, of `units` in all.

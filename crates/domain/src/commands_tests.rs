@@ -46,7 +46,7 @@ fn told(row: &mut Vec<u8>, parcel: u8, milestone: Milestone) {
 fn delivered(parcels: &Parcels, which: &[bool]) -> Vec<u8> {
     let mut row = Vec::new();
     Delta::Accepted { position: 1 }.encode(1, &mut row);
-    Delta::Classified { parcels: parcels.len() as u8, rules: 1 }.encode(2, &mut row);
+    Delta::Classified { parcels: parcels.len() as u8, rules: 1, model: 0 }.encode(2, &mut row);
     let shipped_in = |line| parcels.iter().flatten().filter(|(l, _)| *l == line).count();
     for (number, parcel) in parcels.iter().enumerate() {
         let part = parcel.iter().any(|(line, _)| shipped_in(*line) > 1);
@@ -195,7 +195,7 @@ fn an_order_that_nothing_could_decide_is_decided_anew_so_often() {
     }
     assert_eq!(planned(&row), Err(Verdict::TooManyReplays));
     let mut split = Vec::new();
-    Delta::Classified { parcels: 1, rules: 1 }.encode(2, &mut split);
+    Delta::Classified { parcels: 1, rules: 1, model: 0 }.encode(2, &mut split);
     dead(&mut split, None, 0);
     assert_eq!(planned(&split), Err(Verdict::NotReplayable), "its parcels are on their way");
 }
@@ -213,7 +213,7 @@ fn a_parcel_goes_out_again_only_if_nobody_may_have_it() {
     let order = |parcels| {
         let mut row = Vec::new();
         Delta::Accepted { position: 1 }.encode(1, &mut row);
-        Delta::Classified { parcels, rules: 1 }.encode(2, &mut row);
+        Delta::Classified { parcels, rules: 1, model: 0 }.encode(2, &mut row);
         row
     };
     let again = |number, attempt, same| Ok(Anew::Parcels(vec![Again { number, attempt, same }]));

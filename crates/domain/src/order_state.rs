@@ -3,18 +3,21 @@
 
 use sluice_schemas::{
     CodecError,
-    command::Verdict,
+    command::{Keep, Verdict},
     delta::{Delta, FIRST_RETURN, Items, Requested, VOID, row_deltas},
     milestone::{Milestone, Milestones},
     outcome::OutcomeKind,
     word::Progress,
 };
 
-use crate::identity::OrderId;
+use crate::{goods::Handling, identity::OrderId};
 
 mod steps;
 
 pub use steps::{NewsStep, OutcomeStep, awaits_outcome, class_of_row, last_replay, on_news, on_outcome};
+
+/// Stands for the group of what nobody knows; no [`crate::Group`] has this code.
+pub const UNKNOWN_GROUP: u8 = u8::MAX;
 
 /// One carrier asked to take one parcel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +59,40 @@ pub struct Parcel<'a> {
     pub dead_letter: Option<DeadLetter<'a>>,
     /// The last replay of it: number among those of the order, and the lowest attempt that may follow; (0, 0) for none.
     pub replayed: (u8, u8),
+    /// That nobody knew what is in it.
+    pub held: Option<Held<'a>>,
+    /// What ended that.
+    pub reviewed: Option<Reviewed<'a>>,
+}
+
+/// What is likely in a parcel that waits for a person to say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held<'a> {
+    /// When it was decided, ms since the epoch.
+    pub at_ms: u64,
+    /// Code of the likeliest handling class.
+    pub handling: u8,
+    /// How likely, percent.
+    pub confidence: u8,
+    /// Grams.
+    pub weight_g: u32,
+    /// What is in it.
+    pub items: Items<'a>,
+}
+
+/// What a person has said of a parcel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reviewed<'a> {
+    /// When it was decided, ms since the epoch.
+    pub at_ms: u64,
+    /// Code of its handling class; `None`: the order was cancelled first.
+    pub handling: Option<u8>,
+    /// What else it is kept for.
+    pub keep: Keep,
+    /// The command that asked for it.
+    pub command: u64,
+    /// The operator who decided.
+    pub by: &'a str,
 }
 
 /// That nobody takes a parcel, or that no stage could decide an order. Of those after one replay the earliest.
@@ -118,14 +155,16 @@ pub struct Asked<'a> {
 /// Where a parcel stands for the sake of conservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// An attempt is open, or parked with an unknown outcome.
+    /// An attempt is open, or parked with an unknown outcome, or nobody has said yet what is in it.
     Undecided,
     /// A carrier took it.
     Accepted,
     /// Nobody takes it; a person must look.
     DeadLettered,
-    /// The carrier that took it has agreed to forget it.
+    /// The carrier that took it has agreed to forget it, or it was cancelled while no carrier knew of it.
     Cancelled,
+    /// What is in it turned out to be no goods: nothing ships.
+    NotNeeded,
 }
 
 /// The class an order counts in; every accepted order is in exactly one.
@@ -148,8 +187,8 @@ pub struct OrderState<'a> {
     pub id: OrderId,
     /// When it became durable (ms since the epoch) and where the log keeps its record.
     pub accepted: Option<(u64, u64)>,
-    /// When its goods were known, how many parcels, under which rules.
-    pub classified: Option<(u64, u8, u32)>,
+    /// When its goods were known, how many parcels, under which rules and which model.
+    pub classified: Option<(u64, u8, u32, u32)>,
     /// The last dead letter of the whole order, whether it still counts or not.
     pub dead_letter: Option<DeadLetter<'a>>,
     /// Number of the last replay of the whole order; 0 for none.
@@ -195,7 +234,9 @@ impl<'a> OrderState<'a> {
     pub fn merge(&mut self, at: u64, delta: Delta<'a>) {
         match delta {
             Delta::Accepted { position } => keep_least(&mut self.accepted, (at, position)),
-            Delta::Classified { parcels, rules } => keep_least(&mut self.classified, (at, parcels, rules)),
+            Delta::Classified { parcels, rules, model } => {
+                keep_least(&mut self.classified, (at, parcels, rules, model));
+            }
             Delta::DeadLettered { parcel, reason, replay, .. } => {
                 let slot = match parcel {
                     None => &mut self.dead_letter,
@@ -220,6 +261,17 @@ impl<'a> OrderState<'a> {
                 if slot.as_ref().is_none_or(|old| (handling, weight_g) < (old.0, old.1)) {
                     *slot = Some((handling, weight_g, items));
                 }
+            }
+            Delta::Held { parcel, handling, confidence, weight_g, items } => {
+                let slot = &mut self.parcel(parcel).held;
+                let new = Held { at_ms: at, handling, confidence, weight_g, items };
+                let rank = |held: &Held<'_>| (held.at_ms, held.handling, held.confidence, held.weight_g);
+                if slot.as_ref().is_none_or(|old| rank(&new) < rank(old)) {
+                    *slot = Some(new);
+                }
+            }
+            Delta::Reviewed { parcel, handling, keep, command, by } => {
+                keep_least(&mut self.parcel(parcel).reviewed, Reviewed { at_ms: at, handling, keep, command, by });
             }
             Delta::Commanded { id, verdict } => self.command(id, verdict, at),
             Delta::Return { parcel, source, units, command, reason } => {
@@ -336,13 +388,13 @@ impl<'a> OrderState<'a> {
         if self.is_dead_lettered() {
             return Class::DeadLettered;
         }
-        let Some((_, expected, _)) = self.classified else { return Class::InFlight };
-        let standings = || self.parcels.iter().map(Parcel::standing);
+        let Some((_, expected, ..)) = self.classified else { return Class::InFlight };
+        let standings = || self.parcels.iter().map(Parcel::standing).filter(|s| *s != Standing::NotNeeded);
         if self.parcels.len() < usize::from(expected) || standings().any(|s| s == Standing::Undecided) {
             Class::InFlight
         } else if standings().any(|s| s == Standing::DeadLettered) {
             Class::DeadLettered
-        } else if expected > 0 && standings().all(|s| s == Standing::Cancelled) {
+        } else if standings().next().is_some() && standings().all(|s| s == Standing::Cancelled) {
             Class::Cancelled
         } else {
             Class::Finished
@@ -353,9 +405,10 @@ impl<'a> OrderState<'a> {
     pub fn status(&self) -> Milestone {
         let own = self.own_milestones();
         // A parcel not yet seen would pull the minimum back when it appears.
-        let all_known = self.classified.is_some_and(|(_, expected, _)| self.parcels.len() >= usize::from(expected));
-        let of_parcels =
-            self.parcels.iter().filter(|_| all_known).filter_map(|p| own.union(self.milestones_of(p)).status());
+        let all_known = self.classified.is_some_and(|(_, expected, ..)| self.parcels.len() >= usize::from(expected));
+        // What doesn't ship holds nothing back.
+        let shown = |p: &&Parcel<'_>| all_known && p.standing() != Standing::NotNeeded;
+        let of_parcels = self.parcels.iter().filter(shown).filter_map(|p| own.union(self.milestones_of(p)).status());
         of_parcels.min().or_else(|| own.status()).unwrap_or(Milestone::Accepted)
     }
 
@@ -424,7 +477,15 @@ impl<'a> Return<'a> {
 
 impl<'a> Parcel<'a> {
     fn new(number: u8) -> Self {
-        Self { number, attempts: Vec::new(), packed: None, dead_letter: None, replayed: (0, 0) }
+        Self {
+            number,
+            attempts: Vec::new(),
+            packed: None,
+            dead_letter: None,
+            replayed: (0, 0),
+            held: None,
+            reviewed: None,
+        }
     }
 
     /// True if it has a dead letter that no replay came after.
@@ -440,8 +501,18 @@ impl<'a> Parcel<'a> {
         } else if self.is_dead_lettered() {
             Standing::DeadLettered
         } else {
-            Standing::Undecided
+            match self.reviewed.map(|r| r.handling) {
+                Some(None) => Standing::Cancelled,
+                Some(Some(class)) if class == Handling::NonGoods as u8 => Standing::NotNeeded,
+                _ => Standing::Undecided,
+            }
         }
+    }
+
+    /// What it is held for, as long as it is.
+    #[must_use]
+    pub fn waits(&self) -> Option<&Held<'a>> {
+        self.held.as_ref().filter(|_| self.reviewed.is_none() && self.standing() == Standing::Undecided)
     }
 
     /// True if `attempt` was given up and its carrier is being asked again since a replay: its outcome is one of before.
@@ -462,10 +533,12 @@ impl<'a> Parcel<'a> {
         self.accepted().or_else(|| self.attempts.last())
     }
 
-    /// Group code and items, from whatever says so.
+    /// Group code and items, from whatever says so; [`UNKNOWN_GROUP`] as long as nobody has said what is in it.
     pub fn contents(&self) -> Option<(u8, Items<'a>)> {
         let requested = self.attempts.iter().find_map(|a| a.requested.as_ref());
-        requested.map(|(_, r)| (r.handling, r.items)).or_else(|| self.packed.map(|(group, _, items)| (group, items)))
+        let known = requested.map(|(_, r)| (r.handling, r.items));
+        let known = known.or_else(|| self.packed.map(|(group, _, items)| (group, items)));
+        known.or_else(|| self.held.map(|held| (UNKNOWN_GROUP, held.items)))
     }
 
     fn milestones(&self) -> Milestones {
@@ -476,7 +549,8 @@ impl<'a> Parcel<'a> {
         if self.accepted().is_some() {
             set = set.with(Milestone::CarrierAccepted);
         }
-        if self.standing() == Standing::Cancelled {
+        let withdrawn = self.reviewed.is_some_and(|r| r.handling.is_none());
+        if withdrawn || self.standing() == Standing::Cancelled {
             set = set.with(Milestone::Cancelled);
         }
         if self.dead_letter.is_some() {

@@ -2,16 +2,17 @@
 
 use proptest::prelude::*;
 use sluice_schemas::{
-    command::Verdict,
+    command::{Keep, Verdict},
     delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID, row_deltas},
+    milestone::Milestone,
     outcome::{Outcome, OutcomeKind},
     wire::Reader,
     word::{Progress, Tracked},
 };
 
 use crate::{
-    Class, OrderId, OrderState,
-    commands::{Again, Anew, plan_replay},
+    Class, Handling, OrderId, OrderState,
+    commands::{Again, Anew, plan_replay, plan_review},
     limits::{MAX_ATTEMPTS, MAX_REPLAYS},
     order_state::{Attempt, NewsStep, OutcomeStep, Standing, class_of_row, last_replay, on_news, on_outcome},
 };
@@ -28,6 +29,8 @@ enum Step {
     Dead { parcel: Option<u8>, at: i64, replay: u8 },
     Replayed { parcel: Option<u8>, replay: u8, attempt: u8 },
     Packed(u8),
+    Held(u8),
+    Reviewed(u8, Option<Handling>),
     Told { parcel: u8, attempt: u8, progress: Progress, at: i64 },
     Commanded { id: u64, at: i64 },
     Return { parcel: u8, at: i64 },
@@ -40,7 +43,7 @@ impl Step {
         let items = |bytes: &'static [u8]| Items::read(&mut Reader::new(bytes)).unwrap();
         match *self {
             Step::Accepted => Delta::Accepted { position: 99 }.encode(3, row),
-            Step::Classified(parcels) => Delta::Classified { parcels, rules: 7 }.encode(4, row),
+            Step::Classified(parcels) => Delta::Classified { parcels, rules: 7, model: 8 }.encode(4, row),
             Step::Requested { parcel, attempt } => {
                 Items::encode(&[line(parcel)], &mut bytes);
                 let carrier = ["swift", "tortoise"][usize::from(attempt % 2)];
@@ -68,6 +71,15 @@ impl Step {
                 Delta::Return { parcel, source: parcel - FIRST_RETURN, units: 1, command: 1, reason: "why" }
                     .encode(at, row);
             }
+            Step::Held(parcel) => {
+                Items::encode(&[line(parcel)], &mut bytes);
+                let items = items(bytes.leak());
+                Delta::Held { parcel, handling: 3, confidence: 40, weight_g: 9, items }.encode(4, row);
+            }
+            Step::Reviewed(parcel, handling) => {
+                let handling = handling.map(|class| class as u8);
+                Delta::Reviewed { parcel, handling, keep: Keep::No, command: 1, by: "o" }.encode(6, row);
+            }
             Step::Packed(parcel) => {
                 Items::encode(&[line(parcel)], &mut bytes);
                 Delta::Packed { parcel, handling: 1, weight_g: 9, items: items(bytes.leak()) }.encode(4, row);
@@ -90,13 +102,21 @@ fn progress() -> impl Strategy<Value = Progress> {
     (0..Progress::ALL.len()).prop_map(|pick| Progress::ALL[pick])
 }
 
-/// Any deltas of one order with `parcels` parcels.
+/// Parcels of an order that are held: what the first turns out to be is sent, the second is cancelled first, the third is no
+/// goods. They follow its `parcels` others.
+fn held(parcels: u8) -> [(u8, Option<Handling>); 3] {
+    [(parcels, Some(Handling::Frozen)), (parcels + 1, None), (parcels + 2, Some(Handling::NonGoods))]
+}
+
+/// Any deltas of one order with `parcels` parcels, and those that are [`held`].
 fn steps(parcels: u8) -> impl Strategy<Value = Vec<Step>> {
-    let parcel = prop_oneof![4 => 0..parcels, 1 => FIRST_RETURN..FIRST_RETURN + 2];
+    let parcel = prop_oneof![4 => 0..=parcels, 1 => FIRST_RETURN..FIRST_RETURN + 2];
     let attempt = || prop_oneof![3 => 0u8..3, 1 => VOID..VOID + 2];
     let step = prop_oneof![
         Just(Step::Accepted),
-        Just(Step::Classified(parcels)),
+        Just(Step::Classified(parcels + 3)),
+        (0..3usize).prop_map(move |which| Step::Held(held(parcels)[which].0)),
+        (0..3usize).prop_map(move |which| Step::Reviewed(held(parcels)[which].0, held(parcels)[which].1)),
         (0u64..3, 5i64..9).prop_map(|(id, at)| Step::Commanded { id, at }),
         (FIRST_RETURN..FIRST_RETURN + 2, 5i64..9).prop_map(|(parcel, at)| Step::Return { parcel, at }),
         (parcel.clone(), attempt()).prop_map(|(parcel, attempt)| Step::Requested { parcel, attempt }),
@@ -148,7 +168,7 @@ fn expected_class(parcels: u8, steps: &[Step]) -> Class {
     if is_dead(None) {
         return Class::DeadLettered;
     }
-    if !steps.contains(&Step::Classified(parcels)) {
+    if !steps.contains(&Step::Classified(parcels + 3)) {
         return Class::InFlight;
     }
     let yes = |n, void| {
@@ -159,11 +179,12 @@ fn expected_class(parcels: u8, steps: &[Step]) -> Class {
     };
     let accepted = |n| yes(n, false);
     let dead = |n| is_dead(Some(n));
-    if (0..parcels).any(|n| !accepted(n) && !dead(n)) {
+    let [_, withdrawn, no_goods] = held(parcels).map(|(n, class)| steps.contains(&Step::Reviewed(n, class)));
+    if (0..=parcels).any(|n| !accepted(n) && !dead(n)) || !withdrawn || !no_goods {
         Class::InFlight
-    } else if (0..parcels).any(|n| !accepted(n)) {
+    } else if (0..=parcels).any(|n| !accepted(n)) {
         Class::DeadLettered
-    } else if (0..parcels).all(|n| yes(n, true)) {
+    } else if (0..=parcels).all(|n| yes(n, true)) {
         Class::Cancelled
     } else {
         Class::Finished
@@ -195,7 +216,8 @@ proptest! {
     #[test]
     fn a_status_never_goes_back_as_commits_arrive((parcels, steps) in any_steps()) {
         let first = (0..parcels).map(|parcel| Step::Requested { parcel, attempt: 0 });
-        let mut known: Vec<Step> = [Step::Accepted, Step::Classified(parcels)].into_iter().chain(first).collect();
+        let first = first.chain(held(parcels).map(|(parcel, _)| Step::Held(parcel)));
+        let mut known: Vec<Step> = [Step::Accepted, Step::Classified(parcels + 3)].into_iter().chain(first).collect();
         let mut least = None;
         for step in steps {
             let row = row(&known);
@@ -284,6 +306,41 @@ proptest! {
             // The same answer again changes nothing.
             prop_assert_eq!(on_outcome(&after, &outcome).unwrap(), OutcomeStep::Ignore);
         }
+    }
+
+    /// A parcel waits until it is reviewed, once, and then its order counts as what its other parcels say.
+    #[test]
+    fn what_is_held_is_released_once(parcels in 0u8..3, order in Just([0usize, 1, 2]).prop_shuffle(), yes: bool) {
+        let mut known = vec![Step::Accepted, Step::Classified(parcels + 3)];
+        for parcel in 0..parcels {
+            known.push(Step::Requested { parcel, attempt: 0 });
+            known.push(Step::Settled { parcel, attempt: 0, kind: OutcomeKind::Accepted, at: 5 });
+        }
+        known.extend(held(parcels).map(|(parcel, _)| Step::Held(parcel)));
+        for which in order {
+            let (number, class) = held(parcels)[which];
+            let code = class.unwrap_or(Handling::Chilled) as u8;
+            let before = row(&known);
+            let state = OrderState::fold(ID, &before).unwrap();
+            prop_assert_eq!((state.class(), state.status()), (Class::InFlight, Milestone::Classified));
+            let (parcel, group) = plan_review(&state, number, code).unwrap();
+            prop_assert_eq!((parcel.number, group), (number, class.unwrap_or(Handling::Chilled).group()));
+            prop_assert_eq!(plan_review(&state, number, 10).map(|_| ()), Err(Verdict::NotHeld), "no such class");
+            prop_assert_eq!(plan_review(&state, 199, code).map(|_| ()), Err(Verdict::NotHeld));
+            known.push(Step::Reviewed(number, class));
+            let after = row(&known);
+            let state = OrderState::fold(ID, &after).unwrap();
+            prop_assert_eq!(plan_review(&state, number, code).map(|_| ()), Err(Verdict::NotHeld), "twice");
+        }
+        known.push(Step::Requested { parcel: parcels, attempt: 0 });
+        prop_assert_eq!(class_of_row(&row(&known)).unwrap(), Class::InFlight);
+        let last = match yes {
+            true => Step::Settled { parcel: parcels, attempt: 0, kind: OutcomeKind::Accepted, at: 7 },
+            false => Step::Dead { parcel: Some(parcels), at: 7, replay: 0 },
+        };
+        known.push(last);
+        let expected = if yes { Class::Finished } else { Class::DeadLettered };
+        prop_assert_eq!(class_of_row(&row(&known)).unwrap(), expected);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::{collections::BTreeSet, fmt::Display, sync::Arc};
 
 use sluice_domain::{OrderId, ShipmentId};
 use sluice_pipeline::{
-    BoxFuture, Listed, LogError, Lookup, Store, Table,
-    lookup::{NUMBER_ORDERS, day_of, first_number_day, is_of, numbers_in, shipments_under},
+    BoxFuture, Listed, LogError, Lookup, Store, StoredOrder, Table,
+    lookup::{HELD, NUMBER_ORDERS, day_of, first_number_day, holds, is_held, is_of, numbers_in, shipments_under},
 };
 use sluice_schemas::order::{peek_customer, put_customer};
 use tokio::runtime::Handle;
@@ -56,10 +56,33 @@ impl Keys {
         }
     }
 
+    /// The key of orders of which a parcel waits, or waited, to be reviewed.
+    fn held(self) -> u64 {
+        self.customer(&name_of(HELD))
+    }
+
+    /// Enters such an order.
+    pub(crate) fn enter_held(self, order: OrderId, to: &mut Entries) {
+        to.push(self.held(), order);
+    }
+
+    /// All keys that encoded deltas bring.
+    pub(crate) fn of_deltas(self, deltas: &[u8]) -> impl Iterator<Item = u64> {
+        let held = holds(deltas).then(|| self.held());
+        numbers_in(deltas).map(move |number| self.number(number)).chain(held)
+    }
+
     /// Enters the tracking numbers that encoded deltas bring.
     pub(crate) fn enter_numbers(self, order: OrderId, deltas: &[u8], to: &mut Entries) {
         numbers_in(deltas).for_each(|number| to.push(self.number(number), order));
     }
+}
+
+/// What stands for a customer in a key.
+fn name_of((merchant, customer): (&str, &str)) -> Vec<u8> {
+    let mut name = Vec::with_capacity(merchant.len() + customer.len() + 4);
+    put_customer(merchant, customer, &mut name);
+    name
 }
 
 /// Bytes of a key in [`Table::Lookup`].
@@ -178,23 +201,22 @@ impl<'a> View<'a> {
 }
 
 impl Engine {
+    /// Those orders under the key of `name` of which `is_one` says so.
     fn orders_under(
         &self,
-        merchant: &str,
-        customer: &str,
+        name: &[u8],
         before: Option<OrderId>,
         max: usize,
+        is_one: impl Fn(OrderId, &StoredOrder) -> Result<bool, LogError>,
     ) -> Result<Listed, LogError> {
-        let mut name = Vec::with_capacity(merchant.len() + customer.len() + 4);
-        put_customer(merchant, customer, &mut name);
-        let (view, key) = (View::of(self), self.shared.keys.customer(&name));
+        let (view, key) = (View::of(self), self.shared.keys.customer(name));
         let mut found = view.newest(key, before.unwrap_or(OrderId(u128::MAX)), 0, max + 1)?;
         let more = found.len() > max;
         found.truncate(max);
         let mut listed = Listed { orders: Vec::with_capacity(found.len()), next: None };
         for &id in &found {
             if let Some(order) = self.try_read(id)?
-                && is_of(id, &order, merchant, customer)?
+                && is_one(id, &order)?
             {
                 listed.orders.push((id, order));
             }
@@ -233,7 +255,19 @@ impl Lookup for Engine {
     ) -> BoxFuture<'a, Result<Listed, LogError>> {
         let (merchant, customer) = (merchant.to_owned(), customer.to_owned());
         Box::pin(async move {
-            let look = move |engine: &Self| engine.orders_under(&merchant, &customer, before, max);
+            let look = move |engine: &Self| {
+                let name = name_of((&merchant, &customer));
+                engine.orders_under(&name, before, max, |id, order| is_of(id, order, &merchant, &customer))
+            };
+            let listed = aside(self.clone(), look).await?;
+            self.seen_is_durable().await?;
+            Ok(listed)
+        })
+    }
+
+    fn held<'a>(&'a self, before: Option<OrderId>, max: usize) -> BoxFuture<'a, Result<Listed, LogError>> {
+        Box::pin(async move {
+            let look = move |engine: &Self| engine.orders_under(&name_of(HELD), before, max, is_held);
             let listed = aside(self.clone(), look).await?;
             self.seen_is_durable().await?;
             Ok(listed)

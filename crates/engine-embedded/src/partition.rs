@@ -165,6 +165,9 @@ impl Partition {
             let deltas = self.encoder.additions().deltas(addition);
             let anew = addition.settles == Settles::Anew
                 && read_class(young, &*self.shared.store, addition.id, &mut self.row)? == Class::DeadLettered;
+            if addition.holds {
+                keys.enter_held(addition.id, &mut young.entries);
+            }
             let address = match addition.born {
                 Some((offset, late)) => {
                     let position = base + (ORDERS_AT + offset) as u64;

@@ -316,6 +316,9 @@ impl<'a> Replay<'a> {
             };
             let first = young.live.append(id, entry.bytes);
             self.keys.enter_numbers(id, entry.bytes, &mut young.entries);
+            if matches!(entry.delta, Delta::Held { .. }) {
+                self.keys.enter_held(id, &mut young.entries);
+            }
             if !replayed && !may_decide(&entry.delta) {
                 continue;
             }

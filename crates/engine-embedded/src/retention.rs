@@ -18,10 +18,7 @@ use std::sync::atomic::{
 };
 
 use sluice_domain::{Class, OrderId};
-use sluice_pipeline::{
-    LogError, Table,
-    lookup::{day_of, numbers_in},
-};
+use sluice_pipeline::{LogError, Table, lookup::day_of};
 use sluice_schemas::{
     CodecError,
     delta::{Delta, row_deltas},
@@ -488,8 +485,8 @@ fn gather(shared: &Shared, group: &Group, all: &mut Keys) -> Result<(), LogError
             continue;
         }
         let customer = peek_customer(record).ok().map(|customer| shared.keys.customer(customer));
-        let numbers = numbers_in(&deltas).map(|number| shared.keys.number(number));
-        all.found_by.extend(customer.into_iter().chain(numbers).map(|key| stored_key(day_of(id), key, id).to_vec()));
+        let others = shared.keys.of_deltas(&deltas);
+        all.found_by.extend(customer.into_iter().chain(others).map(|key| stored_key(day_of(id), key, id).to_vec()));
         all.rows.append(&mut keys);
     }
     Ok(())

@@ -388,7 +388,7 @@ pub(crate) fn may_decide(delta: &Delta<'_>) -> bool {
             false
         }
         Delta::Settled { outcome: Accepted, attempt, .. } => attempt & VOID == 0,
-        Delta::DeadLettered { .. } | Delta::Classified { parcels: 0, .. } => true,
+        Delta::DeadLettered { .. } | Delta::Reviewed { .. } | Delta::Classified { parcels: 0, .. } => true,
         _ => false,
     }
 }

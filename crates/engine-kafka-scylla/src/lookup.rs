@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use sluice_domain::{OrderId, ShipmentId};
 use sluice_pipeline::{
     BoxFuture, Clock, Listed, LogError, Lookup, StoredOrder,
-    lookup::{NUMBER_ORDERS, first_number_day, is_of, shipments_under},
+    lookup::{HELD, NUMBER_ORDERS, first_number_day, is_held, is_of, shipments_under},
 };
 
 use crate::store::{
@@ -30,14 +30,14 @@ impl ClusterLookup {
         Self { store, clock }
     }
 
+    /// Those orders under `key` of which `is_one` says so.
     async fn list(
         &self,
-        merchant: &str,
-        customer: &str,
+        key: u64,
         before: Option<OrderId>,
         max: usize,
+        is_one: impl Fn(OrderId, &StoredOrder) -> Result<bool, LogError>,
     ) -> Result<Listed, LogError> {
-        let key = customer_key(merchant, customer);
         let (ids, next) = self.store.newest(key, before, self.clock.now_ms(), max).await.map_err(away)?;
         let rows = self.store.read_many(&ids).await.map_err(away)?;
         let mut orders = Vec::with_capacity(ids.len());
@@ -45,7 +45,7 @@ impl ClusterLookup {
             // An order's row may be gone a little before its key.
             let Some(row) = row else { continue };
             let order = StoredOrder { row: row.deltas, record: row.record };
-            if is_of(id, &order, merchant, customer)? {
+            if is_one(id, &order)? {
                 orders.push((id, order));
             }
         }
@@ -121,7 +121,12 @@ impl Lookup for ClusterLookup {
         before: Option<OrderId>,
         max: usize,
     ) -> BoxFuture<'a, Result<Listed, LogError>> {
-        Box::pin(bounded(self.list(merchant, customer, before, max)))
+        let is_one = move |id, order: &StoredOrder| is_of(id, order, merchant, customer);
+        Box::pin(bounded(self.list(customer_key(merchant, customer), before, max, is_one)))
+    }
+
+    fn held<'a>(&'a self, before: Option<OrderId>, max: usize) -> BoxFuture<'a, Result<Listed, LogError>> {
+        Box::pin(bounded(self.list(customer_key(HELD.0, HELD.1), before, max, is_held)))
     }
 
     fn shipments_of<'a>(

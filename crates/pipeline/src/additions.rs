@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 
 use sluice_domain::{Class, OrderId};
 use sluice_schemas::{
-    command::{Command, Verdict, Wish},
+    command::{Command, Keep, Verdict, Wish},
     delta::{Delta, FIRST_RETURN, Requested, VOID},
     order::{peek_accepted_late, placed_at_ms},
     outcome::{Outcome, OutcomeKind},
@@ -51,6 +51,8 @@ pub struct Addition {
     pub born: Option<(usize, i64)>,
     /// What it means for the order's class.
     pub settles: Settles,
+    /// A parcel of it waits to be reviewed from now on.
+    pub holds: bool,
 }
 
 /// What the decision alone tells about an order's class.
@@ -82,6 +84,8 @@ struct Encoder<'a, S> {
     effects: &'a Effects,
     carriers: &'a [Arc<str>],
     sink: &'a mut S,
+    /// A parcel of the order that is being encoded waits to be reviewed.
+    holds: bool,
 }
 
 impl Additions {
@@ -94,7 +98,7 @@ impl Additions {
             self.places.push((i as u32, sink.place(view.record(i))));
         }
         sink.placed();
-        Encoder { to: self, view, effects, carriers, sink }.run();
+        Encoder { to: self, view, effects, carriers, sink, holds: false }.run();
     }
 
     /// What was last encoded, new orders ascending by place.
@@ -143,13 +147,18 @@ impl<S: Sink> Encoder<'_, S> {
     fn skip_undecided(&mut self, mut placed: usize, input: u32) -> usize {
         while self.to.places.get(placed).is_some_and(|&(i, _)| i < input) {
             let (i, place) = self.to.places[placed];
-            let at = self.to.arena.len();
             let born = Some((place, accepted_late(self.view, i as usize)));
             let id = self.view.meta(i as usize).order;
-            self.to.additions.push(Addition { id, input: i, deltas: at..at, born, settles: Settles::No });
+            self.push((id, i), self.to.arena.len(), born, Settles::No);
             placed += 1;
         }
         placed
+    }
+
+    /// Ends what is added to an order because of `input`: all deltas from `start` on.
+    fn push(&mut self, (id, input): (OrderId, u32), start: usize, born: Option<(usize, i64)>, settles: Settles) {
+        let (deltas, holds) = (start..self.to.arena.len(), std::mem::take(&mut self.holds));
+        self.to.additions.push(Addition { id, input, deltas, born, settles, holds });
     }
 
     fn placed(&mut self, placed: usize, decision: &Decision) {
@@ -167,13 +176,13 @@ impl<S: Sink> Encoder<'_, S> {
             Decision::Settled { .. } | Decision::Tracked { .. } | Decision::Commanded { .. } => Settles::No,
         };
         let born = Some((place, accepted_late(view, input as usize)));
-        self.to.additions.push(Addition { id, input, deltas: start..self.to.arena.len(), born, settles });
+        self.push((id, input), start, born, settles);
     }
 
     /// What an order became.
     fn classified(&mut self, target: Subject, late: i64, parcels: Range<u32>) -> Settles {
         let (effects, count) = (self.effects, (parcels.end - parcels.start) as u8);
-        self.add(target, late, &Delta::Classified { parcels: count, rules: effects.rules });
+        self.add(target, late, &Delta::Classified { parcels: count, rules: effects.rules, model: effects.model });
         let mut open = 0;
         for index in parcels {
             open += usize::from(self.parcel(target, late, effects.parcel(index)));
@@ -202,8 +211,7 @@ impl<S: Sink> Encoder<'_, S> {
             Decision::Classified { parcels, .. } => _ = self.classified(target, late, parcels.clone()),
             _ => {}
         }
-        let deltas = start..self.to.arena.len();
-        self.to.additions.push(Addition { id, input, deltas, born: None, settles: Settles::Anew });
+        self.push((id, input), start, None, Settles::Anew);
     }
 
     fn settled(&mut self, input: usize, decision: &Decision) {
@@ -230,8 +238,7 @@ impl<S: Sink> Encoder<'_, S> {
         let aside = *attempt & VOID != 0 || *parcel >= FIRST_RETURN;
         // A dead letter decides the parcel whatever the answer was.
         let settles = if aside || open && dead_letter.is_none() { Settles::No } else { Settles::Perhaps };
-        let deltas = start..self.to.arena.len();
-        self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
+        self.push((id, input as u32), start, None, settles);
     }
 
     fn tracked(&mut self, input: usize, resolves: bool) {
@@ -247,8 +254,7 @@ impl<S: Sink> Encoder<'_, S> {
             self.add(target, view.now_ms() as i64 - placed_at, &settled);
             settles = Settles::Perhaps;
         }
-        let (id, deltas) = (OrderId(order), start..self.to.arena.len());
-        self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
+        self.push((OrderId(order), input as u32), start, None, settles);
     }
 
     fn commanded(&mut self, input: usize, verdict: Verdict, parcels: Range<u32>) {
@@ -257,11 +263,21 @@ impl<S: Sink> Encoder<'_, S> {
         let late = view.now_ms() as i64 - placed_at_ms(order) as i64;
         let (id, start, target) = (OrderId(order), self.to.arena.len(), Subject::Known(order));
         self.add(target, late, &Delta::Commanded { id: command, verdict });
+        let mut withdraws = false;
         for index in parcels {
             let parcel = effects.parcel(index);
             match (wish, parcel.source) {
                 (Wish::Return { reason, .. }, Some((source, units))) => {
                     self.add(target, late, &Delta::Return { parcel: parcel.number, source, units, command, reason });
+                }
+                (Wish::Review { handling, keep, by, .. }, _) => {
+                    let (parcel, handling) = (parcel.number, Some(handling));
+                    self.add(target, late, &Delta::Reviewed { parcel, handling, keep, command, by });
+                }
+                (Wish::Cancel, _) if parcel.route == Route::Nothing => {
+                    let (parcel, keep) = (parcel.number, Keep::No);
+                    self.add(target, late, &Delta::Reviewed { parcel, handling: None, keep, command, by: "" });
+                    withdraws = true;
                 }
                 (Wish::Replay { by }, _) => {
                     let (number, replay, attempt) = (Some(parcel.number), parcel.replay, parcel.attempt);
@@ -272,10 +288,13 @@ impl<S: Sink> Encoder<'_, S> {
             self.parcel(target, late, parcel);
         }
         // What carriers are asked to forget or to bring back is no part of what an order's class hangs on.
-        let anew = matches!(wish, Wish::Replay { .. }) && verdict == Verdict::Done;
-        let settles = if anew { Settles::Anew } else { Settles::No };
-        let deltas = start..self.to.arena.len();
-        self.to.additions.push(Addition { id, input: input as u32, deltas, born: None, settles });
+        let settles = match wish {
+            Wish::Replay { .. } if verdict == Verdict::Done => Settles::Anew,
+            Wish::Review { .. } if verdict == Verdict::Done => Settles::Perhaps,
+            Wish::Cancel if withdraws => Settles::Perhaps,
+            _ => Settles::No,
+        };
+        self.push((id, input as u32), start, None, settles);
     }
 
     /// A word that can't be read: somebody must look at its order.
@@ -285,11 +304,10 @@ impl<S: Sink> Encoder<'_, S> {
         let (id, start) = (view.meta(input as usize).order, self.to.arena.len());
         let late = view.now_ms() as i64 - placed_at_ms(id.0) as i64;
         self.dead(Subject::Known(id.0), late, None, effects.text(reason), *replay);
-        let deltas = start..self.to.arena.len();
-        self.to.additions.push(Addition { id, input, deltas, born: None, settles: Settles::Perhaps });
+        self.push((id, input), start, None, Settles::Perhaps);
     }
 
-    /// Adds a parcel's request, or why nobody carries it; true if a carrier is asked.
+    /// Adds a parcel's request, or why nobody carries it; true if it stays undecided: a carrier is asked, or a person.
     fn parcel(&mut self, target: Subject, late: i64, parcel: &Parcel) -> bool {
         let effects = self.effects;
         let carrier = match &parcel.route {
@@ -303,7 +321,14 @@ impl<S: Sink> Encoder<'_, S> {
                 self.dead(target, late, Some(parcel.number), effects.text(reason), parcel.replay);
                 return false;
             }
-            Route::Open => return false,
+            Route::Held(likely, confidence) => {
+                let (handling, items) = (*likely as u8, effects.items(parcel));
+                let (parcel, weight_g, confidence) = (parcel.number, parcel.weight_g, *confidence);
+                self.add(target, late, &Delta::Held { parcel, handling, confidence, weight_g, items });
+                self.holds = true;
+                return true;
+            }
+            Route::Open | Route::Nothing => return false,
         };
         let delta = Delta::Requested(Requested {
             parcel: parcel.number,

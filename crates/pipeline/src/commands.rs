@@ -1,10 +1,11 @@
 //! What follows from a command about an order that was decided: shipments to be forgotten, goods to be brought back, parcels
-//! to be offered again. Which, is the order's own affair ([`sluice_domain::commands`]); who carries them, is said by the stage
+//! to be offered again, what was held to go on. Which, is the order's own affair ([`sluice_domain::commands`]); who carries them, is said by the stage
 //! that routes.
 
 use sluice_domain::{
     Group, OrderState,
-    commands::{Again, Anew, Back, Cancelling, is_settled, plan_replay, plan_return, weight_of},
+    commands::{Again, Anew, Back, Cancelling, is_settled, plan_replay, plan_return, plan_review, weight_of},
+    order_state::Parcel,
 };
 use sluice_schemas::{
     command::{Command, Lines, Verdict, Wish},
@@ -49,15 +50,20 @@ pub fn decide(
         Wish::Cancel => cancel(carriers, input, state, order_position, effects),
         Wish::Return { lines, .. } => bring_back(carriers, input, state, order_position, lines, effects),
         Wish::Replay { .. } => replay(carriers, input, state, order_position, effects),
+        Wish::Review { parcel, handling, .. } => {
+            review(carriers, input, state, order_position, (parcel, handling), effects);
+        }
     }
 }
 
-/// Every carrier that took a parcel and has not moved it is asked to forget it.
+/// Every carrier that took a parcel and has not moved it is asked to forget it. What is held is cancelled at once.
 fn cancel(carriers: &impl Carriers, input: usize, state: &OrderState<'_>, order_position: u64, effects: &mut Effects) {
     let voidable = state.parcels.iter().filter(|p| Cancelling::of(state, p) == Cancelling::Voidable);
     let taken = voidable.filter_map(|p| p.accepted()).filter_map(|a| a.requested.as_ref().map(|(_, r)| r));
     let known: Vec<(&Requested<'_>, u16)> = taken.filter_map(|r| Some((r, carriers.forgets(r.carrier)?))).collect();
-    if known.is_empty() {
+    let held: Vec<&Parcel<'_>> =
+        state.parcels.iter().filter(|p| Cancelling::of(state, p) == Cancelling::OnHold).collect();
+    if known.is_empty() && held.is_empty() {
         return effects.commanded(input, Verdict::NothingToCancel);
     }
     effects.commanded(input, Verdict::Done);
@@ -65,6 +71,11 @@ fn cancel(carriers: &impl Carriers, input: usize, state: &OrderState<'_>, order_
         let goods = (group_of(taken.handling), taken.weight_g);
         let index = effects.ask((taken.parcel, taken.attempt | VOID), goods, &taken.items, order_position, None);
         effects.route(index, carrier);
+    }
+    for parcel in held {
+        let (goods, items) = ((Group::Ambient, weight_of(parcel)), parcel.contents().map(|c| c.1).unwrap_or_default());
+        let index = effects.ask((parcel.number, 0), goods, &items, order_position, None);
+        effects.nothing(index);
     }
 }
 
@@ -128,6 +139,30 @@ fn replay(
             Ok(carrier) => effects.route(index, carrier),
             Err(reason) => effects.nobody(index, &reason),
         }
+    }
+}
+
+/// What was held goes on as what it is said to be.
+fn review(
+    carriers: &mut impl Carriers,
+    input: usize,
+    state: &OrderState<'_>,
+    order_position: u64,
+    (number, handling): (u8, u8),
+    effects: &mut Effects,
+) {
+    let (parcel, group) = match plan_review(state, number, handling) {
+        Ok(planned) => planned,
+        Err(verdict) => return effects.commanded(input, verdict),
+    };
+    effects.commanded(input, Verdict::Done);
+    let weight_g = weight_of(parcel);
+    let items = parcel.contents().map(|c| c.1).unwrap_or_default();
+    let index = effects.ask((number, 0), (group.unwrap_or(Group::Ambient), weight_g), &items, order_position, None);
+    match group.map(|group| carriers.offer(group, weight_g, 0)) {
+        None => effects.nothing(index),
+        Some(Ok(carrier)) => effects.route(index, carrier),
+        Some(Err(reason)) => effects.nobody(index, &reason),
     }
 }
 

@@ -15,6 +15,7 @@ mod news;
 mod numbers;
 mod repeats;
 mod replays;
+mod reviews;
 mod since;
 mod stages;
 
@@ -163,6 +164,8 @@ pub trait Harness {
     fn read(&mut self, id: OrderId) -> Option<StoredOrder>;
     /// A customer's orders at a merchant, as a reader lists them once what is looked up has followed what was committed.
     fn list(&mut self, merchant: &str, customer: &str, before: Option<OrderId>, max: usize) -> Listed;
+    /// Orders of which a parcel waits to be reviewed, likewise.
+    fn held(&mut self, before: Option<OrderId>, max: usize) -> Listed;
     /// The shipments that a carrier took under each of these numbers, likewise.
     fn shipments(&mut self, carrier: &str, numbers: &[&str]) -> Vec<Vec<ShipmentId>>;
     /// What the carrier's outbox gives beyond what it gave before; after a restart, what a new notifier gets.
@@ -265,6 +268,9 @@ pub const CASES: &[(&str, Case)] = &[
     ("delivered goods come back once", commands::delivered_goods_come_back_once),
     ("an order no stage could decide is decided anew", replays::an_order_that_no_stage_could_decide_is_decided_anew),
     ("a parcel that nobody took is offered again", replays::a_parcel_that_nobody_took_is_offered_again),
+    ("what is held goes on as what it is said to be", reviews::what_is_held_goes_on_as_what_it_is_said_to_be),
+    ("what is held is cancelled at once", reviews::what_is_held_is_cancelled_at_once),
+    ("what is held is listed until it is reviewed", reviews::what_is_held_is_listed_until_it_is_reviewed),
     ("events of an order are numbered without a gap", numbers::events_of_an_order_are_numbered_without_a_gap),
     ("events are found by the time they were decided at", since::events_are_found_by_time),
     ("a customer's orders are listed newest first", lookup::a_customers_orders_are_listed_newest_first),

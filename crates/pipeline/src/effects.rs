@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use sluice_domain::Group;
+use sluice_domain::{Group, Handling};
 use sluice_schemas::{
     command::Verdict,
     delta::{Item, Items},
@@ -56,7 +56,8 @@ pub enum Decision {
     Commanded {
         /// What its sender is told.
         verdict: Verdict,
-        /// Carriers to ask (indices for [`Effects::parcel`]): voids, parcels to bring back, or parcels offered again.
+        /// Carriers to ask (indices for [`Effects::parcel`]): voids, parcels to bring back, parcels offered again or no longer
+        /// held.
         parcels: Range<u32>,
     },
 }
@@ -94,6 +95,10 @@ pub enum Route {
     Carrier(u16),
     /// Nobody; the text says why.
     Nobody(Range<u32>),
+    /// Nobody yet: a person must say what is in it. The likeliest class, and how likely, percent.
+    Held(Handling, u8),
+    /// Nobody, because nothing ships: what was held is no goods, or was cancelled.
+    Nothing,
 }
 
 /// All change one batch makes.
@@ -101,6 +106,8 @@ pub enum Route {
 pub struct Effects {
     /// Version of the catalogue and rules in force; set by the classifying stage.
     pub rules: u32,
+    /// Version of the model that judges what those don't know; 0 for none. Set by the classifying stage.
+    pub model: u32,
     decisions: Vec<(u32, Decision)>,
     parcels: Vec<Parcel>,
     bytes: Vec<u8>,
@@ -145,6 +152,16 @@ impl Effects {
     fn start(&mut self, input: usize, anew: Option<Replayed>) {
         let at = self.parcels.len() as u32;
         self.decisions.push((input as u32, Decision::Classified { parcels: at..at, anew }));
+    }
+
+    /// As [`Effects::add_parcel`], of goods that are most likely of class `likely` (how likely, percent), but a person must say
+    /// so before a carrier is asked.
+    pub fn hold_parcel(&mut self, (likely, percent): (Handling, u8), weight_g: u32, items: &[Item]) {
+        self.add_parcel(likely.group().unwrap_or(Group::Ambient), weight_g, items);
+        if let (Some(parcel), Some((_, Decision::Classified { .. }))) = (self.parcels.last_mut(), self.decisions.last())
+        {
+            parcel.route = Route::Held(likely, percent);
+        }
     }
 
     /// Adds a parcel to the order last named by [`Effects::classified`].
@@ -275,6 +292,11 @@ impl Effects {
     pub fn nobody(&mut self, index: usize, reason: &str) {
         let text = self.put_text(reason);
         self.parcels[index].route = Route::Nobody(text);
+    }
+
+    /// Decides that nothing of parcel `index` ships, and that this needs nobody's attention.
+    pub fn nothing(&mut self, index: usize) {
+        self.parcels[index].route = Route::Nothing;
     }
 
     /// Decides that carrier number `carrier` is asked to take parcel `index`.

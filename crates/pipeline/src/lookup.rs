@@ -47,6 +47,13 @@ pub trait Lookup: Send + Sync {
         max: usize,
     ) -> BoxFuture<'a, Result<Listed, LogError>>;
 
+    /// Orders with ids below `before` of which a parcel waits to be reviewed, newest (by `placed_at`) first; at most `max` are
+    /// looked at. Each can be read by its id. On an engine whose rows follow its log, the youngest may be missing for a moment.
+    ///
+    /// # Errors
+    /// [`LogError`] when log or store fail.
+    fn held<'a>(&'a self, before: Option<OrderId>, max: usize) -> BoxFuture<'a, Result<Listed, LogError>>;
+
     /// For each tracking number the shipments that `carrier` took under it: those of the newest order that has any, at
     /// most [`NUMBER_PARCELS`]; none if nobody knows it (yet). Reaches back for [`NUMBER_DAYS`].
     ///
@@ -70,6 +77,25 @@ pub fn day_of(order: OrderId) -> u32 {
 #[must_use]
 pub fn first_number_day(now_ms: u64) -> u32 {
     ((now_ms / DAY_MS) as u32).saturating_sub(NUMBER_DAYS)
+}
+
+/// Merchant and customer under whom orders are entered that have, or had, a parcel to be reviewed: no merchant has an empty id.
+pub const HELD: (&str, &str) = ("", "held");
+
+/// True if encoded deltas have a parcel wait to be reviewed; what can't be read doesn't.
+#[must_use]
+pub fn holds(deltas: &[u8]) -> bool {
+    row_deltas(0, deltas).any(|delta| matches!(delta, Ok((_, Delta::Held { .. }))))
+}
+
+/// True if a parcel of the order waits to be reviewed now.
+///
+/// # Errors
+/// [`LogError::Store`] if its row can't be read: nobody must take a list for whole that isn't.
+pub fn is_held(id: OrderId, order: &StoredOrder) -> Result<bool, LogError> {
+    let unreadable = |error| LogError::Store(format!("row of order {id}: {error}"));
+    let state = OrderState::fold(id, &order.row).map_err(unreadable)?;
+    Ok(!state.is_dead_lettered() && state.parcels.iter().any(|parcel| parcel.waits().is_some()))
 }
 
 /// True if `order` is one of `customer` at `merchant`.

@@ -211,5 +211,10 @@ fn about(event_type: EventType) -> (&'static str, &'static str, &'static str) {
             "What was dead-lettered of the order, a parcel or all of it, was decided anew: change.replayed.",
             include_str!("../../fixtures/event-order-replayed-v1.json"),
         ),
+        EventType::ParcelReviewed => (
+            "Parcel reviewed",
+            "A person has said what is in a parcel that was held, and it goes on: change.reviewed.",
+            include_str!("../../fixtures/event-parcel-reviewed-v1.json"),
+        ),
     }
 }

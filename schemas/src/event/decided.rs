@@ -10,8 +10,8 @@ use std::ops::Range;
 use super::{
     Encoded,
     encode::{
-        encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed, encode_return, encode_settled,
-        encode_tracked,
+        encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed, encode_return, encode_reviewed,
+        encode_settled, encode_tracked,
     },
 };
 use crate::{
@@ -50,6 +50,9 @@ pub fn encode_added(
         (_, Delta::Commanded { .. }) if has(|d| matches!(d, Delta::Replayed { .. })) => {
             encode_replayed(out, order_id, merchant, deltas)
         }
+        (_, Delta::Commanded { .. }) if has(|d| matches!(d, Delta::Reviewed { handling: Some(_), .. })) => {
+            encode_reviewed(out, order_id, merchant, deltas)
+        }
         (_, Delta::Commanded { .. }) => encode_cancel(out, order_id, merchant, deltas),
         _ => Err(WHAT),
     };
@@ -77,7 +80,9 @@ pub fn begins(before: Option<&Delta<'_>>, delta: &Delta<'_>) -> bool {
         | Delta::Packed { .. }
         | Delta::Merchant { .. }
         | Delta::Return { .. }
-        | Delta::Replayed { .. } => false,
+        | Delta::Replayed { .. }
+        | Delta::Held { .. }
+        | Delta::Reviewed { .. } => false,
     }
 }
 
@@ -171,6 +176,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        command::Keep,
         delta::{FIRST_RETURN, Items, Requested, VOID},
         milestone::{Milestone, Remark},
     };
@@ -205,7 +211,7 @@ mod tests {
             })
         };
         let birth = [Delta::Accepted { position: 9 }, Delta::Merchant { id: "m" }];
-        let birth = [&birth[..], &[Delta::Classified { parcels: 1, rules: 1 }, requested(0)]].concat();
+        let birth = [&birth[..], &[Delta::Classified { parcels: 1, rules: 1, model: 0 }, requested(0)]].concat();
         [
             &birth[..],
             &[Delta::Conflicted { order: 5 }],
@@ -235,6 +241,15 @@ mod tests {
                 Delta::Replayed { parcel: None, replay: 2, attempt: 0, command: 5, by: "o" },
                 Delta::DeadLettered { parcel: None, rules: 1, reason: "still", replay: 2 },
             ],
+            &[
+                Delta::Commanded { id: 6, verdict: Verdict::Done },
+                Delta::Reviewed { parcel: 1, handling: Some(5), keep: Keep::Rule, command: 6, by: "o" },
+                requested(4),
+            ],
+            &[
+                Delta::Commanded { id: 7, verdict: Verdict::Done },
+                Delta::Reviewed { parcel: 2, handling: None, keep: Keep::No, command: 7, by: "" },
+            ],
             &[Delta::DeadLettered { parcel: None, rules: 1, reason: "unreadable", replay: 0 }],
         ]
         .map(encoded)
@@ -244,8 +259,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_number_is_how_many_decisions_came_before(
-            cut in 0..13_usize,
-            again in proptest::collection::vec(0..13_usize, 0..6),
+            cut in 0..15_usize,
+            again in proptest::collection::vec(0..15_usize, 0..6),
         ) {
             let life = life();
             let mut row = life[..cut].concat();

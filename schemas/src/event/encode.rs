@@ -19,7 +19,7 @@ use crate::{
 
 mod commands;
 
-pub use commands::{encode_cancel, encode_replayed, encode_return};
+pub use commands::{encode_cancel, encode_replayed, encode_return, encode_reviewed};
 
 /// Appends `order.accepted`: an order and the deltas of the one decision that followed from it; no deltas if no stage
 /// decided it.
@@ -210,7 +210,7 @@ impl Parcels {
 /// What has to be known of a decision about a whole order before its first parcel is written.
 #[derive(Default)]
 struct Accepted<'a> {
-    classified: Option<(u64, u8, u32)>,
+    classified: Option<(u64, u8, u32, u32)>,
     dead_letter: Option<(u64, u32, &'a str)>,
     packed: Parcels,
     dead: Parcels,
@@ -223,8 +223,12 @@ impl<'a> Accepted<'a> {
             let (at, delta) = delta?;
             let first = match delta {
                 Delta::Accepted { .. } | Delta::Merchant { .. } => true,
-                Delta::Classified { parcels, rules } => seen.classified.replace((at, parcels, rules)).is_none(),
-                Delta::Requested(Requested { parcel, .. }) | Delta::Packed { parcel, .. } => seen.packed.insert(parcel),
+                Delta::Classified { parcels, rules, model } => {
+                    seen.classified.replace((at, parcels, rules, model)).is_none()
+                }
+                Delta::Requested(Requested { parcel, .. })
+                | Delta::Packed { parcel, .. }
+                | Delta::Held { parcel, .. } => seen.packed.insert(parcel),
                 Delta::DeadLettered { parcel: Some(parcel), .. } => seen.dead.insert(parcel),
                 Delta::DeadLettered { parcel: None, rules, reason, .. } => {
                     seen.dead_letter.replace((at, rules, reason)).is_none()
@@ -234,7 +238,8 @@ impl<'a> Accepted<'a> {
                 | Delta::Tracked { .. }
                 | Delta::Commanded { .. }
                 | Delta::Return { .. }
-                | Delta::Replayed { .. } => false,
+                | Delta::Replayed { .. }
+                | Delta::Reviewed { .. } => false,
             };
             if !first {
                 return Err(CodecError { what: "deltas of an accepted order" });
@@ -246,6 +251,11 @@ impl<'a> Accepted<'a> {
     /// Version of the catalogue and rules that decided, if any did.
     fn rules(&self) -> Option<u32> {
         self.classified.map(|c| c.2).or(self.dead_letter.map(|d| d.1))
+    }
+
+    /// Version of the model that took part in it, if one did.
+    fn model(&self) -> Option<u32> {
+        self.classified.map(|c| c.3).filter(|&model| model > 0)
     }
 }
 
@@ -267,6 +277,9 @@ fn accepted(w: &mut Writer<'_>, order: &OrderRef<'_>, deltas: Deltas<'_>) -> Res
     if let Some(at) = decided_at {
         w.number(9, as_i64(at));
     }
+    if let Some(model) = seen.model() {
+        w.number(10, u64::from(model));
+    }
     Ok(())
 }
 
@@ -276,7 +289,7 @@ fn decided(w: &mut Writer<'_>, tag: u64, seen: &Accepted<'_>, all: Deltas<'_>) -
     if let Some(rules) = seen.rules() {
         w.number(tag, u64::from(rules));
     }
-    if let Some((_, parcels, _)) = seen.classified {
+    if let Some((_, parcels, ..)) = seen.classified {
         w.number(tag + 1, u64::from(parcels));
     }
     parcels(w, tag + 2, seen, all)?;
@@ -293,6 +306,18 @@ fn parcels(w: &mut Writer<'_>, tag: u64, seen: &Accepted<'_>, all: Deltas<'_>) -
         let (number, handling, weight_g, items, asked) = match delta?.1 {
             Delta::Requested(r) => (r.parcel, r.handling, r.weight_g, r.items, Some((r.carrier, r.attempt))),
             Delta::Packed { parcel, handling, weight_g, items } => (parcel, handling, weight_g, items, None),
+            Delta::Held { parcel, handling, confidence, weight_g, items } => {
+                let at = w.open(tag);
+                w.number_if(1, u64::from(parcel));
+                w.number_if(3, u64::from(weight_g));
+                w.items(4, &items)?;
+                let held = w.open(9);
+                w.number(1, handling_number(handling));
+                w.number_if(2, u64::from(confidence));
+                w.close(held);
+                w.close(at);
+                continue;
+            }
             // Nothing says what is in it.
             Delta::DeadLettered { parcel: Some(number), reason, .. } if !seen.packed.has(number) => {
                 let at = w.open(tag);
@@ -384,8 +409,8 @@ impl<'a> Settled<'a> {
     }
 }
 
-/// A group's stored code as its number in `HandlingGroup`, where 0 means none. A group that is newer than the `.proto`
-/// goes out by number, as Protobuf's enums allow.
+/// A group's or class's stored code as its number in `HandlingGroup` or `HandlingClass`, where 0 means none. One that is newer
+/// than the `.proto` goes out by number, as Protobuf's enums allow.
 fn handling_number(code: u8) -> u64 {
     u64::from(code) + 1
 }
@@ -430,6 +455,7 @@ impl Writer<'_> {
             EventType::ReturnSettled => 18,
             EventType::ReturnTracked => 19,
             EventType::OrderReplayed => 20,
+            EventType::ParcelReviewed => 21,
         })
     }
 

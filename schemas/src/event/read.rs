@@ -2,10 +2,14 @@
 //! each field means. For tests, tools and deployments that emit JSON; encoding for the log goes through
 //! [`super::encode`].
 
-use prost::{Enumeration, Message, Oneof};
+use prost::{Message, Oneof};
 use serde::{Serialize, Serializer};
 
 use crate::CodecError;
+
+mod enums;
+
+pub use enums::{HandlingClass, HandlingGroup, Outcome, Progress};
 
 /// Reads an event from its Protobuf bytes.
 ///
@@ -45,7 +49,7 @@ pub struct OrderEvent {
     #[serde(skip_serializing_if = "is_default", serialize_with = "text")]
     pub occurred_at_ms: i64,
     /// What was decided.
-    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
+    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21")]
     #[serde(flatten)]
     pub change: Option<Change>,
 }
@@ -87,6 +91,9 @@ pub enum Change {
     /// What was dead-lettered was decided anew.
     #[prost(message, tag = "20")]
     Replayed(OrderReplayed),
+    /// A person has said what is in a parcel that was held.
+    #[prost(message, tag = "21")]
+    Reviewed(ParcelReviewed),
 }
 
 /// The order was accepted, and what becomes of its goods was decided.
@@ -129,6 +136,10 @@ pub struct OrderAccepted {
     #[prost(int64, optional, tag = "9")]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_text")]
     pub decided_at_ms: Option<i64>,
+    /// Version of the model, if one took part.
+    #[prost(uint32, optional, tag = "10")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_version: Option<u32>,
 }
 
 /// One line of an order.
@@ -149,33 +160,18 @@ pub struct Line {
     pub unit_price: u64,
 }
 
-/// What a parcel needs on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
-#[repr(i32)]
-#[expect(missing_docs, reason = "as in the .proto")]
-pub enum HandlingGroup {
-    Unspecified = 0,
-    Chilled = 1,
-    Ambient = 2,
-    Frozen = 3,
-    AgeRestricted = 4,
-    HazmatCheck = 5,
-    LivePlant = 6,
-}
-
-impl HandlingGroup {
-    /// The name in the `.proto`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unspecified => "HANDLING_GROUP_UNSPECIFIED",
-            Self::Chilled => "HANDLING_GROUP_CHILLED",
-            Self::Ambient => "HANDLING_GROUP_AMBIENT",
-            Self::Frozen => "HANDLING_GROUP_FROZEN",
-            Self::AgeRestricted => "HANDLING_GROUP_AGE_RESTRICTED",
-            Self::HazmatCheck => "HANDLING_GROUP_HAZMAT_CHECK",
-            Self::LivePlant => "HANDLING_GROUP_LIVE_PLANT",
-        }
-    }
+/// A parcel waits until a person has said what is in it.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// The likeliest [`HandlingClass`].
+    #[prost(enumeration = "HandlingClass", tag = "1")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "handling_class")]
+    pub handling_class: i32,
+    /// How likely.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub confidence_percent: u32,
 }
 
 /// One line's share of a parcel.
@@ -224,31 +220,10 @@ pub struct Parcel {
     #[prost(string, optional, tag = "7")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter_reason: Option<String>,
-}
-
-/// What became of asking a carrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
-#[repr(i32)]
-#[expect(missing_docs, reason = "as in the .proto")]
-pub enum Outcome {
-    Unspecified = 0,
-    Unknown = 1,
-    GivenUp = 2,
-    Rejected = 3,
-    Accepted = 4,
-}
-
-impl Outcome {
-    /// The name in the `.proto`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unspecified => "OUTCOME_UNSPECIFIED",
-            Self::Unknown => "OUTCOME_UNKNOWN",
-            Self::GivenUp => "OUTCOME_GIVEN_UP",
-            Self::Rejected => "OUTCOME_REJECTED",
-            Self::Accepted => "OUTCOME_ACCEPTED",
-        }
-    }
+    /// That it waits to be reviewed.
+    #[prost(message, optional, tag = "9")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
 }
 
 /// An attempt to have a parcel carried has its outcome.
@@ -347,43 +322,6 @@ pub struct OrderDeadLettered {
     pub rules_version: u32,
 }
 
-/// What a carrier says of a parcel on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
-#[repr(i32)]
-#[expect(missing_docs, reason = "as in the .proto")]
-pub enum Progress {
-    Unspecified = 0,
-    PickedUp = 1,
-    InTransit = 2,
-    OutForDelivery = 3,
-    ReadyForPickup = 4,
-    Delivered = 5,
-    ReturnToSender = 6,
-    Returned = 7,
-    OnHold = 8,
-    DeliveryDelayed = 9,
-    DeliveryFailed = 10,
-}
-
-impl Progress {
-    /// The name in the `.proto`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unspecified => "PROGRESS_UNSPECIFIED",
-            Self::PickedUp => "PROGRESS_PICKED_UP",
-            Self::InTransit => "PROGRESS_IN_TRANSIT",
-            Self::OutForDelivery => "PROGRESS_OUT_FOR_DELIVERY",
-            Self::ReadyForPickup => "PROGRESS_READY_FOR_PICKUP",
-            Self::Delivered => "PROGRESS_DELIVERED",
-            Self::ReturnToSender => "PROGRESS_RETURN_TO_SENDER",
-            Self::Returned => "PROGRESS_RETURNED",
-            Self::OnHold => "PROGRESS_ON_HOLD",
-            Self::DeliveryDelayed => "PROGRESS_DELIVERY_DELAYED",
-            Self::DeliveryFailed => "PROGRESS_DELIVERY_FAILED",
-        }
-    }
-}
-
 /// A carrier told where a parcel is.
 #[derive(Clone, PartialEq, Message, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -422,6 +360,10 @@ pub struct CancelRequested {
     #[prost(message, repeated, tag = "1")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub voids: Vec<Void>,
+    /// Parcels that were held and are cancelled with this.
+    #[prost(uint32, repeated, tag = "2")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub withdrawn_parcel_numbers: Vec<u32>,
 }
 
 /// A carrier is asked to forget a shipment.
@@ -510,6 +452,36 @@ pub struct OrderReplayed {
     #[prost(string, optional, tag = "4")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter_reason: Option<String>,
+    /// Version of the model, if one took part.
+    #[prost(uint32, optional, tag = "5")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_version: Option<u32>,
+}
+
+/// A person has said what is in a parcel that was held.
+#[derive(Clone, PartialEq, Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParcelReviewed {
+    /// From 0.
+    #[prost(uint32, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub parcel_number: u32,
+    /// A [`HandlingClass`].
+    #[prost(enumeration = "HandlingClass", tag = "2")]
+    #[serde(skip_serializing_if = "is_default", serialize_with = "handling_class")]
+    pub handling_class: i32,
+    /// How it goes on; absent if nothing ships.
+    #[prost(message, optional, tag = "3")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parcel: Option<Parcel>,
+    /// Lines of the same text are decided so from now on.
+    #[prost(bool, tag = "4")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub becomes_rule: bool,
+    /// The next model learns from it.
+    #[prost(bool, tag = "5")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub becomes_training_row: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -531,6 +503,10 @@ fn optional_text<S: Serializer>(value: &Option<i64>, serializer: S) -> Result<S:
 
 fn handling<S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
     by_name(*value, HandlingGroup::try_from(*value).ok().map(HandlingGroup::name), serializer)
+}
+
+fn handling_class<S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    by_name(*value, HandlingClass::try_from(*value).ok().map(HandlingClass::name), serializer)
 }
 
 fn outcome<S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,13 +7,14 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, SerializeOptions};
 
 use super::{
     compat_tests::{compile, pool},
-    encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_json, encode_return, encode_settled,
-    encode_tracked,
+    encode_accepted, encode_added, encode_cancel, encode_conflict, encode_dead_lettered, encode_json, encode_return,
+    encode_settled, encode_tracked,
     read::{self, Change},
     samples::{ID, borrowed, deltas, items, one_of_each, record, text},
 };
 use crate::{
     CodecError,
+    command::{Keep, Verdict},
     delta::{Delta, FIRST_RETURN, Item, Requested, VOID},
     order::{OrderRef, placed_at_ms},
     outcome::OutcomeKind,
@@ -91,15 +92,46 @@ fn an_accepted_order_without_parcels_says_which_kind_it_is() {
     assert_eq!((undecided.lines.len(), undecided.parcels.len()), (2, 0));
     assert_eq!((undecided.parcel_count, undecided.rules_version, undecided.decided_at_ms), (None, None, None));
     assert_eq!(undecided.dead_letter_reason, None);
-    let nothing_ships = accept(&[(9, Delta::Classified { parcels: 0, rules: 0 })]);
+    let nothing_ships = accept(&[(9, Delta::Classified { parcels: 0, rules: 0, model: 0 })]);
     assert_eq!((nothing_ships.parcel_count, nothing_ships.rules_version), (Some(0), Some(0)));
     assert_eq!(nothing_ships.decided_at_ms, Some(placed_at_ms(ID) as i64 + 9));
     let dead = accept(&[(9, Delta::DeadLettered { parcel: None, rules: 4, reason: "", replay: 0 })]);
     assert_eq!((dead.parcel_count, dead.rules_version), (None, Some(4)));
     assert_eq!(dead.dead_letter_reason.as_deref(), Some(""));
     assert_eq!(dead.decided_at_ms, Some(placed_at_ms(ID) as i64 + 9));
-    let not_routed = accept(&[(9, Delta::Classified { parcels: 2, rules: 1 })]);
+    let not_routed = accept(&[(9, Delta::Classified { parcels: 2, rules: 1, model: 0 })]);
     assert_eq!((not_routed.parcel_count, not_routed.parcels.len()), (Some(2), 0));
+}
+
+#[test]
+fn a_parcel_that_is_held_says_what_it_likely_is() {
+    let one = items(&[Item { line: 1, quantity: Some(2) }]);
+    let held = Delta::Held { parcel: 0, handling: 7, confidence: 41, weight_g: 900, items: borrowed(&one) };
+    let accepted = accept(&[(9, Delta::Classified { parcels: 1, rules: 1, model: 5 }), (9, held)]);
+    let expected = read::Parcel {
+        weight_g: 900,
+        items: vec![read::Item { line_index: 1, quantity: Some(2) }],
+        held: Some(read::Held { handling_class: read::HandlingClass::HazmatCheck as i32, confidence_percent: 41 }),
+        ..read::Parcel::default()
+    };
+    assert_eq!((accepted.model_version, accepted.parcels), (Some(5), vec![expected]));
+}
+
+#[test]
+fn what_is_reviewed_may_not_ship_and_what_is_withdrawn_is_told_with_its_cancellation() {
+    let commanded = (5, Delta::Commanded { id: 1, verdict: Verdict::Done });
+    let reviewed = |handling| Delta::Reviewed { parcel: 3, handling, keep: Keep::Row, command: 1, by: "o" };
+    let mut out = Vec::new();
+    let decision = deltas(&[commanded, (5, reviewed(Some(9)))]);
+    encode_added(&mut out, ID, "m", "", &decision).unwrap().unwrap();
+    let Some(Change::Reviewed(said)) = check(&descriptor(), &out).change else { panic!("{out:?}") };
+    assert_eq!((said.parcel, said.handling_class, said.becomes_training_row), (None, 10, true));
+    out.clear();
+    let other = Delta::Reviewed { parcel: 199, handling: None, keep: Keep::No, command: 1, by: "" };
+    let decision = deltas(&[commanded, (5, reviewed(None)), (5, other)]);
+    encode_added(&mut out, ID, "m", "", &decision).unwrap().unwrap();
+    let Some(Change::CancelRequested(cancel)) = check(&descriptor(), &out).change else { panic!("{out:?}") };
+    assert_eq!((cancel.voids, cancel.withdrawn_parcel_numbers), (Vec::new(), vec![3, 199]));
 }
 
 #[test]
@@ -143,7 +175,7 @@ fn settled_attempts_tell_outcome_and_what_follows() {
 #[test]
 fn deltas_of_another_decision_are_refused_and_leave_nothing() {
     let settled = Delta::Settled { parcel: 0, attempt: 0, outcome: OutcomeKind::Accepted, text: "t" };
-    let classified = Delta::Classified { parcels: 1, rules: 1 };
+    let classified = Delta::Classified { parcels: 1, rules: 1, model: 0 };
     let conflicted = Delta::Conflicted { order: ID };
     let dead = |parcel| Delta::DeadLettered { parcel, rules: 1, reason: "r", replay: 0 };
     let record = record(ID, ["m", "c", "EUR", "DE"], &[("a", 1, 1)]);
@@ -238,6 +270,7 @@ fn read_parcel((number, handling, weight_g, items, asked, dead): &AnyParcel) -> 
         carrier_id: asked.as_ref().map(|a| a.0.clone()),
         attempt: asked.as_ref().map(|a| u32::from(a.1)),
         dead_letter_reason: dead.clone(),
+        held: None,
     }
 }
 
@@ -247,7 +280,7 @@ proptest! {
         id in any::<u128>(),
         heads in prop::array::uniform4(".{0,30}"),
         lines in prop::collection::vec((".{0,60}", any::<u32>(), any::<u64>()), 0..20),
-        classified in prop::option::of((any::<u8>(), any::<u32>())),
+        classified in prop::option::of((any::<u8>(), any::<u32>(), any::<u32>())),
         parcels in any_parcels(),
         whole in prop::option::of(".{0,200}"),
         late in any::<i64>(),
@@ -255,8 +288,8 @@ proptest! {
         let borrowed_lines: Vec<_> = lines.iter().map(|(sku, n, price)| (sku.as_str(), *n, *price)).collect();
         let record = record(id, heads.each_ref().map(String::as_str), &borrowed_lines);
         let mut decision = Vec::new();
-        if let Some((parcels, rules)) = classified {
-            Delta::Classified { parcels, rules }.encode(late, &mut decision);
+        if let Some((parcels, rules, model)) = classified {
+            Delta::Classified { parcels, rules, model }.encode(late, &mut decision);
         }
         parcel_deltas(&parcels, late, &mut decision);
         if let Some(reason) = &whole {
@@ -284,6 +317,7 @@ proptest! {
                 parcels: parcels.iter().map(read_parcel).collect(),
                 dead_letter_reason: whole,
                 decided_at_ms: decided.then_some(decided_at),
+                model_version: classified.map(|c| c.2).filter(|&model| model > 0),
             })),
         };
         prop_assert_eq!(check(&descriptor(), &out), expected);

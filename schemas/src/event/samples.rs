@@ -2,11 +2,11 @@
 
 use super::{
     Encoded, EventType, encode_accepted, encode_cancel, encode_conflict, encode_dead_lettered, encode_replayed,
-    encode_return, encode_settled, encode_tracked, order_id_text,
+    encode_return, encode_reviewed, encode_settled, encode_tracked, order_id_text,
     read::{self, Change, OrderEvent},
 };
 use crate::{
-    command::Verdict,
+    command::{Keep, Verdict},
     delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID},
     milestone::Milestone,
     order::{Head, Line, OrderRef, ShipTo, placed_at_ms, put_head, put_line},
@@ -163,6 +163,9 @@ fn of_commands() -> Vec<Sample> {
     let decision = replay_deltas();
     let again = |out: &mut Vec<u8>| encode_replayed(out, ID, "m-1", &decision).unwrap();
     add("order-replayed", &again, event(345_600_000, Change::Replayed(replayed())));
+    let decision = review_deltas();
+    let said = |out: &mut Vec<u8>| encode_reviewed(out, ID, "m-1", &decision).unwrap();
+    add("parcel-reviewed", &said, event(3_600_000, Change::Reviewed(reviewed())));
     all
 }
 
@@ -184,7 +187,7 @@ fn accepted_deltas() -> Vec<u8> {
         Delta::Requested(Requested { parcel, attempt, handling, carrier, weight_g, items, order_position })
     };
     deltas(&[
-        (340, Delta::Classified { parcels: 3, rules: 20_261_101 }),
+        (340, Delta::Classified { parcels: 3, rules: 20_261_101, model: 0 }),
         (340, requested(0, 0, "swift", 1_250, borrowed(&chilled))),
         (340, requested(1, 1, "strong", 60_000, borrowed(&part))),
         (340, Delta::Packed { parcel: 2, handling: 2, weight_g: 90_000, items: borrowed(&rest) }),
@@ -212,6 +215,7 @@ fn accepted() -> read::OrderAccepted {
         carrier_id,
         attempt,
         dead_letter_reason: None,
+        held: None,
     };
     let mut nobody =
         parcel(2, read::HandlingGroup::Frozen, 90_000, vec![item(1, Some(600)), item(2, Some(4))], (None, None));
@@ -230,6 +234,7 @@ fn accepted() -> read::OrderAccepted {
         ],
         dead_letter_reason: None,
         decided_at_ms: Some(1_794_268_800_463),
+        model_version: None,
     }
 }
 
@@ -305,7 +310,10 @@ fn cancel_deltas() -> Vec<u8> {
 fn cancel_requested() -> read::CancelRequested {
     let void =
         |parcel_number, attempt, carrier: &str| read::Void { parcel_number, attempt, carrier_id: carrier.to_owned() };
-    read::CancelRequested { voids: vec![void(0, 0, "swift"), void(1, 2, "strong")] }
+    read::CancelRequested {
+        voids: vec![void(0, 0, "swift"), void(1, 2, "strong")],
+        withdrawn_parcel_numbers: Vec::new(),
+    }
 }
 
 /// Two parcels, of which one is carried by nobody.
@@ -394,6 +402,7 @@ fn replayed() -> read::OrderReplayed {
         carrier_id: Some("swift".to_owned()),
         attempt: Some(3),
         dead_letter_reason: None,
+        held: None,
     };
     let reason = Some("no carrier takes frozen".to_owned());
     let nobody = read::Parcel { number: 2, dead_letter_reason: reason, ..read::Parcel::default() };
@@ -402,5 +411,45 @@ fn replayed() -> read::OrderReplayed {
         parcel_count: None,
         parcels: vec![asked, nobody],
         dead_letter_reason: None,
+        model_version: None,
+    }
+}
+
+/// A parcel that was held is frozen, and a carrier is asked.
+fn review_deltas() -> Vec<u8> {
+    let whole = items(&[Item { line: 2, quantity: None }]);
+    let (command, by) = (12, "operator 1f2e3d4c");
+    let requested = Requested {
+        parcel: 3,
+        attempt: 0,
+        handling: 2,
+        carrier: "strong",
+        weight_g: 900,
+        items: borrowed(&whole),
+        order_position: Some(77),
+    };
+    deltas(&[
+        (3_600_000, Delta::Commanded { id: 12, verdict: Verdict::Done }),
+        (3_600_000, Delta::Reviewed { parcel: 3, handling: Some(5), keep: Keep::Rule, command, by }),
+        (3_600_000, Delta::Requested(requested)),
+    ])
+}
+
+fn reviewed() -> read::ParcelReviewed {
+    read::ParcelReviewed {
+        parcel_number: 3,
+        handling_class: read::HandlingClass::Frozen as i32,
+        parcel: Some(read::Parcel {
+            number: 3,
+            handling_group: read::HandlingGroup::Frozen as i32,
+            weight_g: 900,
+            items: vec![read::Item { line_index: 2, quantity: None }],
+            carrier_id: Some("strong".to_owned()),
+            attempt: Some(0),
+            dead_letter_reason: None,
+            held: None,
+        }),
+        becomes_rule: true,
+        becomes_training_row: false,
     }
 }

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::HashSet};
 
 use serde::Serialize;
-use sluice_domain::{Group, OrderId, OrderState};
+use sluice_domain::{Group, Handling, OrderId, OrderState};
 use sluice_http::Timestamp;
 use sluice_schemas::{
     CodecError,
@@ -52,6 +52,10 @@ pub struct Hop<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     pub rules: Option<u32>,
+    /// Version of the model, where one took part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub model: Option<u32>,
     /// For people: a reason, a tracking number, what a carrier is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
@@ -148,6 +152,8 @@ struct Told {
     returns: Vec<(u8, u64)>,
     /// What was decided anew, by number of the replay.
     replays: Vec<Replay>,
+    /// Parcels that were reviewed, and the commands that did it.
+    reviews: Vec<(u8, u64)>,
 }
 
 /// What was decided anew.
@@ -173,6 +179,7 @@ impl Told {
                 }
                 (Delta::Commanded { id, .. }, Some(event)) => told.done.push((id, read.late_ms, event)),
                 (Delta::Return { parcel, command, .. }, _) => told.returns.push((parcel, command)),
+                (Delta::Reviewed { parcel, handling: Some(_), command, .. }, _) => told.reviews.push((parcel, command)),
                 (Delta::Replayed { parcel, replay: number, attempt, command, .. }, _) => {
                     told.replays.push(Replay { number, parcel, attempt, command, late_ms: read.late_ms });
                 }
@@ -190,12 +197,14 @@ impl Told {
         }
         match read.delta {
             Delta::Accepted { .. } | Delta::Conflicted { .. } | Delta::Tracked { .. } => None,
-            Delta::Classified { .. } => self.classified(),
+            Delta::Classified { .. } | Delta::Held { .. } => self.classified(),
             // An acceptance that news have brought, or the merchant of whatever was decided.
             Delta::Settled { .. } | Delta::Merchant { .. } => read.beside,
             // A refusal is told nobody.
             Delta::Commanded { .. } => None,
-            Delta::Return { command, .. } | Delta::Replayed { command, .. } => self.of_command(command),
+            Delta::Return { command, .. } | Delta::Replayed { command, .. } | Delta::Reviewed { command, .. } => {
+                self.of_command(command)
+            }
             Delta::Requested(requested) if requested.attempt & VOID != 0 => {
                 let before = self.done.iter().filter(|(_, late_ms, _)| *late_ms <= read.late_ms);
                 before.max_by_key(|(_, late_ms, event)| (*late_ms, *event)).map(|(_, _, event)| *event)
@@ -247,8 +256,11 @@ impl Told {
         failed.max_by_key(|f| (f.1, f.3)).map(|f| f.2).or_else(made)
     }
 
-    /// The event by which there is a parcel.
+    /// The event by which it is known what is in a parcel.
     fn made(&self, parcel: u8) -> Option<u64> {
+        if let Some((_, command)) = self.reviews.iter().find(|(known, _)| *known == parcel) {
+            return self.of_command(*command);
+        }
         if parcel < FIRST_RETURN {
             return self.classified();
         }
@@ -319,14 +331,29 @@ fn hop<'a>(at: u64, late_ms: i64, delta: &Delta<'a>) -> Hop<'a> {
         carrier: None,
         outcome: None,
         rules: None,
+        model: None,
         detail: None,
     };
     match *delta {
         Delta::Accepted { position } => Hop { detail: Some(format!("position {position}").into()), ..blank },
         Delta::Merchant { id } => Hop { what: "merchant", detail: text(id), ..blank },
-        Delta::Classified { parcels, rules } => {
+        Delta::Classified { parcels, rules, model } => {
             let detail = if parcels == 1 { "1 parcel".to_owned() } else { format!("{parcels} parcels") };
-            Hop { what: "classified", rules: Some(rules), detail: Some(detail.into()), ..blank }
+            let model = Some(model).filter(|&model| model > 0);
+            Hop { what: "classified", rules: Some(rules), model, detail: Some(detail.into()), ..blank }
+        }
+        Delta::Held { parcel, handling, confidence, weight_g, .. } => {
+            let detail = format!("to be reviewed; most likely {}, {confidence} %, {weight_g} g", class_name(handling));
+            Hop { what: "held", parcel: Some(parcel), detail: Some(detail.into()), ..blank }
+        }
+        Delta::Reviewed { parcel, handling: None, .. } => {
+            let detail = Some("cancelled while it was held".into());
+            Hop { what: "withdrawn", parcel: Some(parcel), detail, ..blank }
+        }
+        Delta::Reviewed { parcel, handling: Some(handling), keep, by, .. } => {
+            let kept = keep.name().map(|name| format!(", kept as a {name}")).unwrap_or_default();
+            let detail = format!("{} by {by}{kept}", class_name(handling));
+            Hop { what: "reviewed", parcel: Some(parcel), detail: Some(detail.into()), ..blank }
         }
         Delta::Requested(requested) => request(&requested, blank),
         Delta::Settled { parcel, attempt, outcome, text: said } => Hop {
@@ -385,6 +412,10 @@ pub(crate) fn group_name(code: u8) -> &'static str {
     Group::from_code(code).map_or("unknown group", Group::name)
 }
 
+pub(crate) fn class_name(code: u8) -> &'static str {
+    Handling::ALL.get(usize::from(code)).map_or("unknown class", |class| class.name())
+}
+
 pub(crate) fn outcome_name(outcome: OutcomeKind) -> &'static str {
     match outcome {
         OutcomeKind::Unknown => "unknown",
@@ -403,5 +434,6 @@ pub(crate) fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::NothingToReplay => "nothing_to_replay",
         Verdict::NotReplayable => "not_replayable",
         Verdict::TooManyReplays => "too_many_replays",
+        Verdict::NotHeld => "not_held",
     }
 }

@@ -11,7 +11,7 @@ use axum::{
 use serde::Serialize;
 use sluice_domain::{
     Fingerprint, OrderId, OrderState,
-    commands::{MAX_CANCELS, plan_replay},
+    commands::{MAX_CANCELS, counted, plan_replay},
     order_state::Standing,
 };
 use sluice_http::{
@@ -154,7 +154,7 @@ async fn replay(app: &App, id: &str, headers: &HeaderMap) -> Result<Response, Pr
     {
         return shown(&state, command, Some(verdict));
     }
-    if state.commands.len() >= MAX_CANCELS {
+    if counted(&state) >= MAX_CANCELS {
         let detail = format!("The order has had {MAX_CANCELS} commands; no more replays are kept.");
         return Err(Problem::new(StatusCode::CONFLICT, "too-many-commands", "Too many commands", detail));
     }

@@ -58,6 +58,9 @@ pub struct Trace<'a> {
     /// Version of the catalogue and rules that decided.
     #[schema(required = true)]
     pub rules: Option<u32>,
+    /// Version of the model that judged what those didn't know; null if none took part.
+    #[schema(required = true)]
+    pub model: Option<u32>,
     /// Why the whole order is dead-lettered, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
@@ -103,8 +106,8 @@ pub struct ParcelTrace<'a> {
     #[serde(serialize_with = "as_name")]
     #[schema(value_type = String, example = "carrier_accepted")]
     pub status: Milestone,
-    /// `undecided`, `accepted`, `dead_lettered` or `cancelled`: what the parcel counts as. A carrier's yes goes before a dead
-    /// letter.
+    /// `undecided`, `accepted`, `dead_lettered`, `cancelled` or `not_needed` (no goods): what the parcel counts as. A carrier's
+    /// yes goes before a dead letter.
     #[schema(value_type = String, example = "accepted")]
     pub standing: &'static str,
     /// What it needs on its way.
@@ -227,8 +230,8 @@ pub struct CommandTrace {
     /// Its id: 16 hexadecimal digits.
     #[schema(pattern = "^[0-9a-f]{16}$")]
     pub id: String,
-    /// `done`, `nothing_to_cancel`, `not_returnable`, `too_many_returns`, `nothing_to_replay`, `not_replayable` or
-    /// `too_many_replays`.
+    /// `done`, `nothing_to_cancel`, `not_returnable`, `too_many_returns`, `nothing_to_replay`, `not_replayable`,
+    /// `too_many_replays` or `not_held`.
     #[schema(value_type = String)]
     pub verdict: &'static str,
     /// When it was decided.
@@ -286,7 +289,8 @@ pub fn trace(id: OrderId, stored: &StoredOrder) -> Trace<'_> {
         placed_at: Timestamp(id.placed_at_ms()),
         accepted_at: state.accepted.map(|(at, _)| at).or(record.map(|record| record.accepted_at_ms)).map(Timestamp),
         decided_at: state.classified.map(|(at, ..)| Timestamp(at)),
-        rules: state.classified.map(|(_, _, rules)| rules),
+        rules: state.classified.map(|(_, _, rules, _)| rules),
+        model: state.classified.map(|(.., model)| model).filter(|&model| model > 0),
         dead_letter: state.dead_letter.filter(|_| state.is_dead_lettered()).map(dead_letter),
         unreadable,
         parcels: state.parcels.iter().map(|parcel| parcel_trace(state, parcel, &lines)).collect(),
@@ -400,6 +404,7 @@ fn standing_name(standing: Standing) -> &'static str {
         Standing::Accepted => "accepted",
         Standing::DeadLettered => "dead_lettered",
         Standing::Cancelled => "cancelled",
+        Standing::NotNeeded => "not_needed",
     }
 }
 

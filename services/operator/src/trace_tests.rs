@@ -63,7 +63,7 @@ fn life<'a>(first: &'a [u8], second: &'a [u8], back: &'a [u8]) -> Vec<(i64, Delt
     let returned = Delta::Return { parcel: FIRST_RETURN, source: 0, units: 7, command: 2, reason: "too small" };
     vec![
         (5, Delta::Accepted { position: 4_136 }),
-        (5, Delta::Classified { parcels: 2, rules: 3 }),
+        (5, Delta::Classified { parcels: 2, rules: 3, model: 0 }),
         (5, requested(0, 0, "picky", first)),
         (5, requested(1, 0, "good", second)),
         (40, settled(0, 0, OutcomeKind::Rejected, "too round")),
@@ -161,7 +161,7 @@ fn dead_letters_are_told_apart_from_what_a_carrier_took_after_all() {
     let dead = |parcel, reason| Delta::DeadLettered { parcel, rules: 3, reason, replay: 0 };
     let shown = shown(&stored(&[
         (5, Delta::Accepted { position: 1 }),
-        (5, Delta::Classified { parcels: 2, rules: 3 }),
+        (5, Delta::Classified { parcels: 2, rules: 3, model: 0 }),
         (5, requested(0, 0, "good", &first)),
         (5, requested(1, 0, "good", &second)),
         (9, settled(0, 0, OutcomeKind::GivenUp, "no answer")),
@@ -186,7 +186,7 @@ fn what_a_replay_has_decided_is_told_by_its_event() {
     let again = Delta::Replayed { parcel: Some(0), replay: 1, attempt: 0, command: 7, by: "operator" };
     let shown = shown(&stored(&[
         (5, Delta::Accepted { position: 1 }),
-        (5, Delta::Classified { parcels: 1, rules: 3 }),
+        (5, Delta::Classified { parcels: 1, rules: 3, model: 0 }),
         (5, packed),
         (5, dead(0)),
         (90, Delta::Commanded { id: 7, verdict: Verdict::Done }),

@@ -13,7 +13,7 @@ use axum::{
 use serde::Serialize;
 use sluice_domain::{
     Fingerprint, Merchant, OrderId, OrderState,
-    commands::{Cancelling, MAX_CANCELS, MAX_COMMANDS, plan_return},
+    commands::{Cancelling, MAX_CANCELS, MAX_COMMANDS, counted, plan_return},
     limits::MAX_RETURN_BYTES,
 };
 use sluice_http::{
@@ -88,7 +88,7 @@ async fn cancel(app: &App, id: Result<Path<String>, PathRejection>, headers: &He
     let state = fold(id, &stored)?;
     let standings = |state: &OrderState<'_>| state.parcels.iter().map(|p| Cancelling::of(state, p)).collect::<Vec<_>>();
     let now = standings(&state);
-    if !now.contains(&Cancelling::Voidable) {
+    if !now.iter().any(|now| matches!(now, Cancelling::Voidable | Cancelling::OnHold)) {
         return cancelled(&state, &now, None);
     }
     room_for_another(&state, MAX_CANCELS)?;
@@ -106,6 +106,8 @@ fn cancelled(state: &OrderState<'_>, now: &[Cancelling], verdict: Option<Verdict
     // A carrier that forgets nothing leaves its parcels voidable, and nothing to wait for.
     let waits = now.iter().any(|c| match c {
         Cancelling::Voidable => verdict != Some(Verdict::NothingToCancel),
+        // Its owner has not decided yet.
+        Cancelling::OnHold => verdict.is_none(),
         Cancelling::VoidRequested => true,
         _ => false,
     });
@@ -288,7 +290,7 @@ fn command_id(merchant: &Merchant, id: OrderId, key: &str, wanted: &Wanted) -> u
 }
 
 fn room_for_another(state: &OrderState<'_>, most: usize) -> Result<(), Problem> {
-    if state.commands.len() < most {
+    if counted(state) < most {
         return Ok(());
     }
     let detail = format!("The order has had {most} cancellations and returns; no more of this are kept.");

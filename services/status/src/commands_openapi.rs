@@ -93,10 +93,11 @@ pub(crate) struct CancelledParcel<'a> {
     #[schema(value_type = String, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}-[0-9]{1,3}$")]
     pub id: ParcelId,
     /// `void_requested`: its carrier is asked to forget it; `cancelled`: it has; `void_refused`: it has not;
-    /// `void_unknown`: nobody can tell; `already_requested`: a carrier is still being asked to take it; `on_its_way`: it moves;
-    /// `dead_lettered`: nobody carries it; `voidable`: the decision is still under way.
+    /// `void_unknown`: nobody can tell; `already_requested`: a carrier is still being asked to take it; `on_its_way`: it moves; `not_needed`: it is no goods;
+    /// `dead_lettered`: nobody carries it; `on_hold` (nobody has said yet what is in it) and `voidable`: the decision is
+    /// still under way.
     #[schema(value_type = String,
-        pattern = "^(void_requested|cancelled|void_refused|void_unknown|already_requested|on_its_way|dead_lettered|voidable)$",
+        pattern = "^(void_requested|cancelled|void_refused|void_unknown|already_requested|on_its_way|dead_lettered|on_hold|not_needed|voidable)$",
         example = "void_requested")]
     pub cancel: &'a str,
 }

@@ -2,9 +2,9 @@
 
 use serde::{Serialize, Serializer};
 use sluice_domain::{
-    Group, OrderId, OrderState,
+    Group, Handling, OrderId, OrderState,
     commands::Cancelling,
-    order_state::{Asked, Attempt, DeadLetter, Parcel, Void},
+    order_state::{Asked, Attempt, DeadLetter, Parcel, Reviewed, Void},
 };
 use sluice_http::Timestamp;
 use sluice_pipeline::StoredOrder;
@@ -56,7 +56,7 @@ pub struct ParcelView<'a> {
     /// The order's id, `-`, and the parcel's number from 0.
     #[schema(value_type = String, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}-[0-9]{1,3}$")]
     pub id: ParcelId,
-    /// What it needs on its way; null if it could not be offered to any carrier.
+    /// What it needs on its way; null if nobody knows yet, or it could not be offered to any carrier.
     #[schema(value_type = Option<String>, required = true, example = "chilled")]
     pub handling: Option<&'static str>,
     /// The carrier that took it, or else was asked last; null before one was.
@@ -114,7 +114,7 @@ pub struct LineView<'a> {
 #[schema(as = TimelineEntry)]
 pub struct TimelineEntry<'a> {
     /// A milestone of the life cycle, or a remark, which is never a status: `conflict`, `on_hold`, `delivery_delayed`,
-    /// `delivery_failed`, `void_requested`, `void_refused`, `void_unknown`, `return_requested`, `replayed`.
+    /// `delivery_failed`, `void_requested`, `void_refused`, `void_unknown`, `return_requested`, `replayed`, `reviewed`.
     #[schema(value_type = String, pattern = "^[a-z_]+$", example = "carrier_requested")]
     pub milestone: &'static str,
     /// When.
@@ -246,6 +246,8 @@ struct Timeline<'a> {
 
 /// Sorts right after the acceptance, and before whatever else is decided in that moment.
 const CONFLICT: u8 = 2 * Milestone::Accepted as u8 + 1;
+/// What keeps a parcel from going on sorts right after what made it.
+const AFTER_CLASSIFIED: u8 = 2 * Milestone::Classified as u8 + 1;
 /// Remarks sort right after the request they are about.
 const REMARK: u8 = 2 * Milestone::CarrierRequested as u8 + 1;
 /// What follows when a carrier has a parcel.
@@ -308,6 +310,23 @@ impl<'a> Timeline<'a> {
 }
 
 impl<'a> Timeline<'a> {
+    /// That nobody knew what is in a parcel, and what ended that.
+    fn held(&mut self, parcel: &Parcel<'a>) {
+        if let Some(held) = parcel.held {
+            let detail = "what is in it must be reviewed before a carrier is asked".into();
+            self.add(held.at_ms, (AFTER_CLASSIFIED, "on_hold"), Some((parcel.number, 0)), Some(detail));
+        }
+        let about = Some((parcel.number, 0));
+        match parcel.reviewed {
+            Some(Reviewed { at_ms, handling: None, .. }) => self.add(at_ms, step(Milestone::Cancelled), about, None),
+            Some(Reviewed { at_ms, handling: Some(code), .. }) => {
+                let class = Handling::ALL.get(usize::from(code)).map(|class| class.name().into());
+                self.add(at_ms, (AFTER_CLASSIFIED, "reviewed"), about, class);
+            }
+            None => {}
+        }
+    }
+
     fn void(&mut self, about: Option<(u8, u8)>, carrier: Option<&'a str>, void: Void<'a>) {
         let carrier = carrier.unwrap_or("carrier");
         if let Some(at) = void.requested {
@@ -349,7 +368,7 @@ fn timeline<'a>(record: &OrderRef<'a>, state: &OrderState<'a>) -> Vec<TimelineEn
     let mut timeline = Timeline { order: state.id, entries: Vec::with_capacity(2 + 2 * state.parcels.len()) };
     let accepted = state.accepted.map_or(record.accepted_at_ms, |(at, _)| at);
     timeline.add(accepted, step(Milestone::Accepted), None, None);
-    if let Some((at, parcels, _)) = state.classified {
+    if let Some((at, parcels, ..)) = state.classified {
         let detail = match parcels {
             0 => "nothing to ship".into(),
             1 => "1 parcel".into(),
@@ -379,6 +398,7 @@ fn timeline<'a>(record: &OrderRef<'a>, state: &OrderState<'a>) -> Vec<TimelineEn
         for (attempt, before) in parcel.attempts.iter().zip(before) {
             timeline.attempt(parcel.number, attempt, before);
         }
+        timeline.held(parcel);
         if let Some(DeadLetter { at_ms, reason, .. }) = parcel.dead_letter {
             timeline.add(at_ms, step(Milestone::DeadLettered), Some((parcel.number, u8::MAX)), Some(reason.into()));
         }
@@ -457,7 +477,7 @@ mod tests {
     fn story<'a>(milk: &'a [u8], tea: &'a [u8]) -> Vec<(i64, Delta<'a>)> {
         vec![
             (6, Delta::Accepted { position: 9 }),
-            (7, Delta::Classified { parcels: 2, rules: 3 }),
+            (7, Delta::Classified { parcels: 2, rules: 3, model: 0 }),
             (7, requested(0, 0, "swift", milk)),
             (7, requested(1, 0, "slow", tea)),
             (20, settled(0, 0, OutcomeKind::Rejected, "too heavy")),
@@ -524,7 +544,7 @@ mod tests {
         assert_eq!(view_of_whole.status, Milestone::DeadLettered);
         assert_eq!(view_of_whole.timeline[1].detail.as_deref(), Some("poison"));
         let part = stored(&[
-            (6, Delta::Classified { parcels: 1, rules: 1 }),
+            (6, Delta::Classified { parcels: 1, rules: 1, model: 0 }),
             (7, Delta::DeadLettered { parcel: Some(0), rules: 1, reason: "no carrier takes it", replay: 0 }),
         ]);
         let view_of_part = view(&part).unwrap();
@@ -535,7 +555,7 @@ mod tests {
 
     #[test]
     fn nothing_to_ship_is_said() {
-        let view_json = stored(&[(6, Delta::Classified { parcels: 0, rules: 1 })]);
+        let view_json = stored(&[(6, Delta::Classified { parcels: 0, rules: 1, model: 0 })]);
         assert_eq!(view(&view_json).unwrap().timeline[1].detail.as_deref(), Some("nothing to ship"));
     }
 

@@ -41,8 +41,11 @@ pub fn class_of_row(row: &[u8]) -> Result<Class, CodecError> {
                     mark(&mut accepted, parcel);
                 }
             }
-            // Few orders are replayed, and what that means hangs on more than bits.
-            Delta::Replayed { .. } | Delta::DeadLettered { replay: 1.., .. } => {
+            // Few orders are replayed or held, and what that means hangs on more than bits.
+            Delta::Held { .. }
+            | Delta::Reviewed { .. }
+            | Delta::Replayed { .. }
+            | Delta::DeadLettered { replay: 1.., .. } => {
                 return Ok(OrderState::fold(OrderId(0), row)?.class());
             }
             Delta::DeadLettered { parcel: None, .. } => whole = true,

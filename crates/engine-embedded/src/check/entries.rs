@@ -6,10 +6,7 @@ use std::{
 };
 
 use sluice_domain::{Fingerprint, OrderId};
-use sluice_pipeline::{
-    Filter, LogError, Store, Table,
-    lookup::{day_of, numbers_in},
-};
+use sluice_pipeline::{Filter, LogError, Store, Table, lookup::day_of};
 use sluice_schemas::{
     delta::{Delta, row_deltas},
     order::{peek_customer, peek_id},
@@ -183,7 +180,7 @@ impl Entries<'_, '_> {
             }
             if key[16..] >= listed_since.to_be_bytes()[..] {
                 row.listed |= deltas.first() == Some(&BORN);
-                row.found_by.extend(numbers_in(deltas).map(|number| self.keys.number(number)));
+                row.found_by.extend(self.keys.of_deltas(deltas));
             }
             row.deltas.extend_from_slice(deltas);
         })?;
@@ -227,7 +224,11 @@ impl Entries<'_, '_> {
         let customer = peek_customer(&self.record).ok().filter(|_| row.listed).map(|c| self.keys.customer(c));
         for &key in customer.iter().chain(&row.found_by) {
             if self.opened.store.get(Table::Lookup, &stored_key(day_of(id), key, id))?.is_none() {
-                let by = if key & 1 == 0 { "its customer" } else { "its tracking number" };
+                let by = match (key & 1 == 0, customer == Some(key)) {
+                    (true, true) => "its customer",
+                    (true, false) => "what waits to be reviewed",
+                    (false, _) => "its tracking number",
+                };
                 self.damaged("lookup", format!("order {id} can't be found by {by}"));
             }
         }

@@ -254,7 +254,9 @@ fn about_new<'a>(frame: &Frame<'a>, offsets: std::ops::RangeInclusive<usize>) ->
 fn parcel_of(delta: &Delta<'_>) -> u16 {
     match delta {
         Delta::Requested(requested) => u16::from(requested.parcel) + 1,
-        Delta::Packed { parcel, .. } | Delta::DeadLettered { parcel: Some(parcel), .. } => u16::from(*parcel) + 1,
+        Delta::Packed { parcel, .. }
+        | Delta::Held { parcel, .. }
+        | Delta::DeadLettered { parcel: Some(parcel), .. } => u16::from(*parcel) + 1,
         _ => 0,
     }
 }
@@ -319,7 +321,12 @@ fn follow<'a>(frame: &Frame<'a>, decisions: &mut [Decision<'a>]) -> Result<(), C
 /// As they were decided: parcel by parcel, first what it is, then who carries it or why nobody does.
 fn place_in_command(delta: &[u8]) -> (u8, u8) {
     match Delta::read(&mut Bytes::new(delta)) {
-        Ok((_, Delta::Return { parcel, .. } | Delta::Replayed { parcel: Some(parcel), .. })) => (parcel, 0),
+        Ok((
+            _,
+            Delta::Return { parcel, .. }
+            | Delta::Replayed { parcel: Some(parcel), .. }
+            | Delta::Reviewed { parcel, .. },
+        )) => (parcel, 0),
         Ok((_, Delta::Requested(Requested { parcel, .. }) | Delta::Packed { parcel, .. })) => (parcel, 1),
         Ok((_, Delta::DeadLettered { parcel, .. })) => (parcel.unwrap_or(u8::MAX), 2),
         _ => (u8::MAX, 3),

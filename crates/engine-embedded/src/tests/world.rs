@@ -272,6 +272,11 @@ impl Harness for World {
         self.wait_for(engine.orders_of(merchant, customer, before, max)).unwrap()
     }
 
+    fn held(&mut self, before: Option<OrderId>, max: usize) -> Listed {
+        let engine = self.engine().clone();
+        self.wait_for(engine.held(before, max)).unwrap()
+    }
+
     fn shipments(&mut self, carrier: &str, numbers: &[&str]) -> Vec<Vec<ShipmentId>> {
         let engine = self.engine().clone();
         self.wait_for(engine.shipments_of(carrier, numbers)).unwrap()

@@ -1,5 +1,5 @@
-//! What orders are found by: an order under the hash of its merchant and customer, and again under that of every tracking
-//! number that it gets. Written behind the rows, so that what is found can be read.
+//! What orders are found by: an order under the hash of its merchant and customer, again under that of every tracking
+//! number that it gets, and under one of its own when a parcel of it must be reviewed. Written behind the rows, so that what is found can be read.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use scylla::{
     statement::prepared::PreparedStatement,
 };
 use sluice_domain::OrderId;
-use sluice_pipeline::lookup::{NUMBER_ORDERS, day_of, numbers_in};
+use sluice_pipeline::lookup::{HELD, NUMBER_ORDERS, day_of, holds, numbers_in};
 use sluice_schemas::order::{peek_customer, put_customer};
 
 use super::{
@@ -85,6 +85,9 @@ impl Entry {
             // An order that can't be read has no customer.
             let customer = row.record.and_then(|record| peek_customer(record).ok());
             entries.extend(customer.map(|customer| Self::new(key(0, customer), row.order)));
+            if holds(row.deltas) {
+                entries.push(Self::new(customer_key(HELD.0, HELD.1), row.order));
+            }
             entries.extend(numbers_in(row.deltas).map(|number| Self::new(number_key(number), row.order)));
         }
         entries.sort_unstable();

@@ -102,6 +102,12 @@ impl Harness for World {
         cluster.runtime.block_on(cluster.lookup.orders_of(merchant, customer, before, max)).unwrap()
     }
 
+    fn held(&mut self, before: Option<OrderId>, max: usize) -> Listed {
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.folded();
+        cluster.runtime.block_on(cluster.lookup.held(before, max)).unwrap()
+    }
+
     fn shipments(&mut self, carrier: &str, numbers: &[&str]) -> Vec<Vec<ShipmentId>> {
         let mut cluster = self.cluster.borrow_mut();
         cluster.folded();

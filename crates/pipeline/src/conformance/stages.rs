@@ -1,7 +1,7 @@
 //! The stages that the suite gives to every engine.
 
 use sluice_domain::{
-    Group, OrderId, OrderState,
+    Group, Handling, OrderId, OrderState,
     commands::Back,
     order_state::{NewsStep, OutcomeStep, last_replay, on_news, on_outcome},
 };
@@ -16,7 +16,7 @@ use crate::{
 
 /// The stages of the suite. Each line of an order is a parcel of its own, and its SKU says what becomes of it: `c0` and
 /// `c1` name the carrier, `nobody` is carried by nobody, `none` needs no parcel, `poison` makes the stage panic, `bad`
-/// makes it reject the order, and `mended` a new order, but not one that is decided anew, whose parcel `c1` carries. A parcel
+/// makes it reject the order, `held` waits to be reviewed, and `mended` a new order, but not one that is decided anew, whose parcel `c1` carries. A parcel
 /// that a carrier turns down goes to the other one, and one that is offered again to `c1`.
 pub fn stages() -> Vec<Box<dyn Stage>> {
     vec![Box::new(BySku)]
@@ -39,6 +39,11 @@ impl BySku {
                 "mended" if anew.is_none() => return effects.reject(input, "not mended yet"),
                 "mended" => Some(1),
                 "poison" => panic!("poison"),
+                "held" => {
+                    let item = Item { line: number as u16, quantity: None };
+                    effects.hold_parcel((Handling::HazmatCheck, 41), 500, &[item]);
+                    continue;
+                }
                 sku => sku.strip_prefix('c').and_then(|n| n.parse().ok()),
             };
             effects.add_parcel(Group::Ambient, 500, &[Item { line: number as u16, quantity: None }]);
@@ -63,8 +68,8 @@ impl commands::Carriers for ByWeight {
         CARRIERS.iter().position(|c| *c == id).map(|at| at as u16)
     }
 
-    fn offer(&mut self, _: Group, _: u32, _: u8) -> Result<u16, String> {
-        Ok(1)
+    fn offer(&mut self, group: Group, _: u32, _: u8) -> Result<u16, String> {
+        if group == Group::LivePlant { Err("nobody takes plants".into()) } else { Ok(1) }
     }
 
     fn pick(&mut self, _: Group, back: &Back) -> Result<u16, String> {
@@ -78,7 +83,7 @@ impl Stage for BySku {
     }
 
     fn apply(&self, _: &Ctx<'_>, rows: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
-        effects.rules = 7;
+        (effects.rules, effects.model) = (7, 9);
         for (input, order) in batch.placed() {
             match order {
                 Ok(order) => Self::decide(input, &order, None, effects),

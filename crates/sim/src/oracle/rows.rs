@@ -19,7 +19,7 @@ use crate::{
 
 /// True if every undecided parcel waits for an outcome that nobody can tell.
 pub(super) fn parked(state: &OrderState<'_>) -> bool {
-    let complete = state.classified.is_some_and(|(_, parcels, _)| usize::from(parcels) == state.parcels.len());
+    let complete = state.classified.is_some_and(|(_, parcels, ..)| usize::from(parcels) == state.parcels.len());
     complete
         && state.parcels.iter().filter(|p| p.standing() == Standing::Undecided).all(|p| {
             let outcome = p.attempts.last().and_then(|a| a.outcome);
@@ -38,7 +38,7 @@ pub(super) fn check_split(record: &OrderRef<'_>, state: &OrderState<'_>, group_o
             None => broken(Invariant::Conservation, format!("order {id} has unreadable lines and was not set aside")),
         };
     };
-    let Some((_, parcels, _)) = state.classified else {
+    let Some((_, parcels, ..)) = state.classified else {
         let early = state.parcels.first().map_or(Ok(()), |p| {
             broken(Invariant::Conservation, format!("parcel {} of order {id} came before its split", p.number))
         });

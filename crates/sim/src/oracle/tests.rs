@@ -59,7 +59,7 @@ fn row(deltas: &[Delta<'_>]) -> Vec<u8> {
 const ACCEPTED: Delta<'static> = Delta::Accepted { position: 1 };
 
 fn classified(parcels: u8) -> Delta<'static> {
-    Delta::Classified { parcels, rules: 1 }
+    Delta::Classified { parcels, rules: 1, model: 0 }
 }
 
 fn items(lines: &[u16]) -> Vec<u8> {

@@ -1,10 +1,12 @@
 //! Events that follow from what a merchant or an operator wants done with an order.
 
-use super::{Accepted, Deltas, EventType, decided, handling_number, whole_or_nothing};
+use super::{Accepted, Deltas, EventType, decided, handling_number, parcels, whole_or_nothing};
 use crate::{
     CodecError,
+    command::Keep,
     delta::{Delta, Requested, VOID},
     event::Encoded,
+    wire::put_varint,
 };
 
 /// Appends `order.cancel_requested`: the deltas of the decision that followed from it.
@@ -17,8 +19,16 @@ pub fn encode_cancel(out: &mut Vec<u8>, order_id: u128, merchant: &str, deltas: 
     let (at_ms, Delta::Commanded { .. }) = all.next().ok_or(WHAT)?? else { return Err(WHAT) };
     let event = Encoded { event_type: EventType::CancelRequested, order_id, occurred_at_ms: at_ms };
     whole_or_nothing(out, event, merchant, |w| {
+        let mut withdrawn = Vec::new();
         for delta in all {
-            let (_, Delta::Requested(void)) = delta? else { return Err(WHAT) };
+            let void = match delta?.1 {
+                Delta::Requested(void) => void,
+                Delta::Reviewed { parcel, handling: None, .. } => {
+                    put_varint(&mut withdrawn, u64::from(parcel));
+                    continue;
+                }
+                _ => return Err(WHAT),
+            };
             if void.attempt & VOID == 0 {
                 return Err(WHAT);
             }
@@ -27,6 +37,9 @@ pub fn encode_cancel(out: &mut Vec<u8>, order_id: u128, merchant: &str, deltas: 
             w.number_if(2, u64::from(void.attempt & !VOID));
             w.text_if(3, void.carrier);
             w.close(at);
+        }
+        if !withdrawn.is_empty() {
+            w.bytes(2, &withdrawn);
         }
         Ok(())
     })
@@ -92,5 +105,39 @@ pub fn encode_replayed(
     let event = Encoded { event_type: EventType::OrderReplayed, order_id, occurred_at_ms: at_ms };
     // What follows is as of a new order, but that each part says before it what it replays.
     let known = all.filter(|delta| !matches!(delta, Ok((_, Delta::Replayed { .. }))));
-    whole_or_nothing(out, event, merchant, |w| decided(w, 1, &Accepted::of(known)?, all))
+    whole_or_nothing(out, event, merchant, |w| {
+        let seen = Accepted::of(known)?;
+        decided(w, 1, &seen, all)?;
+        if let Some(model) = seen.model() {
+            w.number(5, u64::from(model));
+        }
+        Ok(())
+    })
+}
+
+/// Appends `parcel.reviewed`: the deltas of the decision that followed from it.
+///
+/// # Errors
+/// [`CodecError`] if the deltas can't be read, or are not those of a review.
+pub fn encode_reviewed(
+    out: &mut Vec<u8>,
+    order_id: u128,
+    merchant: &str,
+    deltas: &[u8],
+) -> Result<Encoded, CodecError> {
+    const WHAT: CodecError = CodecError { what: "deltas of a review" };
+    let mut all = Deltas::new(order_id, deltas);
+    let (at_ms, Delta::Commanded { .. }) = all.next().ok_or(WHAT)?? else { return Err(WHAT) };
+    let (_, Delta::Reviewed { parcel, handling: Some(handling), keep, .. }) = all.next().ok_or(WHAT)?? else {
+        return Err(WHAT);
+    };
+    let event = Encoded { event_type: EventType::ParcelReviewed, order_id, occurred_at_ms: at_ms };
+    whole_or_nothing(out, event, merchant, |w| {
+        w.number_if(1, u64::from(parcel));
+        w.number(2, handling_number(handling));
+        parcels(w, 3, &Accepted::of(all)?, all)?;
+        w.number_if(4, u64::from(keep == Keep::Rule));
+        w.number_if(5, u64::from(keep == Keep::Row));
+        Ok(())
+    })
 }

@@ -41,7 +41,7 @@ fn items() -> Vec<u8> {
 fn row(asked: &[&str], group: Group, weight_g: u32) -> Vec<u8> {
     let (mut row, items) = (Vec::new(), items());
     Delta::Accepted { position: 77 }.encode(50, &mut row);
-    Delta::Classified { parcels: 1, rules: 5 }.encode(60, &mut row);
+    Delta::Classified { parcels: 1, rules: 5, model: 0 }.encode(60, &mut row);
     for (attempt, carrier) in asked.iter().enumerate() {
         let requested = Requested {
             parcel: 0,
@@ -78,6 +78,7 @@ fn said(effects: &Effects) -> Vec<Said> {
             Routed::Open => Err("open".to_owned()),
             Routed::Carrier(number) => Ok(*number),
             Routed::Nobody(reason) => Err(effects.text(reason).to_owned()),
+            held @ (Routed::Held(..) | Routed::Nothing) => Err(format!("{held:?}")),
         };
         (p.number, p.attempt, p.group, p.weight_g, route)
     };
@@ -434,6 +435,7 @@ proptest! {
             }
             match &parcel.route {
                 Routed::Open => prop_assert!(false, "a parcel was forgotten"),
+                Routed::Held(..) | Routed::Nothing => prop_assert!(false, "nothing is held here"),
                 Routed::Carrier(n) => check_pick(&rules, &health, parcel.group, parcel.weight_g, *n, &tried),
                 Routed::Nobody(_) => {
                     let takes = |r: &CarrierRule| r.groups.contains(parcel.group) && r.max_weight_g >= parcel.weight_g;

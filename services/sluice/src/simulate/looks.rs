@@ -136,8 +136,8 @@ impl Looks {
         }
         let deltas: Vec<(u64, Delta<'_>)> = row_deltas(id.placed_at_ms(), row).collect::<Result<_, _>>()?;
         let mut newest = OrderState::fold(id, &[])?;
-        if let Some((at, _, rules)) = state.classified {
-            newest.merge(at, Delta::Classified { parcels: 1, rules });
+        if let Some((at, _, rules, model)) = state.classified {
+            newest.merge(at, Delta::Classified { parcels: 1, rules, model });
         }
         if let Some((at, delta)) = deltas.into_iter().max_by_key(|(at, _)| *at) {
             newest.merge(at, delta);
