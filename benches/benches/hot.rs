@@ -10,7 +10,7 @@ use sluice_carrier::{
     webhook::Secret,
 };
 use sluice_checkout::decode::{Context, Key, Scratch, decode};
-use sluice_classify::{Chain, Classify, Rules};
+use sluice_classify::{Chain, Classify, Knowledge, Rules};
 use sluice_data::OrderWriter;
 use sluice_domain::{Fingerprint, Group, OrderId, OrderState, SlotCount, order_state::class_of_row};
 use sluice_pipeline::{Batch, CarrierHealth, Ctx, Effects, Index, Rows, Stage};
@@ -86,8 +86,9 @@ fn stages(c: &mut Criterion) {
     let batch = batch(&records);
     let rules = ["a", "b", "c", "d"].map(|id| CarrierRule::new(id, GroupSet::of(&Group::ALL))).to_vec();
     let table = Arc::new(Table::new(1, rules).unwrap());
-    let chain = Chain::standard(Arc::new(sluice_data::catalogue().unwrap()), Rules::embedded().unwrap());
-    let (classify, route) = (Classify::new(Arc::new(chain), table.weight_limits()), Route::new(table));
+    let (catalogue, rules) = (Arc::new(sluice_data::catalogue().unwrap()), Arc::new(Rules::embedded().unwrap()));
+    let knowledge = Arc::new(Knowledge::new(Chain::standard(catalogue, Arc::default(), rules)));
+    let (classify, route) = (Classify::new(knowledge, table.weight_limits()), Route::new(table));
     let carriers = [CarrierHealth::default(); 4];
     let ctx = Ctx { now_ms: NOW_MS, carriers: &carriers };
     let (rows, view) = (Rows::default(), batch.view(0..batch.len()));

@@ -133,8 +133,8 @@ pub fn run(args: &AppArgs) -> Result<AppReport, Box<dyn std::error::Error>> {
     }
     let progress = Progress::start(&log, deployment)?;
     let health = Arc::new(HealthBoard::new(table.carriers().len()));
-    let chain = engine::chain()?;
-    let stages: MakeStages = Arc::new(move || engine::stages(&chain, &table));
+    let knowledge = engine::knowledge()?;
+    let stages: MakeStages = Arc::new(move || engine::stages(&knowledge, &table));
     // Without a store nothing has to wait for it.
     let stored = folds.is_some();
     let following = Arc::clone(&progress);

@@ -14,7 +14,7 @@ use std::{
 
 use sluice_carrier::notifier::{Moment, Next, Notifier, NotifierConfig};
 use sluice_carrier::routing::{CarrierRule, GroupSet, Route, Table};
-use sluice_classify::{Chain, Classify, Rules};
+use sluice_classify::{Chain, Classify, Knowledge, Rules};
 use sluice_domain::Group;
 use sluice_engine_embedded::{Engine, EngineConfig, FjallStore, RealDisk, Threads};
 use sluice_pipeline::{
@@ -98,13 +98,14 @@ impl Clock for SystemClock {
 }
 
 /// The classifiers, for all stages to share.
-pub fn chain() -> Result<Arc<Chain>, Box<dyn std::error::Error>> {
-    Ok(Arc::new(Chain::standard(Arc::new(sluice_data::catalogue()?), Rules::embedded()?)))
+pub fn knowledge() -> Result<Arc<Knowledge>, Box<dyn std::error::Error>> {
+    let (catalogue, rules) = (Arc::new(sluice_data::catalogue()?), Arc::new(Rules::embedded()?));
+    Ok(Arc::new(Knowledge::new(Chain::standard(catalogue, Arc::default(), rules))))
 }
 
 /// The stages of one owner.
-pub fn stages(chain: &Arc<Chain>, table: &Arc<Table>) -> Vec<Box<dyn Stage>> {
-    vec![Box::new(Classify::new(Arc::clone(chain), table.weight_limits())), Box::new(Route::new(Arc::clone(table)))]
+pub fn stages(knowledge: &Arc<Knowledge>, table: &Arc<Table>) -> Vec<Box<dyn Stage>> {
+    vec![Box::new(Classify::new(Arc::clone(knowledge), table.weight_limits())), Box::new(Route::new(Arc::clone(table)))]
 }
 
 /// Four carriers that take everything.
@@ -134,9 +135,9 @@ pub fn run(
     let opened = Engine::open(config, disk, store, clock.clone())?;
     let engine = opened.engine;
     let health = Arc::new(HealthBoard::new(ids.len()));
-    let (mut runners, chain) = (Vec::new(), chain()?);
+    let (mut runners, knowledge) = (Vec::new(), knowledge()?);
     for partition in opened.partitions {
-        runners.push(Runner::new(partition, stages(&chain, &table), Arc::clone(&health), clock.clone()));
+        runners.push(Runner::new(partition, stages(&knowledge, &table), Arc::clone(&health), clock.clone()));
     }
     let threads = Threads::start(&engine, runners, opened.checkpointer, |error| {
         let _ = error;

@@ -20,6 +20,21 @@ impl ByCatalogue {
     }
 }
 
+/// Grams of one unit of each class, for want of anything better: the lower median of its products.
+#[must_use]
+pub fn usual_weights(catalogue: &Catalogue) -> [u32; Handling::ALL.len()] {
+    let mut weights: [Vec<u32>; Handling::ALL.len()] = Default::default();
+    for product in catalogue.iter() {
+        if let Some(weights) = weights.get_mut(usize::from(product.handling)) {
+            weights.push(product.weight_g);
+        }
+    }
+    weights.map(|mut weights| {
+        let middle = weights.len().saturating_sub(1) / 2;
+        if weights.is_empty() { 0 } else { *weights.select_nth_unstable(middle).1 }
+    })
+}
+
 impl Classifier for ByCatalogue {
     fn version(&self) -> u32 {
         self.0.version
@@ -33,6 +48,8 @@ impl Classifier for ByCatalogue {
             department: Some(product.department()),
             unit_weight_g: product.weight_g,
             source: Source::Catalogue,
+            confidence: 100,
+            hold: false,
         })
     }
 }
@@ -72,6 +89,13 @@ mod tests {
     fn classes_are_the_domains_by_the_same_codes() {
         let names: Vec<_> = Handling::ALL.into_iter().map(Handling::name).collect();
         assert_eq!(names, sluice_data::HANDLING);
+    }
+
+    #[test]
+    fn every_class_has_a_usual_weight() {
+        let usual = usual_weights(&sluice_data::catalogue().unwrap());
+        assert!(usual.iter().all(|grams| (1..5_000).contains(grams)), "{usual:?}");
+        assert!(usual[Handling::LivePlant as usize] > usual[Handling::OtcHealth as usize], "{usual:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use sluice_data::Catalogue;
 use sluice_domain::Handling;
 use sluice_schemas::order::Line;
 
-use crate::{catalogue::ByCatalogue, rules::Rules};
+use crate::{catalogue::ByCatalogue, learned::Learned, rules::Rules};
 
 /// Who said so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,10 +15,28 @@ use crate::{catalogue::ByCatalogue, rules::Rules};
 pub enum Source<'a> {
     /// The catalogue knows the SKU.
     Catalogue,
+    /// A reviewer has decided a line of the same text, for good.
+    Reviewed,
     /// The rule with this id matched the title.
     Rule(&'a str),
+    /// The model judged the title.
+    Model,
     /// Nobody knew; see [`Fallback`].
     Default,
+}
+
+impl Source<'_> {
+    /// The name used in every public format.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Catalogue => "catalogue",
+            Self::Reviewed => "reviewed",
+            Self::Rule(_) => "rule",
+            Self::Model => "model",
+            Self::Default => "default",
+        }
+    }
 }
 
 /// What is known of one line.
@@ -32,6 +50,10 @@ pub struct Classified<'a> {
     pub unit_weight_g: u32,
     /// Who said so.
     pub source: Source<'a>,
+    /// How likely the class is, percent; 0 where nobody says.
+    pub confidence: u8,
+    /// A wrong guess might do harm: a person must say what it is before it ships.
+    pub hold: bool,
 }
 
 /// Something that may know what a line is. Answers depend on the line and [`Classifier::version`] alone.
@@ -41,6 +63,17 @@ pub trait Classifier: Send + Sync {
 
     /// What the line is, or `None` to let the next one of the chain answer.
     fn classify(&self, line: &Line<'_>) -> Option<Classified<'_>>;
+}
+
+impl<C: Classifier + ?Sized> Classifier for Arc<C> {
+    fn version(&self) -> u32 {
+        (**self).version()
+    }
+
+    #[inline]
+    fn classify(&self, line: &Line<'_>) -> Option<Classified<'_>> {
+        (**self).classify(line)
+    }
 }
 
 /// What a line is taken for when nobody knows it.
@@ -55,8 +88,11 @@ pub struct Fallback {
 /// Classifiers in order of trust. The first that answers wins.
 pub struct Chain {
     links: Vec<Box<dyn Classifier>>,
+    /// Asked behind them all.
+    model: Option<Box<dyn Classifier>>,
     fallback: Fallback,
     version: u32,
+    model_version: u32,
 }
 
 impl Chain {
@@ -74,16 +110,25 @@ impl Chain {
         hash.write(&[fallback.handling as u8]);
         hash.write(&fallback.unit_weight_g.to_le_bytes());
         let version = (hash.finish() >> (u64::BITS - Self::VERSION_BITS)) as u32;
-        Self { links, fallback, version }
+        Self { links, model: None, fallback, version, model_version: 0 }
     }
 
-    /// The catalogue, then the rules, then the rules' default.
+    /// This chain with a model that is asked when no link answers. Its version is named beside the chain's.
     #[must_use]
-    pub fn standard(catalogue: Arc<Catalogue>, rules: Rules) -> Self {
-        let (catalogue_version, rules_number, fallback) = (catalogue.version, rules.number(), rules.fallback());
-        let chain = Self::new(vec![Box::new(ByCatalogue::new(catalogue)), Box::new(rules)], fallback);
-        tracing::info!(version = chain.version, catalogue_version, rules_number, "classification in force");
-        chain
+    pub fn with_model(mut self, model: Box<dyn Classifier>) -> Self {
+        // 0 stands for no model.
+        self.model_version = (model.version() >> (u32::BITS - Self::VERSION_BITS)).max(1);
+        self.model = Some(model);
+        self
+    }
+
+    /// The catalogue, then what reviewers have decided for good, then the rules, then the rules' default.
+    #[must_use]
+    pub fn standard(catalogue: Arc<Catalogue>, learned: Arc<Learned>, rules: Arc<Rules>) -> Self {
+        let fallback = rules.fallback();
+        let links: Vec<Box<dyn Classifier>> =
+            vec![Box::new(ByCatalogue::new(catalogue)), Box::new(learned), Box::new(rules)];
+        Self::new(links, fallback)
     }
 
     /// Names this chain in decisions: a hash over the versions of its links in order and the fallback, in
@@ -93,14 +138,23 @@ impl Chain {
         self.version
     }
 
+    /// Names the model in decisions, in [`Chain::VERSION_BITS`] bits; 0 if there is none.
+    #[must_use]
+    pub fn model_version(&self) -> u32 {
+        self.model_version
+    }
+
     /// What the line is.
     #[must_use]
+    #[inline]
     pub fn classify(&self, line: &Line<'_>) -> Classified<'_> {
-        self.links.iter().find_map(|link| link.classify(line)).unwrap_or(Classified {
+        self.links.iter().chain(&self.model).find_map(|link| link.classify(line)).unwrap_or(Classified {
             handling: self.fallback.handling,
             department: None,
             unit_weight_g: self.fallback.unit_weight_g,
             source: Source::Default,
+            confidence: 0,
+            hold: false,
         })
     }
 }
@@ -154,6 +208,8 @@ mod tests {
                 department: Some("test"),
                 unit_weight_g: self.0,
                 source: Source::Catalogue,
+                confidence: 100,
+                hold: false,
             })
         }
     }
@@ -172,6 +228,17 @@ mod tests {
         assert_eq!((weight("a"), weight("b"), weight("c")), (1, 2, 500));
         let unknown = chain.classify(&Line { sku: "c", title: "", quantity: 1, unit_price: 1 });
         assert_eq!((unknown.handling, unknown.source), (Handling::AmbientGeneral, Source::Default));
+    }
+
+    #[test]
+    fn the_model_is_asked_last_and_has_a_version_of_its_own() {
+        let plain = chain(&[(1, "a"), (2, "b")]);
+        let model = chain(&[(1, "a"), (2, "b")]).with_model(Box::new(Knows(u32::MAX, "c")));
+        let weight = |sku| model.classify(&Line { sku, title: "", quantity: 1, unit_price: 1 }).unit_weight_g;
+        assert_eq!((weight("b"), weight("c"), weight("d")), (2, u32::MAX, 500));
+        assert_eq!((model.version(), plain.model_version()), (plain.version(), 0));
+        assert_eq!(model.model_version(), (1 << Chain::VERSION_BITS) - 1);
+        assert_eq!(plain.with_model(Box::new(Knows(1, "c"))).model_version(), 1, "none is 0");
     }
 
     #[test]

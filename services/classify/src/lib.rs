@@ -4,19 +4,24 @@
 //!   asks them in order.
 //! * [`catalogue`]: products that the marketplace knows by SKU.
 //! * [`rules`]: words in the title, from a versioned rule file, for what the catalogue lacks.
-//! * [`stage`]: the pipeline stage, which turns placed orders into parcels.
-//!
-//! A learned model joins the chain as one more [`Classifier`]; nothing else changes.
+//! * [`learned`]: titles that reviewers have decided for good.
+//! * [`knowledge`]: the chain in force, which is replaced as a whole while the process runs.
+//! * [`stage`]: the pipeline stage, which turns placed orders into parcels, and holds those of which a person must say what
+//!   they are.
 
 pub mod catalogue;
 pub mod classifier;
+pub mod knowledge;
+pub mod learned;
 mod rule_file;
 pub mod rules;
 mod split;
 pub mod stage;
 
-pub use catalogue::ByCatalogue;
+pub use catalogue::{ByCatalogue, usual_weights};
 pub use classifier::{Chain, Classified, Classifier, Fallback, Source};
+pub use knowledge::Knowledge;
+pub use learned::{Learned, MAX_LEARNED};
 pub use rule_file::RulesError;
 pub use rules::Rules;
 pub use stage::Classify;

@@ -18,6 +18,8 @@ const MAX_RULES: usize = 10_000;
 const MAX_WEIGHT_G: i64 = 1_000_000;
 /// Bytes of a rule's id.
 const MAX_ID: usize = 64;
+/// Bytes of a rule's reason.
+const MAX_REASON: usize = 200;
 /// Bytes of a word or phrase.
 const MAX_WORDS: usize = 100;
 
@@ -133,7 +135,7 @@ struct Seen {
 
 fn rule(entry: &Value, seen: &mut Seen) -> Result<Rule, Wrong> {
     let Value::Table(table) = entry else { return wrong("rule", "must be a table") };
-    only(table, &["id", "any", "handling", "weight_g"])?;
+    only(table, &["id", "any", "handling", "weight_g", "review", "reason"])?;
     let id = match table.get("id").and_then(Value::as_str) {
         Some(id) if (1..=MAX_ID).contains(&id.len()) => id.to_owned(),
         _ => return wrong("id", format!("must be a text of 1 to {MAX_ID} bytes")),
@@ -145,7 +147,17 @@ fn rule(entry: &Value, seen: &mut Seen) -> Result<Rule, Wrong> {
         return wrong("any", "must be a list of at least one word or phrase");
     };
     let any = any.iter().map(|word| words(word, &id, seen)).collect::<Result<_, _>>()?;
-    Ok(Rule { id, any, handling: handling(table)?, weight_g: weight(table)? })
+    let review = match table.get("review") {
+        None => false,
+        Some(Value::Boolean(review)) => *review,
+        Some(_) => return wrong("review", "must be true or false"),
+    };
+    let reason = match table.get("reason") {
+        None => None,
+        Some(Value::String(reason)) if (1..=MAX_REASON).contains(&reason.len()) => Some(reason.clone()),
+        Some(_) => return wrong("reason", format!("must be a text of 1 to {MAX_REASON} bytes")),
+    };
+    Ok(Rule { id, any, handling: handling(table)?, weight_g: weight(table)?, review, reason })
 }
 
 /// A word or phrase as titles are reduced.

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Bytes of a title that are looked at; checkout takes no longer ones.
-const SEEN: usize = MAX_TITLE;
+pub(crate) const SEEN: usize = MAX_TITLE;
 
 /// One rule of the file.
 #[derive(Debug)]
@@ -32,6 +32,10 @@ pub(crate) struct Rule {
     pub(crate) any: Vec<String>,
     pub(crate) handling: Handling,
     pub(crate) weight_g: u32,
+    /// A person must look at what it matches.
+    pub(crate) review: bool,
+    /// Why there is the rule, for people.
+    pub(crate) reason: Option<String>,
 }
 
 /// A rule file, ready to match.
@@ -111,6 +115,12 @@ impl Rules {
         self.rules.is_empty()
     }
 
+    /// Why there is the rule of this id, if its file says so.
+    #[must_use]
+    pub fn reason(&self, id: &str) -> Option<&str> {
+        self.rules.iter().find(|rule| rule.id == id)?.reason.as_deref()
+    }
+
     fn first_match(&self, title: &str) -> Option<&Rule> {
         let mut buffer = [0; SEEN + 2];
         let length = reduce(title.as_bytes(), &mut buffer);
@@ -132,6 +142,8 @@ impl Classifier for Rules {
             department: None,
             unit_weight_g: rule.weight_g,
             source: Source::Rule(&rule.id),
+            confidence: 0,
+            hold: rule.review,
         })
     }
 }

@@ -47,6 +47,16 @@ fn only_the_first_200_bytes_of_a_title_are_looked_at() {
 }
 
 #[test]
+fn a_rule_may_ask_for_a_person_and_say_why() {
+    let kit =
+        rule("\"kit\"", "[\"CHEMISTRY KIT\"]", "\"hazmat_check\"", "900\nreview = true\nreason = \"what is in it?\"");
+    let rules = rules(&(kit + &rule("\"beer\"", "[\"BEER\"]", "\"age_restricted\"", "4000"))).unwrap();
+    let held = |title| rules.classify(&Line { sku: "x", title, quantity: 1, unit_price: 1 }).map(|known| known.hold);
+    assert_eq!((held("My chemistry kit"), held("beer"), held("tea")), (Some(true), Some(false), None));
+    assert_eq!((rules.reason("kit"), rules.reason("beer")), (Some("what is in it?"), None));
+}
+
+#[test]
 fn a_version_stands_for_the_whole_file() {
     let one = rules(&rule("\"a\"", "[\"A\"]", "\"frozen\"", "1")).unwrap();
     let other = rules(&rule("\"a\"", "[\"A\"]", "\"frozen\"", "2")).unwrap();
@@ -72,6 +82,8 @@ fn errors_name_the_rule_and_the_field() {
         (rule("\"x\"", "[\"W\"]", "\"frozen\"", "1000001"), "rule x: weight_g: must be"),
         (rule("\"x\"", "[\"W\"]", "\"frozen\"", "1.5"), "rule x: weight_g: must be"),
         (rule("\"x\"", "[\"W\"]", "\"frozen\"", "1\nwords = 1"), "rule x: words: is no field here; there are id, any"),
+        (rule("\"x\"", "[\"W\"]", "\"frozen\"", "1\nreview = 1"), "rule x: review: must be true or false"),
+        (rule("\"x\"", "[\"W\"]", "\"frozen\"", "1\nreason = \"\""), "rule x: reason: must be a text of 1 to 200"),
         (rule("\"good\"", "[\"W\"]", "\"frozen\"", "1"), "rule good: id: is taken by an earlier rule"),
         (rule("\"\"", "[\"W\"]", "\"frozen\"", "1"), "rule number 2: id: must be a text"),
         ("[[rule]]\nany = [\"W\"]".to_owned(), "rule number 2: id: must be a text"),

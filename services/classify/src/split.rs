@@ -4,7 +4,7 @@
 //! together; a heavier one fills what room its group has left and then parcels of its own. A unit that is too heavy for
 //! every carrier gets a parcel to itself, so that routing can say by weight why nobody takes it.
 
-use sluice_domain::{Group, limits::MAX_PARCELS};
+use sluice_domain::{Group, Handling, limits::MAX_PARCELS};
 use sluice_pipeline::Effects;
 use sluice_schemas::delta::Item;
 
@@ -21,11 +21,19 @@ pub(crate) struct TooManyParcels;
 #[derive(Debug)]
 struct Open {
     group: Group,
+    /// Waits to be reviewed: the likeliest class, and how likely, percent. Shares with nothing.
+    held: Option<(Handling, u8)>,
     weight_g: u32,
     /// Some share is less than its whole line.
     partial: bool,
     first: u16,
     last: u16,
+}
+
+impl Open {
+    fn takes(&self, group: Group) -> bool {
+        self.group == group && self.held.is_none()
+    }
 }
 
 #[derive(Debug)]
@@ -63,8 +71,7 @@ impl Splitter {
         let whole = u64::from(unit_g) * u64::from(quantity);
         match u32::try_from(whole) {
             Ok(weight_g) if weight_g <= limit_g => {
-                let fits =
-                    |p: &Open| p.group == group && limit_g.checked_sub(p.weight_g).is_some_and(|r| r >= weight_g);
+                let fits = |p: &Open| p.takes(group) && limit_g.checked_sub(p.weight_g).is_some_and(|r| r >= weight_g);
                 let parcel = match self.parcels.iter().position(fits) {
                     Some(parcel) => parcel,
                     None => self.open(group)?,
@@ -89,27 +96,56 @@ impl Splitter {
         let mut left = quantity;
         for parcel in 0..self.parcels.len() {
             let open = &self.parcels[parcel];
-            let room = if open.group == group { limit_g.saturating_sub(open.weight_g) / unit_g } else { 0 };
+            let room = if open.takes(group) { limit_g.saturating_sub(open.weight_g) / unit_g } else { 0 };
             let units = room.min(left);
             if units > 0 {
                 self.put(parcel, line, units, units * unit_g, true);
                 left -= units;
             }
         }
+        self.fill(line, (unit_g, limit_g), (left, quantity), |split| split.open(group))
+    }
+
+    /// Puts what is `left` of a line's `quantity` into parcels of its own, as `open` gives them.
+    fn fill(
+        &mut self,
+        line: u16,
+        (unit_g, limit_g): (u32, u32),
+        (mut left, quantity): (u32, u32),
+        open: impl Fn(&mut Self) -> Result<usize, TooManyParcels>,
+    ) -> Result<(), TooManyParcels> {
         while left > 0 {
             let units = (limit_g / unit_g).max(1).min(left);
-            let parcel = self.open(group)?;
+            let parcel = open(self)?;
             self.put(parcel, line, units, units * unit_g, units < quantity);
             left -= units;
         }
         Ok(())
     }
 
+    /// Adds a line of which a person must say what it is: in parcels of its own, none heavier than `limit_g`, which every group
+    /// may have.
+    #[cold]
+    pub(crate) fn hold(
+        &mut self,
+        held: (Handling, u8),
+        line: u16,
+        unit_g: u32,
+        quantity: u32,
+        limit_g: u32,
+    ) -> Result<(), TooManyParcels> {
+        self.fill(line, (unit_g.max(1), limit_g), (quantity, quantity), |split| {
+            let parcel = split.open(Group::Ambient)?;
+            split.parcels[parcel].held = Some(held);
+            Ok(parcel)
+        })
+    }
+
     fn open(&mut self, group: Group) -> Result<usize, TooManyParcels> {
         if self.parcels.len() == MAX_PARCELS {
             return Err(TooManyParcels);
         }
-        self.parcels.push(Open { group, weight_g: 0, partial: false, first: END, last: END });
+        self.parcels.push(Open { group, held: None, weight_g: 0, partial: false, first: END, last: END });
         Ok(self.parcels.len() - 1)
     }
 
@@ -137,7 +173,10 @@ impl Splitter {
                 self.items.push(Item { line: share.line, quantity });
                 at = share.next;
             }
-            effects.add_parcel(parcel.group, parcel.weight_g, &self.items);
+            match parcel.held {
+                Some(held) => effects.hold_parcel(held, parcel.weight_g, &self.items),
+                None => effects.add_parcel(parcel.group, parcel.weight_g, &self.items),
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use sluice_schemas::{CodecError, order::lines_of};
 
 use crate::{
     classifier::Chain,
+    knowledge::Knowledge,
     split::{Splitter, TooManyParcels},
 };
 
@@ -31,22 +32,23 @@ impl From<TooManyParcels> for Unsplittable {
 }
 
 /// Classifies each placed order's lines and splits the order into parcels. Lines that are no goods are in no parcel; an
-/// order of nothing else becomes no parcels at all, which finishes it.
+/// order of nothing else becomes no parcels at all, which finishes it. A line of which a person must say what it is waits in
+/// parcels of its own, and holds up nothing else.
 #[derive(Debug, Clone)]
 pub struct Classify {
-    chain: Arc<Chain>,
+    knowledge: Arc<Knowledge>,
     limits_g: [u32; 6],
 }
 
 impl Classify {
-    /// A stage that classifies by `chain`. `limits_g` is, by group code, the most that any carrier takes in one parcel
+    /// A stage that classifies by `knowledge`. `limits_g` is, by group code, the most that any carrier takes in one parcel
     /// of that group, in grams; `u32::MAX` for a group that no carrier takes, since splitting wouldn't help it.
     #[must_use]
-    pub fn new(chain: Arc<Chain>, limits_g: [u32; 6]) -> Self {
-        Self { chain, limits_g }
+    pub fn new(knowledge: Arc<Knowledge>, limits_g: [u32; 6]) -> Self {
+        Self { knowledge, limits_g }
     }
 
-    fn split(&self, record: &[u8], split: &mut Splitter) -> Result<(), Unsplittable> {
+    fn split(&self, chain: &Chain, record: &[u8], split: &mut Splitter) -> Result<(), Unsplittable> {
         split.clear();
         let (count, lines) = lines_of(record)?;
         if count > MAX_LINES {
@@ -57,8 +59,13 @@ impl Classify {
             if line.quantity == 0 {
                 return Err(Unsplittable::NoUnits(number));
             }
-            let known = self.chain.classify(&line);
-            if let Some(group) = known.handling.group() {
+            let known = chain.classify(&line);
+            if known.hold {
+                // Whatever it turns out to be, it can then be carried as it is.
+                let limit_g = self.limits_g.into_iter().min().unwrap_or(u32::MAX);
+                let likely = (known.handling, known.confidence);
+                split.hold(likely, number as u16, known.unit_weight_g, line.quantity, limit_g)?;
+            } else if let Some(group) = known.handling.group() {
                 let limit_g = self.limits_g[group as usize];
                 split.add(group, number as u16, known.unit_weight_g, line.quantity, limit_g)?;
             }
@@ -73,10 +80,11 @@ impl Stage for Classify {
     }
 
     fn apply(&self, _: &Ctx<'_>, rows: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
-        effects.rules = self.chain.version();
+        let chain = self.knowledge.now();
+        (effects.rules, effects.model) = (chain.version(), chain.model_version());
         let mut split = Splitter::default();
         for (input, _) in batch.placed_metas() {
-            match self.split(batch.record(input), &mut split) {
+            match self.split(&chain, batch.record(input), &mut split) {
                 Ok(()) => {
                     effects.classified(input);
                     split.emit(effects);
@@ -85,7 +93,7 @@ impl Stage for Classify {
             }
         }
         for Anew { input, record, replayed } in rows.anew(batch) {
-            match self.split(record, &mut split) {
+            match self.split(&chain, record, &mut split) {
                 Ok(()) => {
                     effects.classified_anew(input, replayed);
                     split.emit(effects);

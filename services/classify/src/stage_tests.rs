@@ -7,10 +7,13 @@ use sluice_domain::{
     Fingerprint, Group, Handling, OrderId, SlotCount,
     limits::{MAX_LINES, MAX_PARCELS},
 };
-use sluice_pipeline::{Batch, Ctx, Effects, Rows, Stage, effects::Decision};
+use sluice_pipeline::{
+    Batch, Ctx, Effects, Rows, Stage,
+    effects::{Decision, Route},
+};
 use sluice_schemas::order::{Head, Line, ShipTo, put_head, put_line};
 
-use crate::{Chain, Classified, Classifier, Classify, Fallback, Rules, Source};
+use crate::{Chain, Classified, Classifier, Classify, Fallback, Knowledge, Learned, Rules, Source};
 
 /// Reads class and weight from an SKU like `3:500`, so that a test says what a line is.
 struct Told;
@@ -21,12 +24,14 @@ impl Classifier for Told {
     }
 
     fn classify(&self, line: &Line<'_>) -> Option<Classified<'_>> {
-        let (handling, weight) = line.sku.split_once(':')?;
+        let (handling, weight) = line.sku.trim_start_matches('?').split_once(':')?;
         Some(Classified {
             handling: Handling::ALL[handling.parse::<usize>().unwrap()],
             department: None,
             unit_weight_g: weight.parse().unwrap(),
             source: Source::Catalogue,
+            confidence: 41,
+            hold: line.sku.starts_with('?'),
         })
     }
 }
@@ -34,7 +39,7 @@ impl Classifier for Told {
 const FALLBACK: Fallback = Fallback { handling: Handling::AmbientGeneral, unit_weight_g: 500 };
 
 fn told(limits_g: [u32; 6]) -> Classify {
-    Classify::new(Arc::new(Chain::new(vec![Box::new(Told)], FALLBACK)), limits_g)
+    Classify::new(Arc::new(Knowledge::new(Chain::new(vec![Box::new(Told)], FALLBACK))), limits_g)
 }
 
 fn push(batch: &mut Batch, lines: &[(String, u32)]) {
@@ -138,6 +143,31 @@ fn a_group_that_no_carrier_takes_is_not_split() {
 }
 
 #[test]
+fn what_is_held_waits_alone_in_parcels_that_any_carrier_takes() {
+    let limits = [1_000, 700, 1_000, 1_000, 1_000, u32::MAX];
+    let orders =
+        [vec![("0:400".to_owned(), 1), ("?7:300".to_owned(), 5), ("?9:1".to_owned(), 1), ("1:1".to_owned(), 1)]];
+    let mut effects = Effects::default();
+    apply(&told(limits), &batch_of(&orders), &mut effects);
+    let seen = |p: &sluice_pipeline::effects::Parcel| {
+        let items: Vec<_> = effects.items(p).iter().map(|i| (i.line, i.quantity)).collect();
+        (p.route.clone(), p.weight_g, items)
+    };
+    let [hazmat, coupon] = [Handling::HazmatCheck, Handling::NonGoods].map(|likely| Route::Held(likely, 41));
+    let parcels: Vec<_> = effects.parcels().iter().map(seen).collect();
+    assert_eq!(
+        parcels,
+        [
+            (Route::Open, 401, vec![(0, None), (3, None)]),
+            (hazmat.clone(), 600, vec![(1, Some(2))]),
+            (hazmat.clone(), 600, vec![(1, Some(2))]),
+            (hazmat, 300, vec![(1, Some(1))]),
+            (coupon, 1, vec![(2, None)]),
+        ]
+    );
+}
+
+#[test]
 fn what_cannot_be_split_is_rejected_by_name() {
     assert_eq!(one(LIMITS, &[("9:5", 1)]), Ok(Vec::new()));
     assert_eq!(one(LIMITS, &[("0:1000", MAX_PARCELS as u32)]).map(|p| p.len()), Ok(MAX_PARCELS));
@@ -171,13 +201,22 @@ fn decisions_name_the_chain_that_made_them() {
     let stage = told(LIMITS);
     let mut effects = Effects::default();
     apply(&stage, &batch_of(&[]), &mut effects);
-    assert_eq!((effects.rules, stage.name()), (stage.chain.version(), "classify"));
+    let chain = stage.knowledge.now();
+    assert_eq!((effects.rules, effects.model, stage.name()), (chain.version(), 0, "classify"));
+    let other = || Chain::new(Vec::new(), FALLBACK).with_model(Box::new(Told));
+    stage.knowledge.replace(other());
+    apply(&stage, &batch_of(&[]), &mut effects);
+    assert_eq!((effects.rules, effects.model), (other().version(), other().model_version()));
+    assert!(effects.rules != chain.version() && effects.model > 0);
 }
 
 fn orders() -> impl Strategy<Value = Vec<Vec<(String, u32)>>> {
     let weight = prop_oneof![8 => 0u32..2_000, 1 => 2_000u32..60_000, 1 => Just(u32::MAX)];
     let line = (0usize..10, weight, prop_oneof![9 => 1u32..8, 1 => 0u32..=1_000]);
-    let line = line.prop_map(|(handling, weight, quantity)| (format!("{handling}:{weight}"), quantity));
+    let held = prop::bool::weighted(0.1);
+    let line = (line, held).prop_map(|((handling, weight, quantity), held)| {
+        (format!("{}{handling}:{weight}", if held { "?" } else { "" }), quantity)
+    });
     let few = proptest::collection::vec(line.clone(), 0..12);
     let many = proptest::collection::vec(line, 90..105);
     proptest::collection::vec(prop_oneof![9 => few, 1 => many], 0..8)
@@ -199,16 +238,20 @@ fn check_order(limits_g: [u32; 6], lines: &[(String, u32)], parcels: &[Seen]) {
         let (mut weight, mut count) = (0, 0);
         for (line, quantity) in items {
             let quantity = u64::from(quantity.unwrap_or(lines[usize::from(*line)].1));
-            assert_eq!(known(*line).handling.group(), Some(*group));
+            let likely = known(*line).handling.group().or(known(*line).hold.then_some(Group::Ambient));
+            assert_eq!(likely, Some(*group));
+            assert!(!known(*line).hold || items.len() == 1, "what is held shares with nothing");
             units[usize::from(*line)] += quantity;
             count += quantity;
             weight += quantity * u64::from(known(*line).unit_weight_g.max(1));
         }
         assert_eq!(weight, u64::from(*weight_g));
-        assert!(*weight_g <= limits_g[*group as usize] || count == 1);
+        let held = known(items[0].0).hold;
+        let limit_g = if held { *limits_g.iter().min().unwrap() } else { limits_g[*group as usize] };
+        assert!(*weight_g <= limit_g || count == 1);
     }
     for (line, units) in units.into_iter().enumerate() {
-        let ships = known(line as u16).handling.group().is_some();
+        let ships = known(line as u16).hold || known(line as u16).handling.group().is_some();
         assert_eq!(units, if ships { u64::from(lines[line].1) } else { 0 });
     }
 }
@@ -249,7 +292,10 @@ proptest! {
 #[ignore = "a measurement"]
 fn pace() {
     let (catalogue, baskets) = (Arc::new(sluice_data::catalogue().unwrap()), sluice_data::baskets().unwrap());
-    let stage = Classify::new(Arc::new(Chain::standard(catalogue, Rules::embedded().unwrap())), [30_000; 6]);
+    let stage = {
+        let (learned, rules) = (Arc::new(Learned::default()), Arc::new(Rules::embedded().unwrap()));
+        Classify::new(Arc::new(Knowledge::new(Chain::standard(catalogue, learned, rules))), [30_000; 6])
+    };
     let order = |lines: usize, known: bool, basket: sluice_data::Basket<'_>| -> Vec<(String, u32)> {
         let sku = |sku: u32| if known { sku.to_string() } else { format!("ABC-{sku}") };
         basket.lines.iter().take(lines).map(|line| (sku(line.sku), line.quantity)).collect()

@@ -1,7 +1,7 @@
 //! The composition root: the only crate that sees every stage, engine and service.
 //!
 //! * [`config`]: what an operator can set; [`cli`]: what can be run; [`exit`]: how it ends.
-//! * [`topology`]: the pipeline, wired in one function.
+//! * [`topology`]: the pipeline, wired in one function; [`knowledge`]: what it classifies goods by.
 //! * [`serve`], [`demo`], [`load`], [`carrier_sim`], [`check`], [`top`], [`operator`]: the subcommands.
 
 pub mod carrier_sim;
@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod exit;
+pub mod knowledge;
 pub mod load;
 pub mod machine;
 pub mod operator;

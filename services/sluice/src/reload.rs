@@ -1,5 +1,6 @@
-//! What a running process takes over from its configuration when it gets SIGHUP: merchants' and operators' keys, and the
-//! certificate. A configuration that can't be used changes nothing and is logged; everything else in it takes a restart.
+//! What a running process takes over from its configuration when it gets SIGHUP: merchants' and operators' keys, the
+//! certificate, and what goods are classified by. What can't be used changes nothing and is logged; everything else in the
+//! configuration takes a restart.
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
@@ -7,6 +8,7 @@ use sluice_domain::{Merchants, Operators};
 
 use crate::{
     config::{Config, ConfigError},
+    knowledge::Known,
     signals::Hangup,
     tls::Tls,
 };
@@ -20,6 +22,8 @@ pub struct Live {
     pub operators: Arc<Operators>,
     /// The certificate. Which files it is in takes a restart.
     pub tls: Option<Arc<Tls>>,
+    /// What goods are classified by, where that is done.
+    pub known: Option<Arc<Known>>,
 }
 
 impl Live {
@@ -40,25 +44,30 @@ impl Live {
 
     fn renew(&self, path: &Path) {
         match self.reload(path) {
-            Ok(()) => tracing::info!("merchants' and operators' keys were read again"),
-            Err(error) => tracing::error!(%error, "no keys were read again: the configuration can't be used"),
+            Ok(config) => {
+                tracing::info!("merchants' and operators' keys were read again");
+                if let Some(Err(error)) = self.known.as_ref().map(|known| known.reload(&config)) {
+                    tracing::error!(%error, "goods are classified as before");
+                }
+            }
+            Err(error) => tracing::error!(%error, "nothing was read again: the configuration can't be used"),
         }
         if let Some(tls) = &self.tls {
             tls.refresh();
         }
     }
 
-    /// Takes over what `path` says now; the variables that hold secrets are those the process was started with.
+    /// Takes over what `path` says now of keys, and gives it all; the variables that hold secrets are those the process was started with.
     ///
     /// # Errors
     /// [`ConfigError`]; then nothing has changed.
-    fn reload(&self, path: &Path) -> Result<(), ConfigError> {
+    fn reload(&self, path: &Path) -> Result<Config, ConfigError> {
         let (config, _) = Config::load(path, &|name: &str| std::env::var(name).ok())?;
         let (merchants, operators) = (config.merchant_table()?, config.operators()?);
         let restart = |error| ConfigError::at("merchant", format!("{error}; merchants come and go at a restart"));
         self.merchants.take_keys(&merchants).map_err(restart)?;
         self.operators.take_keys(&operators);
-        Ok(())
+        Ok(config)
     }
 }
 
@@ -72,10 +81,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sluice.toml");
         let merchants = Arc::new(Config::parse("x", EXAMPLE).unwrap().merchant_table().unwrap());
-        let live = Live { merchants, operators: Arc::default(), tls: None };
+        let live = Live { merchants, operators: Arc::default(), tls: None, known: None };
         let reload = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            live.reload(&path).map_err(|error| error.to_string())
+            live.reload(&path).map(drop).map_err(|error| error.to_string())
         };
         assert_eq!(reload(&EXAMPLE.replace("\"change-me\"", "\"other\"")), Ok(()));
         assert!(live.merchants.by_key("change-me").is_none() && live.merchants.by_key("other").is_some());

@@ -24,7 +24,7 @@ use sluice_carrier::{
     routing::{Route, Table},
 };
 use sluice_checkout::Checkout;
-use sluice_classify::{Chain, Classify, Rules, RulesError};
+use sluice_classify::{Classify, RulesError};
 use sluice_domain::{Merchants, Operators, SlotCount};
 use sluice_engine_embedded::{
     Counts, DataLock, Engine, EngineConfig, FjallDocuments, FjallStore, Opened, RealDisk, Recovered, Retention, Threads,
@@ -45,6 +45,7 @@ use crate::{
     cluster::ClusterError,
     config::{CarrierConfig, Config, ConfigError},
     exit,
+    knowledge::Known,
     ops::{self, Ops, Watched},
     reload::Live,
     server::{Patience, Server, Serving},
@@ -177,7 +178,7 @@ impl Pipeline {
         let merchants = Arc::new(config.merchant_table()?);
         let operators = Arc::new(config.operators()?);
         let table = Arc::new(config.routing_table()?);
-        let chain = Arc::new(chain(&config)?);
+        let known = Known::load(&config)?;
         let health = Arc::new(HealthBoard::new(table.carriers().len()));
         let (lock, opened) = open(&config, &table, &clock).await?;
         let Opened { engine, partitions, checkpointer, recovered } = opened;
@@ -185,7 +186,7 @@ impl Pipeline {
 
         let runner = |partition| {
             let stages: Vec<Box<dyn Stage>> = vec![
-                Box::new(Classify::new(Arc::clone(&chain), table.weight_limits())),
+                Box::new(Classify::new(known.whole(), table.weight_limits())),
                 Box::new(Route::new(Arc::clone(&table))),
             ];
             Runner::new(partition, stages, Arc::clone(&health), Arc::clone(&clock))
@@ -235,7 +236,7 @@ impl Pipeline {
             receipts,
             failed,
             recovered,
-            live: Live { merchants, operators, tls },
+            live: Live { merchants, operators, tls, known: Some(known) },
             before,
             _lock: lock,
         })
@@ -343,15 +344,6 @@ impl Watched for Embedded {
     fn publish_metrics(&self) {
         self.0.publish_metrics();
     }
-}
-
-/// The classifiers in order of trust.
-pub(crate) fn chain(config: &Config) -> Result<Chain, StartError> {
-    let rules = match &config.rules {
-        Some(path) => Rules::load(path)?,
-        None => Rules::embedded()?,
-    };
-    Ok(Chain::standard(Arc::new(sluice_data::catalogue()?), rules))
 }
 
 fn engine_config(config: &Config, table: &Table) -> EngineConfig {

@@ -17,13 +17,13 @@ use crate::{
     ledger::{Call, Ledger},
 };
 
-/// True if every undecided parcel waits for an outcome that nobody can tell.
+/// True if every undecided parcel waits for an outcome that nobody can tell, or for a person.
 pub(super) fn parked(state: &OrderState<'_>) -> bool {
     let complete = state.classified.is_some_and(|(_, parcels, ..)| usize::from(parcels) == state.parcels.len());
     complete
         && state.parcels.iter().filter(|p| p.standing() == Standing::Undecided).all(|p| {
             let outcome = p.attempts.last().and_then(|a| a.outcome);
-            matches!(outcome, Some((OutcomeKind::Unknown, ..)))
+            matches!(outcome, Some((OutcomeKind::Unknown, ..))) || p.waits().is_some()
         })
 }
 

@@ -21,7 +21,7 @@ use sluice_carrier::{
     routing::{Route, Table},
 };
 use sluice_checkout::Checkout;
-use sluice_classify::{Chain, Classify};
+use sluice_classify::Classify;
 use sluice_domain::{Merchants, Operators};
 use sluice_engine_kafka_scylla::{
     ClusterLookup, ClusterOrders, Deployment, Fold, LogConfig, OutcomeWriter, Owners, OwnersConfig, Presence, Progress,
@@ -49,6 +49,7 @@ use super::{
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
+    knowledge::Known,
     ops::{self, Ops, Watched},
     reload::Live,
     server::Server,
@@ -186,11 +187,11 @@ impl Base {
         Ok(Self { config, log, deployment, store, progress, clock, merchants, operators, table, health, watchers })
     }
 
-    fn owners(&self, chain: Chain) -> Result<Owners, StartError> {
-        let (chain, table) = (Arc::new(chain), Arc::clone(&self.table));
+    fn owners(&self, known: &Known) -> Result<Owners, StartError> {
+        let (knowledge, table) = (known.whole(), Arc::clone(&self.table));
         let stages: MakeStages = Arc::new(move || {
             let stages: Vec<Box<dyn Stage>> = vec![
-                Box::new(Classify::new(Arc::clone(&chain), table.weight_limits())),
+                Box::new(Classify::new(Arc::clone(&knowledge), table.weight_limits())),
                 Box::new(Route::new(Arc::clone(&table))),
             ];
             stages
@@ -311,14 +312,14 @@ impl Node {
         let metrics = telemetry::install_metrics();
         let has = |role| roles.contains(&role);
         // Before anybody is connected to: a wrong rule file is no matter of the brokers.
-        let chain = has(Role::Classify).then(|| topology::chain(&config)).transpose()?;
+        let known = has(Role::Classify).then(|| Known::load(&config)).transpose()?;
         let base = Base::new(config.clone(), roles).await?;
         let writes = [Role::Checkout, Role::Carrier, Role::Status].into_iter().any(has);
         let writer =
             writes.then(|| Writer::start(&base.log, base.deployment).map_err(ClusterError::from)).transpose()?;
         let presence = Presence::start(&base.log, base.deployment, has(Role::Checkout)).map_err(ClusterError::from)?;
         let presence = Arc::new(presence);
-        let owners = chain.map(|chain| base.owners(chain)).transpose()?;
+        let owners = known.as_deref().map(|known| base.owners(known)).transpose()?;
         let folds = has(Role::Status).then(|| base.fold()).transpose()?;
         let (stop_notifiers, stop) = watch::channel(false);
         let (mut notifiers, mut carriers) = (JoinSet::new(), Vec::new());
@@ -364,7 +365,7 @@ impl Node {
             hooks,
             takes_orders: has(Role::Checkout),
             deployment: base.deployment,
-            live: Live { merchants: base.merchants, operators: base.operators, tls },
+            live: Live { merchants: base.merchants, operators: base.operators, tls, known },
         })
     }
 

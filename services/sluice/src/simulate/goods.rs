@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sluice_classify::{Chain, Rules, RulesError};
+use sluice_classify::{Chain, Knowledge, Rules, RulesError};
 use sluice_data::DataError;
 use sluice_domain::{Fingerprint, Group, OrderId, SlotCount};
 use sluice_pipeline::{Submission, Submitted};
@@ -14,12 +14,41 @@ pub(super) const BRITTLE: &str = "brittle";
 /// Products of one handling class on the shelf.
 const OF_A_CLASS: usize = 3;
 /// Goods that the catalogue lacks.
-const UNKNOWN: [(&str, &str); 4] = [
+const UNKNOWN: [(&str, &str); 5] = [
     ("x-cone", "VANILLA ICE CREAM | 1 GA"),
     ("x-fee", "DELIVERY FEE"),
     ("x-wine", "RED WINE | 750 ML"),
     ("x-thing", "THINGUMMY"),
+    ("x-kit", "CHEMISTRY KIT"),
 ];
+/// Rules of which one has a person look.
+const RULES: &str = r#"
+version = 1
+[default]
+handling = "ambient_general"
+weight_g = 350
+[[rule]]
+id = "kit"
+any = ["CHEMISTRY KIT"]
+handling = "hazmat_check"
+weight_g = 900
+review = true
+[[rule]]
+id = "fee"
+any = ["DELIVERY FEE"]
+handling = "non_goods"
+weight_g = 1
+[[rule]]
+id = "wine"
+any = ["WINE"]
+handling = "age_restricted"
+weight_g = 1300
+[[rule]]
+id = "ice"
+any = ["ICE CREAM"]
+handling = "frozen"
+weight_g = 900
+"#;
 
 /// The data that is part of this build can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +64,7 @@ pub enum GoodsError {
 /// A shelf, and how its goods are classified.
 #[derive(Debug)]
 pub struct Goods {
-    pub(super) chain: Arc<Chain>,
+    pub(super) knowledge: Arc<Knowledge>,
     shelf: Vec<(String, String)>,
 }
 
@@ -54,7 +83,9 @@ impl Goods {
             shelf.extend(picked.map(|p| (p.sku.to_string(), p.title().to_owned())));
         }
         shelf.extend(UNKNOWN.map(|(sku, title)| (sku.to_owned(), title.to_owned())));
-        Ok(Self { chain: Arc::new(Chain::standard(catalogue, Rules::embedded()?)), shelf })
+        let rules = Arc::new(Rules::parse(RULES)?);
+        let chain = Chain::standard(catalogue, Arc::default(), rules);
+        Ok(Self { knowledge: Arc::new(Knowledge::new(chain)), shelf })
     }
 
     /// How many kinds of goods there are.
@@ -64,7 +95,7 @@ impl Goods {
 
     /// The group of a line, as the judge sees it.
     pub(super) fn group_of(&self, line: &Line<'_>) -> Option<Group> {
-        self.chain.classify(line).handling.group()
+        self.knowledge.now().classify(line).handling.group()
     }
 }
 

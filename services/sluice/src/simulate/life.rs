@@ -50,7 +50,7 @@ impl Life {
         let health = Arc::new(HealthBoard::new(wiring.notifiers.len()));
         let early = EarlyCalls::default();
         let stages = || -> Vec<Box<dyn Stage>> {
-            let classify = Classify::new(Arc::clone(&wiring.goods.chain), wiring.table.weight_limits());
+            let classify = Classify::new(Arc::clone(&wiring.goods.knowledge), wiring.table.weight_limits());
             let classify = Dropping { stage: Brittle(classify), drops: has(Planted::SplitDropsItem) };
             let calls = has(Planted::CallBeforeCommit).then(|| Arc::clone(&early));
             let route = Eager { stage: routing::Route::new(Arc::clone(wiring.table)), calls };

@@ -1,5 +1,5 @@
-//! Merchants who have orders cancelled that were accepted, and operators who have dead letters replayed: some at once, some
-//! long after, some twice.
+//! Merchants who have orders cancelled that were accepted, and operators who have dead letters replayed and say what is in
+//! parcels that are held: some at once, some long after, some twice.
 
 use std::{
     pin::Pin,
@@ -7,15 +7,15 @@ use std::{
     task::{Context, Poll},
 };
 
-use sluice_domain::{OrderId, commands::MAX_CANCELS, invariants::Invariant};
+use sluice_domain::{Handling, OrderId, commands::MAX_CANCELS, invariants::Invariant};
 use sluice_engine_embedded::Engine;
 use sluice_pipeline::{Receipt, WordIntake, Words};
-use sluice_schemas::command::{Command, Wish};
+use sluice_schemas::command::{Command, Keep, Wish};
 use sluice_sim::{FaultPlan, Oracle, Rng, Violation};
 
 use super::{flag::Flag, looks::broken};
 
-/// Every so manyth wish is an operator's.
+/// Every so manyth wish is for a replay, and the one after it a review.
 const REPLAYS: u64 = 3;
 
 type Receipts = Pin<Box<dyn Future<Output = Vec<Receipt>>>>;
@@ -74,8 +74,7 @@ impl Merchants {
         }
         self.left -= 1;
         self.sent.push((order, id));
-        // The same whenever it is sent again.
-        let wish = if id.is_multiple_of(REPLAYS) { Wish::Replay { by: "operator" } } else { Wish::Cancel };
+        let wish = wish_of(id);
         let words = Words::of_command(&Command { order: order.0, id, at_ms: now_ms, wish });
         let (engine, woken) = (engine.clone(), Flag::up());
         let mut receipts: Receipts = Box::pin(async move { engine.hear(words).await });
@@ -120,6 +119,19 @@ impl Merchants {
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
+}
+
+/// The same whenever it is sent again. What is held is what its rule takes it for, or nothing that ships.
+fn wish_of(id: u64) -> Wish<'static> {
+    let by = "operator";
+    if id.is_multiple_of(REPLAYS) {
+        return Wish::Replay { by };
+    }
+    if id % REPLAYS == 2 {
+        return Wish::Cancel;
+    }
+    let class = if id.is_multiple_of(4) { Handling::NonGoods } else { Handling::HazmatCheck };
+    Wish::Review { parcel: (id / REPLAYS % 4) as u8, handling: class as u8, keep: Keep::Rule, by }
 }
 
 fn poll(receipts: &mut Receipts, woken: &Arc<Flag>) -> Poll<Vec<Receipt>> {

@@ -1,0 +1,124 @@
+//! What a node classifies goods by: the catalogue of this build, the files that the configuration names, and what reviewers have
+//! decided for good. Each of them can be replaced while the node runs; what can't be used leaves everything as it is.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sluice_classify::{Chain, Knowledge, Learned, Rules, usual_weights};
+use sluice_data::Catalogue;
+use sluice_domain::Handling;
+
+use crate::{config::Config, topology::StartError};
+
+/// The parts of what is known, and the whole that stages share.
+#[derive(Debug)]
+pub struct Known {
+    whole: Arc<Knowledge>,
+    catalogue: Arc<Catalogue>,
+    usual_g: [u32; Handling::ALL.len()],
+    parts: Mutex<Parts>,
+}
+
+#[derive(Debug, Clone)]
+struct Parts {
+    rules: Arc<Rules>,
+    learned: Arc<Learned>,
+}
+
+impl Parts {
+    fn read(config: &Config, learned: Arc<Learned>) -> Result<Self, StartError> {
+        let rules = match &config.rules {
+            Some(path) => Rules::load(path)?,
+            None => Rules::embedded()?,
+        };
+        Ok(Self { rules: Arc::new(rules), learned })
+    }
+
+    fn chain(&self, catalogue: &Arc<Catalogue>) -> Chain {
+        Chain::standard(Arc::clone(catalogue), Arc::clone(&self.learned), Arc::clone(&self.rules))
+    }
+}
+
+impl Known {
+    /// What `config` names.
+    ///
+    /// # Errors
+    /// [`StartError`] if a file can't be used.
+    pub fn load(config: &Config) -> Result<Arc<Self>, StartError> {
+        let catalogue = Arc::new(sluice_data::catalogue()?);
+        let parts = Parts::read(config, Arc::default())?;
+        let whole = Arc::new(Knowledge::new(parts.chain(&catalogue)));
+        Ok(Arc::new(Self { whole, usual_g: usual_weights(&catalogue), catalogue, parts: Mutex::new(parts) }))
+    }
+
+    /// What stages classify by.
+    #[must_use]
+    pub fn whole(&self) -> Arc<Knowledge> {
+        Arc::clone(&self.whole)
+    }
+
+    /// Reads the files again that `config` names.
+    ///
+    /// # Errors
+    /// [`StartError`] if one can't be used; then what was known stays in force.
+    pub fn reload(&self, config: &Config) -> Result<(), StartError> {
+        let mut parts = self.parts.lock();
+        *parts = Parts::read(config, Arc::clone(&parts.learned))?;
+        self.whole.replace(parts.chain(&self.catalogue));
+        Ok(())
+    }
+
+    /// Replaces what reviewers have decided for good, titles with what each is, if it differs.
+    pub fn learn<'a>(&self, decided: impl IntoIterator<Item = (&'a str, Handling)>) {
+        let learned = Learned::new(decided, self.usual_g);
+        let mut parts = self.parts.lock();
+        if learned != *parts.learned {
+            parts.learned = Arc::new(learned);
+            self.whole.replace(parts.chain(&self.catalogue));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_schemas::order::Line;
+
+    use super::*;
+
+    fn held(known: &Known, title: &str) -> (Handling, bool) {
+        let chain = known.whole().now();
+        let classified = chain.classify(&Line { sku: "x", title, quantity: 1, unit_price: 1 });
+        (classified.handling, classified.hold)
+    }
+
+    #[test]
+    fn a_file_that_cant_be_used_leaves_everything_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules.toml");
+        let file = |class: &str| {
+            format!(
+                "version = 1\n[default]\nhandling = \"ambient_general\"\nweight_g = 1\n[[rule]]\nid = \"a\"\n\
+                 any = [\"ODD\"]\nhandling = \"{class}\"\nweight_g = 1\nreview = true\n"
+            )
+        };
+        std::fs::write(&path, file("frozen")).unwrap();
+        let config = Config { rules: Some(path.clone()), ..Config::default() };
+        let known = Known::load(&config).unwrap();
+        assert_eq!(held(&known, "odd thing"), (Handling::Frozen, true));
+        let version = known.whole().now().version();
+        known.learn([("Odd thing", Handling::Chilled)]);
+        assert_eq!(held(&known, "odd thing"), (Handling::Chilled, false), "people know better than rules");
+        assert_ne!(known.whole().now().version(), version);
+        for damaged in ["version = 1", &file("warm")] {
+            std::fs::write(&path, damaged).unwrap();
+            assert!(known.reload(&config).is_err() && Known::load(&config).is_err());
+            assert_eq!(held(&known, "odd one"), (Handling::Frozen, true));
+        }
+        std::fs::write(&path, file("live_plant")).unwrap();
+        known.reload(&config).unwrap();
+        assert_eq!(held(&known, "odd one"), (Handling::LivePlant, true));
+        assert_eq!(held(&known, "odd thing"), (Handling::Chilled, false));
+        known.learn([]);
+        assert_eq!(held(&known, "odd thing"), (Handling::LivePlant, true));
+    }
+}
