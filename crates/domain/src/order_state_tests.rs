@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use sluice_schemas::{
     command::Verdict,
-    delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID, row_deltas},
+    delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID, Weight, row_deltas},
     outcome::{Outcome, OutcomeKind},
     wire::Reader,
     word::{Progress, Tracked},
@@ -46,8 +46,8 @@ impl Step {
                 let carrier = ["swift", "tortoise"][usize::from(attempt % 2)];
                 let items = items(bytes.leak());
                 let order_position = (attempt > 0).then_some(99);
-                let weight_g = u32::from(parcel) + 1;
-                let delta = Requested { parcel, attempt, handling: 1, carrier, weight_g, items, order_position };
+                let weight = Weight { grams: u32::from(parcel) + 1, estimated: parcel % 2 == 1 };
+                let delta = Requested { parcel, attempt, handling: 1, carrier, weight, items, order_position };
                 Delta::Requested(delta).encode(4 + i64::from(attempt), row);
             }
             Step::Settled { parcel, attempt, kind, at } => {
@@ -70,7 +70,8 @@ impl Step {
             }
             Step::Packed(parcel) => {
                 Items::encode(&[line(parcel)], &mut bytes);
-                Delta::Packed { parcel, handling: 1, weight_g: 9, items: items(bytes.leak()) }.encode(4, row);
+                Delta::Packed { parcel, handling: 1, weight: Weight::known(9), items: items(bytes.leak()) }
+                    .encode(4, row);
             }
         }
     }

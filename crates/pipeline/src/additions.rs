@@ -297,8 +297,8 @@ impl<S: Sink> Encoder<'_, S> {
             Route::Nobody(reason) => {
                 if parcel.attempt == 0 {
                     let (handling, items) = (parcel.group as u8, effects.items(parcel));
-                    let (parcel, weight_g) = (parcel.number, parcel.weight_g);
-                    self.add(target, late, &Delta::Packed { parcel, handling, weight_g, items });
+                    let (parcel, weight) = (parcel.number, parcel.weight);
+                    self.add(target, late, &Delta::Packed { parcel, handling, weight, items });
                 }
                 self.dead(target, late, Some(parcel.number), effects.text(reason), parcel.replay);
                 return false;
@@ -310,7 +310,7 @@ impl<S: Sink> Encoder<'_, S> {
             attempt: parcel.attempt,
             handling: parcel.group as u8,
             carrier: &self.carriers[usize::from(carrier)],
-            weight_g: parcel.weight_g,
+            weight: parcel.weight,
             items: effects.items(parcel),
             order_position: parcel.order_position,
         });

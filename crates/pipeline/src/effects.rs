@@ -7,7 +7,7 @@ use std::ops::Range;
 use sluice_domain::Group;
 use sluice_schemas::{
     command::Verdict,
-    delta::{Item, Items},
+    delta::{Item, Items, Weight},
     outcome::OutcomeKind,
     wire::Reader,
 };
@@ -72,8 +72,8 @@ pub struct Parcel {
     pub attempt: u8,
     /// What it needs on its way.
     pub group: Group,
-    /// Grams.
-    pub weight_g: u32,
+    /// What it weighs.
+    pub weight: Weight,
     /// Set by routing.
     pub route: Route,
     /// Where the order record is; only for what isn't decided with the order itself.
@@ -148,7 +148,7 @@ impl Effects {
     }
 
     /// Adds a parcel to the order last named by [`Effects::classified`].
-    pub fn add_parcel(&mut self, group: Group, weight_g: u32, items: &[Item]) {
+    pub fn add_parcel(&mut self, group: Group, weight: Weight, items: &[Item]) {
         let Some((input, Decision::Classified { parcels, anew })) = self.decisions.last_mut() else { return };
         let (input, number, anew) = (*input, (parcels.end - parcels.start) as u8, *anew);
         parcels.end += 1;
@@ -159,7 +159,7 @@ impl Effects {
             number,
             attempt: 0,
             group,
-            weight_g,
+            weight,
             route: Route::Open,
             order_position: anew.map(|anew| anew.order_position),
             source: None,
@@ -199,7 +199,7 @@ impl Effects {
     }
 
     /// Offers the parcel of the outcome last settled to another carrier, as `attempt`.
-    pub fn next_attempt(&mut self, attempt: u8, group: Group, weight_g: u32, items: &Items<'_>, order_position: u64) {
+    pub fn next_attempt(&mut self, attempt: u8, group: Group, weight: Weight, items: &Items<'_>, order_position: u64) {
         let at = self.parcels.len() as u32;
         let Some((input, Decision::Settled { next, parcel, .. })) = self.decisions.last_mut() else { return };
         *next = Some(at);
@@ -211,7 +211,7 @@ impl Effects {
             number,
             attempt,
             group,
-            weight_g,
+            weight,
             route: Route::Open,
             order_position: Some(order_position),
             source: None,
@@ -232,7 +232,7 @@ impl Effects {
     pub fn ask(
         &mut self,
         (number, attempt): (u8, u8),
-        (group, weight_g): (Group, u32),
+        (group, weight): (Group, Weight),
         items: &Items<'_>,
         order_position: u64,
         source: Option<(u8, u32)>,
@@ -248,7 +248,7 @@ impl Effects {
             number,
             attempt,
             group,
-            weight_g,
+            weight,
             route: Route::Open,
             order_position: Some(order_position),
             source,

@@ -224,6 +224,10 @@ pub struct Parcel {
     #[prost(string, optional, tag = "7")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter_reason: Option<String>,
+    /// Some of the weight is a guess.
+    #[prost(bool, tag = "8")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight_estimated: bool,
 }
 
 /// What became of asking a carrier.
@@ -317,6 +321,10 @@ pub struct NextAttempt {
     #[prost(message, repeated, tag = "5")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
+    /// Some of the weight is a guess.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight_estimated: bool,
 }
 
 /// Another request under this order's key was refused after it had been acknowledged.
@@ -488,6 +496,10 @@ pub struct ReturnParcel {
     #[prost(string, optional, tag = "7")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter_reason: Option<String>,
+    /// Some of the weight is a guess.
+    #[prost(bool, tag = "8")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight_estimated: bool,
 }
 
 /// What was dead-lettered was decided anew.

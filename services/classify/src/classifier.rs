@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sluice_data::Catalogue;
 use sluice_domain::Handling;
+use sluice_goods::size;
 use sluice_schemas::order::Line;
 
 use crate::{catalogue::ByCatalogue, rules::Rules};
@@ -30,6 +31,8 @@ pub struct Classified<'a> {
     pub department: Option<&'a str>,
     /// Grams of one unit; 0 counts as 1.
     pub unit_weight_g: u32,
+    /// The weight is a guess: a median of others, a rule's, or the fallback.
+    pub estimated: bool,
     /// Who said so.
     pub source: Source<'a>,
 }
@@ -73,6 +76,7 @@ impl Chain {
         }
         hash.write(&[fallback.handling as u8]);
         hash.write(&fallback.unit_weight_g.to_le_bytes());
+        hash.write(&size::VERSION.to_le_bytes());
         let version = (hash.finish() >> (u64::BITS - Self::VERSION_BITS)) as u32;
         Self { links, fallback, version }
     }
@@ -86,22 +90,24 @@ impl Chain {
         chain
     }
 
-    /// Names this chain in decisions: a hash over the versions of its links in order and the fallback, in
+    /// Names this chain in decisions: a hash over the versions of its links in order, the fallback and how sizes are read, in
     /// [`Chain::VERSION_BITS`] bits. It says whether two decisions were made by the same knowledge; it has no order.
     #[must_use]
     pub fn version(&self) -> u32 {
         self.version
     }
 
-    /// What the line is.
+    /// What the line is. Of what the catalogue doesn't know, the size in the title says the weight if it has one.
     #[must_use]
     pub fn classify(&self, line: &Line<'_>) -> Classified<'_> {
-        self.links.iter().find_map(|link| link.classify(line)).unwrap_or(Classified {
+        let known = self.links.iter().find_map(|link| link.classify(line)).unwrap_or(Classified {
             handling: self.fallback.handling,
             department: None,
             unit_weight_g: self.fallback.unit_weight_g,
+            estimated: true,
             source: Source::Default,
-        })
+        });
+        if known.estimated && known.source != Source::Catalogue { sized(known, line.title) } else { known }
     }
 }
 
@@ -111,6 +117,15 @@ impl std::fmt::Debug for Chain {
             .field("links", &self.links.len())
             .field("version", &self.version)
             .finish_non_exhaustive()
+    }
+}
+
+/// `known`, with the weight that the title says instead of a guess. Goods of these classes may be sold by what fits into them.
+fn sized<'a>(known: Classified<'a>, title: &str) -> Classified<'a> {
+    let holds_goods = !matches!(known.handling, Handling::AmbientGeneral | Handling::LivePlant | Handling::NonGoods);
+    match size::in_title(title).and_then(|size| size.weight(holds_goods)) {
+        Some(unit_weight_g) => Classified { unit_weight_g, estimated: false, ..known },
+        None => known,
     }
 }
 
@@ -153,6 +168,7 @@ mod tests {
                 handling: Handling::Frozen,
                 department: Some("test"),
                 unit_weight_g: self.0,
+                estimated: false,
                 source: Source::Catalogue,
             })
         }
@@ -172,6 +188,39 @@ mod tests {
         assert_eq!((weight("a"), weight("b"), weight("c")), (1, 2, 500));
         let unknown = chain.classify(&Line { sku: "c", title: "", quantity: 1, unit_price: 1 });
         assert_eq!((unknown.handling, unknown.source), (Handling::AmbientGeneral, Source::Default));
+    }
+
+    #[test]
+    fn the_size_in_a_title_beats_a_guess_but_no_catalogue() {
+        struct Guesses(Handling, Source<'static>, bool);
+        impl Classifier for Guesses {
+            fn version(&self) -> u32 {
+                1
+            }
+
+            fn classify(&self, _: &Line<'_>) -> Option<Classified<'_>> {
+                let Self(handling, source, estimated) = *self;
+                Some(Classified { handling, department: None, unit_weight_g: 700, estimated, source })
+            }
+        }
+        let weighed = |handling, source, estimated, title| {
+            let chain = Chain::new(vec![Box::new(Guesses(handling, source, estimated))], FALLBACK);
+            let known = chain.classify(&Line { sku: "a", title, quantity: 1, unit_price: 1 });
+            assert_eq!((known.handling, known.source), (handling, source));
+            (known.unit_weight_g, known.estimated)
+        };
+        let (rule, chilled, general) = (Source::Rule("r"), Handling::Chilled, Handling::AmbientGeneral);
+        assert_eq!(weighed(chilled, rule, true, "Milk | 1 GA"), (3_785, false));
+        assert_eq!(weighed(chilled, rule, true, "Yogurt 6 x 125g"), (750, false));
+        assert_eq!(weighed(chilled, rule, true, "Yogurt | 6 CT"), (700, true));
+        assert_eq!(weighed(chilled, rule, true, "Milk for a regiment 40 kg"), (700, true));
+        assert_eq!(weighed(general, rule, true, "Trash bags | 33 GAL"), (700, true));
+        assert_eq!(weighed(general, rule, true, "Soap | 8 OZ"), (227, false));
+        assert_eq!(weighed(chilled, Source::Catalogue, true, "Milk | 1 GA"), (700, true));
+        assert_eq!(weighed(chilled, rule, false, "Milk | 1 GA"), (700, false));
+        let chain = chain(&[]);
+        let unknown = chain.classify(&Line { sku: "a", title: "Thing 2 kg", quantity: 1, unit_price: 1 });
+        assert_eq!((unknown.unit_weight_g, unknown.estimated, unknown.source), (2_000, false, Source::Default));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sluice_domain::limits::{MAX_LINES, MAX_PARCELS};
 use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, batch::Anew};
-use sluice_schemas::{CodecError, order::lines_of};
+use sluice_schemas::{CodecError, delta::Weight, order::lines_of};
 
 use crate::{
     classifier::Chain,
@@ -60,7 +60,8 @@ impl Classify {
             let known = self.chain.classify(&line);
             if let Some(group) = known.handling.group() {
                 let limit_g = self.limits_g[group as usize];
-                split.add(group, number as u16, known.unit_weight_g, line.quantity, limit_g)?;
+                let unit = Weight { grams: known.unit_weight_g, estimated: known.estimated };
+                split.add(group, number as u16, unit, line.quantity, limit_g)?;
             }
         }
         Ok(())
