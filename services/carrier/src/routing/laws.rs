@@ -233,6 +233,31 @@ fn a_reject_goes_on_with_the_same_goods() {
     assert_eq!(quantities, [(0, Some(2)), (3, Some(1))]);
 }
 
+/// What was packed for one carrier may be too heavy for the others, and after a change of the table for all.
+#[test]
+fn a_parcel_too_heavy_for_those_left_is_dead_lettered_by_weight() {
+    let limit = |id: &str, max_weight_g| CarrierRule { max_weight_g, ..carrier(id, 500) };
+    let frozen = Group::Frozen;
+    let asked_a = row(&["a"], frozen, 20_000);
+    for (b, c, expected) in [
+        (20_000, 5_000, Ok(1)),
+        (19_999, 5_000, Err(" (limit of the others 19,999 g)")),
+        (5_000, 19_000, Err(" (limit of the others 19,000 g)")),
+    ] {
+        // The one that turned it down takes less by now, too.
+        let three = table(vec![limit("a", 4_000), limit("b", b), limit("c", c)]);
+        let (mut decided, _) = after(&three, &asked_a, 0, OutcomeKind::Rejected);
+        let (_, parcels, reason) = decided.remove(0);
+        match expected {
+            Ok(carrier) => assert_eq!(parcels, [(0, 1, frozen, 20_000, Ok(carrier))]),
+            Err(left) => {
+                let taken = "every carrier that takes frozen parcels of 20,000 g has turned it down";
+                assert_eq!((parcels.len(), reason), (0, Some(format!("{taken}{left}; a: no van"))));
+            }
+        }
+    }
+}
+
 #[test]
 fn the_end_of_the_road_is_named() {
     let two = table(vec![carrier("a", 500), carrier("b", 500)]);

@@ -123,7 +123,11 @@ impl Route {
         let weight_g = turned_down.weight.grams;
         odds.pick(group, weight_g, order, next, Some(&tried)).map(|carrier| (group, carrier)).ok_or_else(|| {
             let (name, weight) = (group.name(), grams(weight_g));
-            format!("every carrier that takes {name} parcels of {weight} g has turned it down; {}", said(outcome))
+            let mut left = self.table.taking(group).filter(|(number, _)| !tried.contains(*number));
+            // Splitting goes by the most that any carrier takes, so others may take less; what is packed stays so.
+            let left = left.next().map(|(_, rule)| format!(" (limit of the others {} g)", grams(rule.max_weight_g)));
+            let left = left.unwrap_or_default();
+            format!("every carrier that takes {name} parcels of {weight} g has turned it down{left}; {}", said(outcome))
         })
     }
 }
