@@ -81,6 +81,7 @@ impl Classifier for Learned {
             handling,
             department: None,
             unit_weight_g: self.weights_g[handling as usize],
+            estimated: true,
             source: Source::Reviewed,
             confidence: 100,
             hold: false,

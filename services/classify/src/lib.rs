@@ -3,6 +3,8 @@
 //! * [`classifier`]: the port behind which everything that can name a line's handling plugs in, and the [`Chain`] that
 //!   asks them in order.
 //! * [`catalogue`]: products that the marketplace knows by SKU.
+//! * weights: those that the catalogue has read off package sizes, else the size that a title says (`sluice-goods`), else a
+//!   guess, which is marked as an estimate from there on.
 //! * [`rules`]: words in the title, from a versioned rule file, for what the catalogue lacks.
 //! * [`learned`]: titles that reviewers have decided for good.
 //! * [`knowledge`]: the chain in force, which is replaced as a whole while the process runs.

@@ -8,7 +8,7 @@
 //! classes is 0.891; 15.6 % match no rule and are right only if the default, `ambient_general`, is. Weakest are
 //! `non_goods` (recall 0.38, on purpose: what is taken for no goods is never sent) and `chilled` (0.82, much of the
 //! rest being titles like "ENHANCED" that say nothing). The rules were written with these titles at hand and others are
-//! worded otherwise, so take these figures as an upper bound. Weights are a guess per rule.
+//! worded otherwise, so take these figures as an upper bound. Weights are a guess per rule, for titles that say no size.
 
 use std::path::Path;
 
@@ -141,6 +141,7 @@ impl Classifier for Rules {
             handling: rule.handling,
             department: None,
             unit_weight_g: rule.weight_g,
+            estimated: true,
             source: Source::Rule(&rule.id),
             confidence: 0,
             hold: rule.review,

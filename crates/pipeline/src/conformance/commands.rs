@@ -14,7 +14,7 @@ use sluice_schemas::{
     word::{Progress, Tracked},
 };
 
-use super::{CARRIERS, Harness, Make, Order, PLACED_AT_MS, accept, answer, offered, order, submission};
+use super::{CARRIERS, Harness, Make, Order, PLACED_AT_MS, accept, answer, check_weights, offered, order, submission};
 use crate::{Receipt, Words};
 
 fn command(order: &Order, id: u64, wish: Wish<'_>) -> Words {
@@ -54,7 +54,9 @@ fn settle(harness: &mut dyn Harness, shipment: ShipmentId, kind: OutcomeKind) {
 
 fn with_state<T>(harness: &mut dyn Harness, order: &Order, look: impl FnOnce(&OrderState<'_>) -> T) -> T {
     let stored = harness.read(order.id()).expect("an order");
-    look(&OrderState::fold(order.id(), &stored.row).expect("a row that reads"))
+    let state = OrderState::fold(order.id(), &stored.row).expect("a row that reads");
+    check_weights(&state);
+    look(&state)
 }
 
 /// Class, what became of commands by id, and where each parcel stands towards being cancelled.
