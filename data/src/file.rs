@@ -102,6 +102,15 @@ pub fn encode(name: &'static str, magic: &[u8; 8], rows: usize, columns: &[&[u8]
     Ok(bytes)
 }
 
+/// Appends a number as a column's [`Column::number`] reads it.
+pub fn push_number(column: &mut Vec<u8>, mut number: u32) {
+    while number >= 0x80 {
+        column.push(number as u8 & 0x7f | 0x80);
+        number >>= 7;
+    }
+    column.push(number as u8);
+}
+
 fn unpack(file: &'static str, packed: &[u8], length: usize) -> Result<Vec<u8>, DataError> {
     let refuse = |reason: String| DataError::Unpack { file, reason };
     if length > LARGEST_PAYLOAD {
@@ -203,7 +212,10 @@ impl<'a> Column<'a> {
     }
 
     /// Left-over bytes mean that the columns don't line up, even if every value looked plausible.
-    pub(crate) fn finish(&self) -> Result<(), DataError> {
+    ///
+    /// # Errors
+    /// When something is left.
+    pub fn finish(&self) -> Result<(), DataError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.error("holds more values than rows")) }
     }
 }
@@ -241,6 +253,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
+        let mut numbers = Vec::new();
+        [0, 127, 128, u32::MAX].into_iter().for_each(|number| push_number(&mut numbers, number));
+        let mut column = Column { file: "f", name: "c", rest: &numbers };
+        assert_eq!([0; 4].map(|_| column.number().unwrap()), [0, 127, 128, u32::MAX]);
         let (text, long) = (b"a\nb".as_slice(), vec![7; 300_000]);
         let bytes = encode("f", b"SLUICECT", 2, &[text, &long]).unwrap();
         assert!(bytes.len() < 10_000);
