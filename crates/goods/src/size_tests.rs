@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn weight_is_linear_in_the_count(count in 1u32..10_000, quantity in 1u32..1_000_000_000, unit in 0..UNITS.len()) {
+    fn weight_is_linear_in_the_count(count in 1u32..10_000, quantity in 1u32.., unit in 0..UNITS.len()) {
         let one = Size { count: 1, quantity, unit: UNITS[unit].0 };
         let all = Size { count, ..one };
         prop_assert_eq!(all.milligrams(), one.milligrams().map(|mg| mg * u64::from(count)));
