@@ -104,7 +104,7 @@ impl Unit {
 pub struct Size {
     /// Packs, at least 1.
     pub count: u32,
-    /// Of one pack, in ten-thousandths of the unit; at least 1 and below 10⁹.
+    /// Of one pack, in ten-thousandths of the unit, at least 1.
     pub quantity: u32,
     /// What it is measured in.
     pub unit: Unit,
@@ -159,7 +159,7 @@ impl Size {
 /// The first weight or volume wins, else the first count.
 #[must_use]
 pub fn parse(text: &str) -> Option<Size> {
-    let tokens = Tokens::of(text.as_bytes(), SEEN);
+    let tokens = Tokens::of(text.as_bytes());
     field(&Reader { tokens: tokens.as_slice(), free: false })
 }
 
@@ -170,12 +170,12 @@ pub fn parse(text: &str) -> Option<Size> {
 #[must_use]
 pub fn in_title(title: &str) -> Option<Size> {
     let seen = &title.as_bytes()[..title.len().min(SEEN)];
-    let own = seen.iter().rposition(|&byte| byte == b'|').map(|bar| Tokens::of(&seen[bar + 1..], SEEN));
+    let own = seen.iter().rposition(|&byte| byte == b'|').map(|bar| Tokens::of(&seen[bar + 1..]));
     let own = own.and_then(|tokens| field(&Reader { tokens: tokens.as_slice(), free: false }));
     if own.is_some_and(|size| size.unit != Unit::Piece) {
         return own;
     }
-    let tokens = Tokens::of(seen, SEEN);
+    let tokens = Tokens::of(seen);
     let reader = Reader { tokens: tokens.as_slice(), free: true };
     reader.last_measure().or(own).or_else(|| reader.starts().rev().find_map(|at| reader.counted(at)))
 }

@@ -51,10 +51,10 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// Those of the first `seen` bytes of `text`.
-    pub(crate) fn of(text: &[u8], seen: usize) -> Self {
+    /// Those of the first [`SEEN`] bytes of `text`.
+    pub(crate) fn of(text: &[u8]) -> Self {
         let mut all = Self { tokens: [Token::Other; SEEN], length: 0 };
-        let mut rest = &text[..text.len().min(seen)];
+        let mut rest = &text[..text.len().min(SEEN)];
         while let Some(&byte) = rest.first() {
             let (token, length) = match byte {
                 b'0'..=b'9' => number(rest),
@@ -93,34 +93,24 @@ impl Tokens {
 fn number(text: &[u8]) -> (Option<Token>, usize) {
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let integer = digits(text);
-    let mut length = integer;
-    let mut value = decimal(&text[..integer]);
-    let mut whole = true;
-    let behind = text.get(integer).filter(|sign| matches!(sign, b'.' | b','));
-    let after = digits(text.get(integer + 1..).unwrap_or_default());
-    if let Some(&sign) = behind.filter(|_| after > 0) {
-        let part = &text[integer + 1..integer + 1 + after];
-        length = integer + 1 + after;
-        if sign == b',' && after == 3 && text[0] != b'0' {
-            value = value.saturating_mul(1_000).saturating_add(decimal(part));
-        } else {
-            whole = false;
-            let fraction = part.iter().chain(b"0000").take(4).fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
-            return (
-                scaled(value).map(|value| Token::Number { value: value + fraction, whole }).or(Some(Token::Other)),
-                length,
-            );
-        }
-    }
-    (scaled(value).map(|value| Token::Number { value, whole }).or(Some(Token::Other)), length)
+    let part = match text.get(integer) {
+        Some(b'.' | b',') => &text[integer + 1..][..digits(&text[integer + 1..])],
+        _ => &[],
+    };
+    let length = if part.is_empty() { integer } else { integer + 1 + part.len() };
+    let thousands = part.len() == 3 && text[integer] == b',' && text[0] != b'0';
+    let value = decimal(&text[..integer]);
+    let (value, fraction) = match thousands {
+        true => (value.saturating_mul(1_000).saturating_add(decimal(part)), 0),
+        false => (value, part.iter().chain(b"0000").take(4).fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'))),
+    };
+    let whole = thousands || part.is_empty();
+    let token = (value < TOO_LARGE).then(|| Token::Number { value: value * SCALE + fraction, whole });
+    (Some(token.unwrap_or(Token::Other)), length)
 }
 
 fn decimal(digits: &[u8]) -> u32 {
     digits.iter().fold(0u32, |sum, digit| sum.saturating_mul(10).saturating_add(u32::from(digit - b'0')))
-}
-
-fn scaled(value: u32) -> Option<u32> {
-    (value < TOO_LARGE).then(|| value * SCALE)
 }
 
 /// The word that `text` starts with.

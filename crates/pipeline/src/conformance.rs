@@ -299,19 +299,19 @@ fn order(harness: &dyn Harness, key: impl std::fmt::Display, skus: &[&str]) -> O
 fn state_of(harness: &mut dyn Harness, order: &Order) -> (Class, StoredOrder) {
     let stored = harness.read(order.id()).unwrap_or_else(|| panic!("order {} is lost", order.key));
     let state = OrderState::fold(order.id(), &stored.row).expect("a row that reads");
-    check_weights(&state);
+    check_weights(&state, &stored.record);
     let class = state.class();
     (class, stored)
 }
 
 /// What was decided about weights is what the row says: of parcels, and of returns as a part of them.
-fn check_weights(state: &OrderState<'_>) {
+fn check_weights(state: &OrderState<'_>, record: &[u8]) {
     for parcel in &state.parcels {
-        assert!(parcel.weight().is_none_or(|weight| weight == weight_of(parcel.number)), "{parcel:?}");
+        assert!(parcel.weight().is_none_or(|weight| weight == weight_of(record, parcel.number)), "{parcel:?}");
     }
     for back in &state.returns {
         let (Some(weight), Some(asked)) = (back.parcel.weight(), back.asked) else { continue };
-        assert_eq!(weight.estimated, weight_of(asked.source).estimated, "{back:?}");
+        assert_eq!(weight.estimated, weight_of(record, asked.source).estimated, "{back:?}");
     }
 }
 
@@ -347,8 +347,8 @@ fn offered(harness: &mut dyn Harness, carrier: u16, wanted: &[ShipmentId], unset
 
 /// What was sent, whose weight is always that of the parcel; returns are weighed in [`check_weights`].
 fn shipments(sent: &[Sent]) -> Vec<ShipmentId> {
-    for Sent { shipment, weight, .. } in sent.iter().filter(|s| s.shipment.parcel < FIRST_RETURN) {
-        assert_eq!(*weight, weight_of(shipment.parcel), "{shipment}");
+    for Sent { shipment, weight, record, .. } in sent.iter().filter(|s| s.shipment.parcel < FIRST_RETURN) {
+        assert_eq!(*weight, weight_of(record, shipment.parcel), "{shipment}");
     }
     sent.iter().map(|s| s.shipment).collect()
 }

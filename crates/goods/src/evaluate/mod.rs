@@ -101,9 +101,7 @@ fn outcome(prepared: &Prepared, options: &Options, fold: u32, tick: &(dyn Fn() +
 }
 
 /// Runs `work` for every fold, on as many threads as there are processors, and gives what came of them in order.
-pub(crate) fn each_fold<T: Send>(
-    work: impl Fn(u32) -> Result<T, TrainError> + Sync,
-) -> Result<Vec<T>, TrainError> {
+pub(crate) fn each_fold<T: Send>(work: impl Fn(u32) -> Result<T, TrainError> + Sync) -> Result<Vec<T>, TrainError> {
     let (next, done) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(FOLDS as usize);
     std::thread::scope(|scope| {

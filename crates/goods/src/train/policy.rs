@@ -90,10 +90,7 @@ fn confident_from(mut sure: Vec<(f32, bool, u64)>) -> f32 {
 }
 
 /// The divisor of scores that makes the right classes likeliest, found by narrowing down (golden section).
-fn temperature<const N: usize>(
-    judged: &[Judged],
-    of: impl Fn(&Judged) -> Option<(usize, [f32; N], usize)>,
-) -> f32 {
+fn temperature<const N: usize>(judged: &[Judged], of: impl Fn(&Judged) -> Option<(usize, [f32; N], usize)>) -> f32 {
     let all: Vec<_> = judged.iter().filter_map(|judged| Some((of(judged)?, judged.products as f64))).collect();
     let unlikely = |temperature: f32| -> f64 {
         let one = |((right, scores, classes), products): &((usize, [f32; N], usize), f64)| {
@@ -155,7 +152,12 @@ impl Risks {
             if share(held, self.lines) >= next {
                 let (passed_of_misses, passed_of_dangerous) =
                     (share(passing, self.missed), share(passing, self.dangerous));
-                trades.push(Trade { risk: *risk, held: share(held, self.lines), passed_of_misses, passed_of_dangerous });
+                trades.push(Trade {
+                    risk: *risk,
+                    held: share(held, self.lines),
+                    passed_of_misses,
+                    passed_of_dangerous,
+                });
             }
             held += products;
             passing -= if *missed { *products } else { 0 };

@@ -43,7 +43,7 @@ fn told(harness: &mut dyn Harness, kind: &str) -> usize {
 pub(super) fn what_is_held_goes_on_as_what_it_is_said_to_be(make: Make<'_>) {
     use Verdict::{Done, NotHeld};
     let mut harness = make();
-    let order = order(&*harness, "a", &["c0", "held", "held", "held"]);
+    let order = order(&*harness, "a", &["c0", "held", "held~", "held"]);
     accept(&mut *harness, std::slice::from_ref(&order));
     // The rest ships; the customer sees no more than is true of every parcel.
     offered(&mut *harness, 0, &[order.shipment(0, 0)], &[], "what is known");

@@ -23,13 +23,21 @@ use crate::{
 /// `c1` name the carrier, `nobody` is carried by nobody, `none` needs no parcel, `poison` makes the stage panic, `bad`
 /// makes it reject the order, `held` waits to be reviewed, and `mended` a new order, but not one that is decided anew, whose
 /// parcel `c1` carries. A parcel that a carrier turns down goes to the other one, and one that is offered again to `c1`.
+/// A parcel's weight is an estimate if the SKU ends in `~`.
 pub fn stages() -> Vec<Box<dyn Stage>> {
     vec![Box::new(BySku)]
 }
 
-/// What the suite's parcel of this number weighs: every third one is an estimate.
-pub(super) fn weight_of(parcel: u8) -> Weight {
-    Weight { grams: 500, estimated: parcel % 3 == 2 }
+/// What a parcel of the order in `record` weighs.
+pub(super) fn weight_of(record: &[u8], parcel: u8) -> Weight {
+    let order = OrderRef::decode(record).expect("the record of an order");
+    let skus = order.lines().filter_map(|line| line.ok().map(|line| line.sku));
+    let sku = skus.filter(|sku| *sku != "none").nth(usize::from(parcel));
+    weight(sku.expect("a line for each parcel"))
+}
+
+fn weight(sku: &str) -> Weight {
+    Weight { grams: 500, estimated: sku.ends_with('~') }
 }
 
 struct BySku;
@@ -41,7 +49,6 @@ impl BySku {
             None => effects.classified(input),
         }
         let replay = anew.map_or(0, |replayed| replayed.number);
-        let mut packed = 0;
         for (number, line) in order.lines().enumerate() {
             let Ok(line) = line else { return effects.reject_anew(input, "a line can't be read", replay) };
             let carrier = match line.sku {
@@ -50,16 +57,14 @@ impl BySku {
                 "mended" if anew.is_none() => return effects.reject(input, "not mended yet"),
                 "mended" => Some(1),
                 "poison" => panic!("poison"),
-                "held" => {
+                "held" | "held~" => {
                     let item = Item { line: number as u16, quantity: None };
-                    effects.hold_parcel((Handling::HazmatCheck, 41), weight_of(packed), &[item]);
-                    packed += 1;
+                    effects.hold_parcel((Handling::HazmatCheck, 41), weight(line.sku), &[item]);
                     continue;
                 }
-                sku => sku.strip_prefix('c').and_then(|n| n.parse().ok()),
+                sku => sku.trim_end_matches('~').strip_prefix('c').and_then(|n| n.parse().ok()),
             };
-            effects.add_parcel(Group::Ambient, weight_of(packed), &[Item { line: number as u16, quantity: None }]);
-            packed += 1;
+            effects.add_parcel(Group::Ambient, weight(line.sku), &[Item { line: number as u16, quantity: None }]);
             let parcel = effects.parcels().len() - 1;
             match carrier {
                 Some(carrier) => effects.route(parcel, carrier),
