@@ -2,7 +2,8 @@
 //!
 //! Merchants write sizes for people, so there is no grammar to conform to. This reads the forms that the catalogue's sizes
 //! and metric titles are written in, most specific first, and gives up on the rest: no size is better than a wrong one, since
-//! whoever asks has a guess of its own. Reading allocates nothing and looks at the first [`SEEN`] bytes of a text.
+//! whoever asks has a guess of its own. Reading allocates nothing and looks at the first [`SEEN`] bytes of a text, and the first
+//! 64 words, numbers and signs in them.
 //!
 //! ```text
 //! size    = packs measure | measure packs | measure | amount counted

@@ -6,6 +6,8 @@ use crate::size::{SEEN, Unit};
 pub(crate) const SCALE: u32 = 10_000;
 /// Numbers from here on, which no size has, are items' numbers.
 const TOO_LARGE: u32 = 100_000;
+/// Tokens that are kept of a text: titles of the longest length have half as many words.
+const MOST: usize = 64;
 /// Letters of the longest word that is known.
 const LONGEST: usize = 12;
 
@@ -44,16 +46,16 @@ pub(crate) enum Word {
     Dozen,
 }
 
-/// The tokens of a text, at most as many as bytes are looked at.
+/// The first tokens of a text, at most [`MOST`].
 pub(crate) struct Tokens {
-    tokens: [Token; SEEN],
+    tokens: [Token; MOST],
     length: usize,
 }
 
 impl Tokens {
     /// Those of the first [`SEEN`] bytes of `text`.
     pub(crate) fn of(text: &[u8]) -> Self {
-        let mut all = Self { tokens: [Token::Other; SEEN], length: 0 };
+        let mut all = Self { tokens: [Token::Other; MOST], length: 0 };
         let mut rest = &text[..text.len().min(SEEN)];
         while let Some(&byte) = rest.first() {
             let (token, length) = match byte {
