@@ -18,7 +18,9 @@ pub enum ModelError {
         error: std::io::Error,
     },
     /// The file is longer than any model.
-    #[error("a model has at most {limit} bytes, this file has {length}; name a file that `sluice goods train --out` wrote")]
+    #[error(
+        "a model has at most {limit} bytes, this file has {length}; name a file that `sluice goods train --out` wrote"
+    )]
     TooLong {
         /// Its length in bytes.
         length: u64,

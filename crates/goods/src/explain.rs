@@ -49,7 +49,11 @@ impl Model {
             let added: [f32; LANES] = std::array::from_fn(|lane| whole[lane] - rest[lane]);
             let adds = added[judgement.handling as usize] - added.iter().take(10).sum::<f32>() / 10.0;
             let known = hash.is_none_or(|hash| self.known(hash).is_some());
-            reasons.push(Reason { part: part.clone(), adds: adds / self.about().calibration.handling_temperature, known });
+            reasons.push(Reason {
+                part: part.clone(),
+                adds: adds / self.about().calibration.handling_temperature,
+                known,
+            });
         }
         reasons.sort_by(|a, b| b.adds.total_cmp(&a.adds));
         Explanation { judgement, normal: normal.as_str().to_owned(), reasons }

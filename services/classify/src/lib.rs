@@ -18,5 +18,5 @@ pub mod stage;
 pub use catalogue::ByCatalogue;
 pub use classifier::{Chain, Classified, Classifier, Fallback, Source};
 pub use rule_file::RulesError;
-pub use rules::Rules;
+pub use rules::{Matched, Rules};
 pub use stage::Classify;

@@ -34,6 +34,17 @@ pub(crate) struct Rule {
     pub(crate) weight_g: u32,
 }
 
+/// Which rule decided, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matched<'a> {
+    /// The rule's id.
+    pub rule: &'a str,
+    /// The words of the title, as they are compared.
+    pub phrase: String,
+    /// What the goods need by it.
+    pub handling: Handling,
+}
+
 /// A rule file, ready to match.
 #[derive(Debug)]
 pub struct Rules {
@@ -109,6 +120,20 @@ impl Rules {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// The rule that decides on a title, and the words by which it was found; for people.
+    #[must_use]
+    pub fn matched(&self, title: &str) -> Option<Matched<'_>> {
+        let mut buffer = [0; SEEN + 2];
+        let length = reduce(title.as_bytes(), &mut buffer);
+        let text = &buffer[..length];
+        let found = self.finder.find_overlapping_iter(text);
+        let of = |found: aho_corasick::Match| Some((*self.owner.get(found.pattern().as_usize())?, found.range()));
+        let (first, range) = found.filter_map(of).min_by_key(|(rule, range)| (*rule, range.start))?;
+        let rule = self.rules.get(usize::from(first))?;
+        let phrase = String::from_utf8_lossy(text.get(range)?).trim().to_owned();
+        Some(Matched { rule: &rule.id, phrase, handling: rule.handling })
     }
 
     fn first_match(&self, title: &str) -> Option<&Rule> {

@@ -188,7 +188,8 @@ fn departments(catalogue: &Catalogue) -> Vec<String> {
         }
     }
     all.retain(|_, (products, types)| *products >= LEAST_PRODUCTS && types.len() >= LEAST_TYPES);
-    let mut largest: Vec<_> = all.into_iter().map(|(name, (products, _))| (std::cmp::Reverse(products), name)).collect();
+    let mut largest: Vec<_> =
+        all.into_iter().map(|(name, (products, _))| (std::cmp::Reverse(products), name)).collect();
     largest.sort_unstable();
     largest.truncate(LANES - DEPARTMENTS);
     let mut names: Vec<String> = largest.into_iter().map(|(_, name)| name.to_owned()).collect();
