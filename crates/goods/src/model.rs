@@ -340,3 +340,7 @@ impl Dictionary {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -11,6 +11,7 @@ use crate::{
     config::{Config, LogFormat},
     demo::{self, DemoArgs},
     exit,
+    goods::{self, GoodsArgs},
     load::{self, LoadArgs},
     operator::{self, DlqArgs, TapArgs, TraceArgs},
     output,
@@ -74,6 +75,8 @@ pub enum Command {
     Tap(TapArgs),
     /// Show what nobody carries
     Dlq(DlqArgs),
+    /// Train, judge and explain models that tell from titles what goods are
+    Goods(GoodsArgs),
     /// Verify a stopped data folder, and name any damage by file and offset
     Check(CheckArgs),
     /// Run the pipeline in a simulated world that crashes and misbehaves, and check every invariant
@@ -132,6 +135,10 @@ pub fn run(cli: Cli) -> u8 {
         Command::Dlq(args) => {
             logs("error");
             on_one_thread(operator::dlq::command(args))
+        }
+        Command::Goods(args) => {
+            logs("warn");
+            goods::command(&args)
         }
         Command::Check(args) => {
             logs("warn");

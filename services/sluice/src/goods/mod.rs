@@ -1,0 +1,80 @@
+//! `sluice goods`: models that tell from titles what goods are: train one, judge how good such models are, and ask why a
+//! line was taken for what it was.
+
+mod catalogue;
+mod evaluate;
+mod explain;
+mod html;
+mod train;
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use evaluate::EvaluateArgs;
+use explain::ExplainArgs;
+use train::TrainArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  sluice goods explain 'SMOKED TROUT | 8 OZ'
+  sluice goods evaluate data/products.parquet --html report.html
+  sluice goods train my-catalogue.csv --out goods.slm";
+
+/// Trains models that tell from titles what goods are, says how good they are, and explains what they say.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct GoodsArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: GoodsCommand,
+}
+
+/// What can be done with models of goods.
+#[derive(Debug, Clone, Subcommand)]
+pub enum GoodsCommand {
+    /// Train a model on a catalogue, and write its file
+    Train(TrainArgs),
+    /// Say how good models of a catalogue are on types of goods that they have never seen
+    Evaluate(EvaluateArgs),
+    /// Say what a line is taken for, and why
+    Explain(ExplainArgs),
+}
+
+/// Runs `sluice goods`, and gives the exit code.
+#[must_use]
+pub fn command(args: &GoodsArgs) -> u8 {
+    match &args.command {
+        GoodsCommand::Train(args) => train::command(args),
+        GoodsCommand::Evaluate(args) => evaluate::command(args),
+        GoodsCommand::Explain(args) => explain::command(args),
+    }
+}
+
+/// A progress bar on standard error; nothing if that isn't a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(what: &'static str) -> Self {
+        let bar = ProgressBar::no_length().with_prefix(what);
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>10} [{bar:32}] {percent:>3} %, {eta} left") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self(bar)
+    }
+
+    fn show(&self, done: u64, all: u64) {
+        self.0.set_length(all);
+        self.0.set_position(done);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A share for people: `87.6 %`.
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
