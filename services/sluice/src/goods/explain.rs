@@ -4,12 +4,17 @@ use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use serde::Serialize;
-use sluice_classify::{ByCatalogue, Classifier, Rules};
+use sluice_classify::{Source, usual_weights};
 use sluice_goods::{Explanation, Model, Reason};
 use sluice_schemas::order::Line;
 
 use super::percent;
-use crate::{exit, operator::plain, output};
+use crate::{
+    exit,
+    knowledge::{Parts, model, rules},
+    operator::plain,
+    output,
+};
 
 /// Reasons that are shown, each way.
 const SHOWN: usize = 5;
@@ -62,8 +67,17 @@ struct Explained {
     rule: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     phrase: Option<String>,
-    /// Held for review: only what the model decides is.
+    /// Why there is the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Held for review.
     held: bool,
+    /// Grams of one unit.
+    unit_weight_g: u32,
+    weight_estimated: bool,
+    /// As decisions name them.
+    rules_version: u32,
+    model_version: u32,
     model: ModelSays,
 }
 
@@ -99,30 +113,28 @@ pub(super) fn command(args: &ExplainArgs) -> u8 {
 }
 
 fn explained(args: &ExplainArgs) -> Result<Explained, Box<dyn std::error::Error>> {
-    let model = args.model.as_deref().map_or_else(Model::embedded, Model::load)?;
-    let rules = args.rules.as_deref().map_or_else(Rules::embedded, Rules::load)?;
-    let catalogue = ByCatalogue::new(Arc::new(sluice_data::catalogue()?));
+    let catalogue = Arc::new(sluice_data::catalogue()?);
+    let (rules, model) = (rules(args.rules.as_deref())?, model(args.model.as_deref())?);
+    let parts = Parts { rules: Arc::clone(&rules), model: Arc::clone(&model), holds: true, learned: Arc::default() };
+    let chain = parts.chain(&catalogue, usual_weights(&catalogue));
     let line = Line { sku: &args.sku, title: &args.title, quantity: 1, unit_price: 0 };
-    let explanation = model.explain(&args.title, args.manufacturer.as_deref());
-    let judgement = explanation.judgement;
-    let mut explained = Explained {
+    let decided = chain.classify(&line);
+    let rule = rules.matched(&args.title).filter(|_| matches!(decided.source, Source::Rule(_)));
+    Ok(Explained {
         title: args.title.clone(),
-        handling: judgement.handling.name(),
-        decided_by: "model",
-        sku: None,
-        rule: None,
-        phrase: None,
-        held: judgement.review,
-        model: says(&model, explanation),
-    };
-    if let Some(known) = catalogue.classify(&line) {
-        (explained.handling, explained.decided_by, explained.held) = (known.handling.name(), "catalogue", false);
-        explained.sku = Some(args.sku.clone());
-    } else if let Some(found) = rules.matched(&args.title) {
-        (explained.handling, explained.decided_by, explained.held) = (found.handling.name(), "rule", false);
-        (explained.rule, explained.phrase) = (Some(found.rule.to_owned()), Some(found.phrase));
-    }
-    Ok(explained)
+        handling: decided.handling.name(),
+        decided_by: decided.source.name(),
+        held: decided.hold,
+        unit_weight_g: decided.unit_weight_g,
+        weight_estimated: decided.estimated,
+        rules_version: chain.version(),
+        model_version: chain.model_version(),
+        sku: (decided.source == Source::Catalogue).then(|| args.sku.clone()),
+        rule: rule.as_ref().map(|found| found.rule.to_owned()),
+        reason: rule.as_ref().and_then(|found| found.reason.map(str::to_owned)),
+        phrase: rule.map(|found| found.phrase),
+        model: says(&model, model.explain(&args.title, args.manufacturer.as_deref())),
+    })
 }
 
 fn says(model: &Model, explanation: Explanation) -> ModelSays {
@@ -143,12 +155,22 @@ fn says(model: &Model, explanation: Explanation) -> ModelSays {
 fn text(explained: &Explained) -> String {
     let by = match (&explained.sku, &explained.rule, &explained.phrase) {
         (Some(sku), ..) => format!("the catalogue knows SKU {sku}"),
-        (None, Some(rule), Some(phrase)) => format!("rule {rule}, by \"{phrase}\""),
+        (None, Some(rule), Some(phrase)) => {
+            let reason = explained.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("rule {rule}, by \"{phrase}\"{reason}")
+        }
         _ => "the model".to_owned(),
     };
     let held = if explained.held { ", held for review" } else { "" };
     let model = &explained.model;
     let mut text = format!("{}: {}{held}\n", explained.handling, plain(&by));
+    let about = if explained.weight_estimated { "about " } else { "" };
+    let (rules, number) = (explained.rules_version, explained.model_version);
+    let _ = writeln!(
+        text,
+        "a unit weighs {about}{} g; decisions name rules {rules}, model {number}",
+        explained.unit_weight_g
+    );
     let _ = writeln!(text, "\nmodel {} reads \"{}\"", model.version, plain(&model.read_as));
     let _ = writeln!(text, "  {:<24} {}", model.handling, percent(model.confidence.into()));
     let _ = writeln!(text, "  {:<24} {}", model.department, percent(model.department_confidence.into()));

@@ -1,7 +1,8 @@
-//! `sluice goods`: models that tell from titles what goods are: train one, judge how good such models are, and ask why a
-//! line was taken for what it was.
+//! `sluice goods`: models that tell from titles what goods are: train one, judge how good such models are, ask why a
+//! line was taken for what it was, and what another one would have said.
 
 mod catalogue;
+mod diff;
 mod evaluate;
 mod explain;
 mod html;
@@ -10,6 +11,7 @@ mod train;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use diff::DiffArgs;
 use evaluate::EvaluateArgs;
 use explain::ExplainArgs;
 use train::TrainArgs;
@@ -18,7 +20,8 @@ const EXAMPLES: &str = "\
 Examples:
   sluice goods explain 'SMOKED TROUT | 8 OZ'
   sluice goods evaluate data/products.parquet --html report.html
-  sluice goods train my-catalogue.csv --out goods.slm";
+  sluice goods train my-catalogue.csv --out goods.slm
+  sluice goods diff --data-dir sluice-data --model goods.slm";
 
 /// Trains models that tell from titles what goods are, says how good they are, and explains what they say.
 #[derive(Debug, Clone, Args)]
@@ -38,6 +41,8 @@ pub enum GoodsCommand {
     Evaluate(EvaluateArgs),
     /// Say what a line is taken for, and why
     Explain(ExplainArgs),
+    /// List what would be decided otherwise of recorded orders by another model or other rules
+    Diff(DiffArgs),
 }
 
 /// Runs `sluice goods`, and gives the exit code.
@@ -47,6 +52,7 @@ pub fn command(args: &GoodsArgs) -> u8 {
         GoodsCommand::Train(args) => train::command(args),
         GoodsCommand::Evaluate(args) => evaluate::command(args),
         GoodsCommand::Explain(args) => explain::command(args),
+        GoodsCommand::Diff(args) => diff::command(args),
     }
 }
 
