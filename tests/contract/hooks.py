@@ -92,6 +92,9 @@ def path(case):
             fleeting = operation(case) in FLEETING
             known = one_of(WORLD["endpoints"], (drawn, dict(case.headers or {}), case.body))
             case.path_parameters = {"id": made() if fleeting else known}
+    elif "id" in drawn and operation(case) in ("review_parcel", "forget_kept_review"):
+        # What is taken back is what was kept before, if it was.
+        case.path_parameters = {**drawn, "id": one_of(WORLD["held"], (drawn, case.body))}
     elif "id" in drawn and (operation(case) == "return_goods" or one_of(range(8), drawn)):
         pool = WORLD["delivered"] if operation(case) == "return_goods" else WORLD["taken"] + WORLD["delivered"]
         case.path_parameters = {**drawn, "id": one_of(pool, (drawn, case.body, dict(case.headers or {})))}
@@ -207,7 +210,7 @@ class Signed(requests.auth.AuthBase):
 
 
 schemathesis.auth.set_from_requests(Bearer("key")).apply_to(path_regex="^/v1/(orders|events|webhooks)")
-schemathesis.auth.set_from_requests(Bearer("operator_key")).apply_to(path_regex="^/v1/operator/")
+schemathesis.auth.set_from_requests(Bearer("operator_key")).apply_to(path_regex="^/v1/(operator/|review)")
 schemathesis.auth.set_from_requests(Signed()).apply_to(path_regex="^/v1/carriers/")
 
 

@@ -11,6 +11,7 @@ use crate::{
     config::{Config, LogFormat},
     demo::{self, DemoArgs},
     exit,
+    goods::{self, GoodsArgs},
     load::{self, LoadArgs},
     operator::{self, DlqArgs, TapArgs, TraceArgs},
     output,
@@ -74,6 +75,8 @@ pub enum Command {
     Tap(TapArgs),
     /// Show what nobody carries
     Dlq(DlqArgs),
+    /// Say what goods are that nobody knows
+    Goods(GoodsArgs),
     /// Verify a stopped data folder, and name any damage by file and offset
     Check(CheckArgs),
     /// Run the pipeline in a simulated world that crashes and misbehaves, and check every invariant
@@ -132,6 +135,10 @@ pub fn run(cli: Cli) -> u8 {
         Command::Dlq(args) => {
             logs("error");
             on_one_thread(operator::dlq::command(args))
+        }
+        Command::Goods(args) => {
+            logs("error");
+            on_one_thread(goods::command(args))
         }
         Command::Check(args) => {
             logs("warn");
@@ -249,6 +256,19 @@ mod tests {
         assert_eq!(cli.log_format, Some(LogFormat::Json));
         let Command::Demo(args) = cli.command else { panic!("another command") };
         assert_eq!((args.orders, args.json, args.keep), (20_000, true, true));
+    }
+
+    #[test]
+    fn what_waits_is_listed_unless_something_else_is_asked() {
+        let review = |line: &str| match parse(line).unwrap().command {
+            Command::Goods(GoodsArgs { command: goods::GoodsCommand::Review(args) }) => args,
+            other => panic!("{other:?}"),
+        };
+        let plain = review("sluice goods review --key k --merchant m-1");
+        assert!(plain.command.is_none() && plain.server.is_some() && plain.filter.merchant.is_some(), "{plain:?}");
+        assert!(review("sluice goods review decide o-1 frozen --key k --keep row").command.is_some());
+        assert!(parse("sluice goods review decide o-1 warm --key k").unwrap_err().contains("one of chilled"));
+        assert!(parse("sluice goods review kept --rules --rows --key k").is_err());
     }
 
     #[test]

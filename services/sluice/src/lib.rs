@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod exit;
+pub mod goods;
 pub mod knowledge;
 pub mod load;
 pub mod machine;

@@ -41,7 +41,7 @@ impl Paint {
 }
 
 /// `text` without what could steer a terminal or turn the direction of what follows: carriers and merchants wrote it.
-pub(super) fn plain(text: &str) -> Cow<'_, str> {
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     let steers = |c: char| {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
