@@ -15,6 +15,8 @@ const NAMED: usize = 10;
 pub struct Query<'t> {
     pairs: Vec<(Cow<'t, str>, Cow<'t, str>)>,
     errors: Vec<FieldError>,
+    /// Parameters that there aren't.
+    others: Vec<FieldError>,
 }
 
 impl<'t> Query<'t> {
@@ -27,8 +29,8 @@ impl<'t> Query<'t> {
         let wrong = |(name, value): &(Cow<'_, str>, Cow<'_, str>)| {
             FieldError::wrong(clip(name).into_owned(), expected(known), value)
         };
-        let errors = others.iter().map(wrong).collect();
-        Self { pairs, errors }
+        let others = others.iter().map(wrong).collect();
+        Self { pairs, errors: Vec::new(), others }
     }
 
     /// What `parse` makes of the parameter `name`, if it is there once and is as `expected`.
@@ -66,7 +68,8 @@ impl<'t> Query<'t> {
     ///
     /// # Errors
     /// Every parameter at fault.
-    pub fn end(self) -> Result<(), Vec<FieldError>> {
+    pub fn end(mut self) -> Result<(), Vec<FieldError>> {
+        self.errors.append(&mut self.others);
         if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
     }
 }
@@ -110,7 +113,7 @@ mod tests {
             ("keep=yes&keep=yes", &["keep"]),
             ("limit=6&keep=maybe", &["limit", "keep"]),
             ("limit=%2B5&keep=no", &["limit"]),
-            ("limit=0&keep=no&Limit=1", &["Limit", "limit"]),
+            ("limit=0&keep=no&Limit=1", &["limit", "Limit"]),
         ] {
             assert_eq!(read(text), Err(fields.iter().map(|f| (*f).to_owned()).collect()), "{text}");
         }

@@ -99,8 +99,11 @@ pub(crate) struct Studies {
 }
 
 impl Studies {
-    pub fn new(known: Option<Arc<Known>>, documents: Arc<dyn Documents>) -> Arc<Self> {
-        Arc::new(Self { known, documents, is_away: Mutex::new(false) })
+    /// Of what `documents` has, which is read once before this returns.
+    pub async fn begun(known: Option<&Arc<Known>>, documents: Arc<dyn Documents>) -> Arc<Self> {
+        let own = Arc::new(Self { known: known.cloned(), documents, is_away: Mutex::new(false) });
+        own.study_aside().await;
+        own
     }
 
     /// Reads what is kept and goes by it. What can't be read changes nothing, and is said once. Blocks.
@@ -122,7 +125,7 @@ impl Studies {
     }
 
     /// As [`Studies::study`], on a thread that may block.
-    pub async fn study_aside(self: &Arc<Self>) {
+    async fn study_aside(self: &Arc<Self>) {
         let own = Arc::clone(self);
         // A panic there is logged there.
         drop(tokio::task::spawn_blocking(move || own.study()).await);

@@ -185,9 +185,8 @@ impl Pipeline {
         let Opened { engine, partitions, checkpointer, recovered } = opened;
         let before = engine.counts();
         let documents = documents(&config).await?;
-        let studies = Studies::new(Some(Arc::clone(&known)), documents.clone());
         // Before the first order is decided.
-        studies.study_aside().await;
+        let studies = Studies::begun(Some(&known), documents.clone()).await;
 
         let runner = |partition| {
             let stages: Vec<Box<dyn Stage>> = vec![

@@ -220,9 +220,9 @@ impl Base {
     }
 
     /// What reviewers have decided for good, for `known` to go by.
-    fn studies(&self, known: Option<&Arc<Known>>) -> Arc<Studies> {
+    async fn studies(&self, known: Option<&Arc<Known>>) -> Arc<Studies> {
         let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
-        Studies::new(known.cloned(), Arc::new(CqlDocuments::shared(store, Handle::current(), clock)))
+        Studies::begun(known, Arc::new(CqlDocuments::shared(store, Handle::current(), clock))).await
     }
 
     /// Waits a while for the brokers' first word on how far everybody is: before it a node calls itself not ready.
@@ -327,8 +327,7 @@ impl Node {
             writes.then(|| Writer::start(&base.log, base.deployment).map_err(ClusterError::from)).transpose()?;
         let presence = Presence::start(&base.log, base.deployment, has(Role::Checkout)).map_err(ClusterError::from)?;
         let presence = Arc::new(presence);
-        let studies = base.studies(known.as_ref());
-        studies.study_aside().await;
+        let studies = base.studies(known.as_ref()).await;
         let owners = known.as_deref().map(|known| base.owners(known)).transpose()?;
         let folds = has(Role::Status).then(|| base.fold()).transpose()?;
         let (stop_notifiers, stop) = watch::channel(false);

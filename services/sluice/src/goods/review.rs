@@ -215,7 +215,7 @@ fn line(item: &Value) -> String {
         None => text(item, "likely").into_owned(),
     };
     let (id, merchant, title) = (text(item, "id"), text(item, "merchant"), text(item, "title"));
-    format!("{id:<30}  {merchant:<12}  {:>5}  {likely:<20}  {title}", item["quantity"])
+    format!("{id:<30}  {merchant:<12}  {:>5}  {likely:<20}  {title}", item["quantity"].to_string())
 }
 
 /// Its characters as a query may have them.
@@ -299,9 +299,9 @@ async fn kept(args: &KeptArgs) -> Result<u8, Failed> {
     if args.csv {
         output::result("title,handling");
     }
-    for (keep, wanted) in [("rule", !args.rows), ("row", !args.rules)] {
+    for (keep, _) in [("rule", !args.rows), ("row", !args.rules)].into_iter().filter(|(_, wanted)| *wanted) {
         let (mut after, path) = (None::<String>, format!("/v1/review/kept?keep={keep}&limit={KEPT_PAGE}"));
-        while wanted {
+        loop {
             let Page { items, next } = page(&mut client, &path, after.as_deref()).await?;
             for item in &items {
                 match (args.csv, args.json) {
