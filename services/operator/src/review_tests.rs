@@ -131,7 +131,7 @@ async fn a_decision_has_its_effect_and_its_answer_once() {
     for other in [json!({"handling": "chilled"}), json!({"handling": "frozen"})] {
         let (status, problem) = decide(&world, 0, &other).await;
         assert_eq!((status, &problem["type"]), (StatusCode::CONFLICT, &json!("urn:sluice:problem:already-reviewed")));
-        assert_eq!(problem["detail"], "ann has decided that it is frozen, kept for rule.");
+        assert_eq!(problem["detail"], "ann has decided that it is frozen, kept as a rule.");
     }
     let path = format!("/v1/review/kept/{}", rule["id"].as_str().unwrap());
     assert_eq!(ask(&world, "DELETE", &path, "").await.0, StatusCode::NO_CONTENT);

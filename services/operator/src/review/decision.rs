@@ -288,8 +288,8 @@ impl Asked {
         let detail = match reviewed.handling {
             Some(_) if reviewed.command == self.command => return Ok(()),
             Some(code) => {
-                let keep = reviewed.keep.name().unwrap_or("nothing else");
-                format!("{} has decided that it is {}, kept for {keep}.", reviewed.by, class_name(code))
+                let kept = reviewed.keep.name().map_or_else(String::new, |keep| format!(", kept as a {keep}"));
+                format!("{} has decided that it is {}{kept}.", reviewed.by, class_name(code))
             }
             None => "It was cancelled before anybody had decided what is in it.".to_owned(),
         };
