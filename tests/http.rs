@@ -15,6 +15,7 @@ mod operator;
 mod parcels;
 mod replays;
 mod retention;
+mod reviews;
 mod statuses;
 mod streams;
 mod tls;

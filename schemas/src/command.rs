@@ -217,6 +217,13 @@ pub fn is_replay(record: &[u8]) -> bool {
     record.get(18) == Some(&REPLAY)
 }
 
+/// True if an encoded word is a command that says what is in a held parcel, without reading the rest.
+#[inline]
+#[must_use]
+pub fn is_review(record: &[u8]) -> bool {
+    record.get(18) == Some(&REVIEW)
+}
+
 /// What an owner made of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

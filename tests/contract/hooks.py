@@ -92,6 +92,10 @@ def path(case):
             fleeting = operation(case) in FLEETING
             known = one_of(WORLD["endpoints"], (drawn, dict(case.headers or {}), case.body))
             case.path_parameters = {"id": made() if fleeting else known}
+    elif "id" in drawn and operation(case) == "review_parcel":
+        case.path_parameters = {**drawn, "id": one_of(WORLD["held"], (drawn, case.body))}
+    elif "id" in drawn and operation(case) == "forget_kept_review":
+        case.path_parameters = {**drawn, "id": kept(one_of(WORLD["kept"], drawn))}
     elif "id" in drawn and (operation(case) == "return_goods" or one_of(range(8), drawn)):
         pool = WORLD["delivered"] if operation(case) == "return_goods" else WORLD["taken"] + WORLD["delivered"]
         case.path_parameters = {**drawn, "id": one_of(pool, (drawn, case.body, dict(case.headers or {})))}
@@ -117,6 +121,13 @@ def made():
     # There may be as many as there can be for a moment; then it is one that there isn't.
     MADE.add(made.get("id"))
     return made.get("id", "whe_01M6VZ4W3V00J8Z8M3C0V9S1QK")
+
+
+def kept(parcel):
+    """A decision for one request to take back: the same one sent again is kept again."""
+    url, key = f"{WORLD['url']}/v1/review/{parcel}", {"Authorization": f"Bearer {WORLD['operator_key']}"}
+    requests.post(url, json={"handling": "frozen", "keep": "row"}, headers=key, timeout=10)
+    return parcel
 
 
 def headers(case):
@@ -207,7 +218,7 @@ class Signed(requests.auth.AuthBase):
 
 
 schemathesis.auth.set_from_requests(Bearer("key")).apply_to(path_regex="^/v1/(orders|events|webhooks)")
-schemathesis.auth.set_from_requests(Bearer("operator_key")).apply_to(path_regex="^/v1/operator/")
+schemathesis.auth.set_from_requests(Bearer("operator_key")).apply_to(path_regex="^/v1/(operator/|review)")
 schemathesis.auth.set_from_requests(Signed()).apply_to(path_regex="^/v1/carriers/")
 
 

@@ -57,7 +57,7 @@ enum Whose {
 }
 
 /// Every route there is. Who adds one says here what strangers get.
-const ROWS: [Row; 25] = [
+const ROWS: [Row; 29] = [
     // First, as long as nobody but the owner has any.
     Row { method: "get", path: "/v1/events", ask: |_, c, _, _| c.get("/v1/events"), gets: [401, 401, 401, 200, 401] },
     Row { method: "get", path: "/v1/orders", ask: list, gets: [401, 401, 401, 200, 401] },
@@ -81,6 +81,15 @@ const ROWS: [Row; 25] = [
     Row { method: "get", path: "/v1/operator/events", ask: |_, c, _, _| c.get("/v1/operator/events"), gets: [401; 5] },
     Row { method: "get", path: "/v1/operator/orders/{id}", ask: trace, gets: [401; 5] },
     Row { method: "post", path: "/v1/operator/orders/{id}/replay", ask: replay, gets: [401; 5] },
+    Row { method: "get", path: "/v1/review", ask: |_, c, _, _| c.get("/v1/review"), gets: [401; 5] },
+    Row { method: "post", path: "/v1/review/{id}", ask: review, gets: [401; 5] },
+    Row {
+        method: "get",
+        path: "/v1/review/kept",
+        ask: |_, c, _, _| c.get("/v1/review/kept?keep=rule"),
+        gets: [401; 5],
+    },
+    Row { method: "delete", path: "/v1/review/kept/{id}", ask: forget, gets: [401; 5] },
     Row { method: "get", path: "/healthz", ask: |_, c, _, _| c.get("/healthz"), gets: [200; 5] },
     Row { method: "get", path: "/readyz", ask: |_, c, _, _| c.get("/readyz"), gets: [200; 5] },
     Row { method: "get", path: "/metrics", ask: |_, c, _, _| c.get("/metrics"), gets: [200; 5] },
@@ -193,6 +202,15 @@ fn trace(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
 
 fn replay(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
     client.send(&format!("POST /v1/operator/orders/{}/replay", id(scene, whose)), &[], b"")
+}
+
+fn review(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
+    let request = format!("POST /v1/review/{}-0", id(scene, whose));
+    client.send(&request, &["content-type: application/json"], b"{\"handling\":\"frozen\"}")
+}
+
+fn forget(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {
+    client.send(&format!("DELETE /v1/review/kept/{}-0", id(scene, whose)), &[], b"")
 }
 
 fn cancel(scene: &Scene, client: &Client, _: &Caller, whose: Whose) -> Answer {

@@ -31,7 +31,7 @@ enum Covered {
 use Covered::{Elsewhere, InItsCrate, Request};
 
 /// Every constant of `limits.rs`, and what tests it.
-const BOUNDS: [(&str, Covered); 33] = [
+const BOUNDS: [(&str, Covered); 34] = [
     ("MAX_LINES", Request(lines_of_an_order)),
     ("MAX_QUANTITY", Request(|c| number(c, "/lines/0/quantity", 1, u64::from(MAX_QUANTITY)))),
     ("MAX_UNIT_PRICE", Request(|c| number(c, "/lines/0/unit_price", 0, MAX_UNIT_PRICE))),
@@ -67,6 +67,7 @@ const BOUNDS: [(&str, Covered); 33] = [
     ("MAX_WEBHOOK_URL", InItsCrate("services/webhooks/tests/api.rs")),
     ("MAX_WEBHOOK_DESCRIPTION", InItsCrate("services/webhooks/tests/api.rs")),
     ("MAX_WEBHOOK_BYTES", InItsCrate("services/webhooks/tests/api.rs")),
+    ("MAX_REVIEW_BYTES", InItsCrate("services/operator/src/review_tests.rs")),
     ("MAX_DELIVERIES", InItsCrate("services/webhooks/tests/api.rs")),
 ];
 

@@ -67,3 +67,5 @@ pub const MAX_WEBHOOK_BYTES: usize = 16 * 1024;
 pub const MAX_DELIVERIES: usize = 100;
 /// How far `placed_at` may lie from now, ms (the default of `placed_at_window_s`).
 pub const DEFAULT_WINDOW_MS: u64 = 10 * 60 * 1_000;
+/// Bytes of a reviewer's decision about a parcel.
+pub const MAX_REVIEW_BYTES: usize = 1_024;

@@ -1,11 +1,12 @@
 //! The conventions that every HTTP service of Sluice keeps, so that they answer alike without seeing each other: problem
-//! details, bearer keys, idempotency keys, bodies within bounds, times as text, request metrics, signatures.
+//! details, bearer keys, idempotency keys, bodies within bounds, query strings, times as text, request metrics, signatures.
 
 pub mod auth;
 pub mod body;
 pub mod key;
 pub mod meter;
 pub mod problem;
+pub mod query;
 pub mod responses;
 pub mod retry_after;
 pub mod rfc3339;

@@ -13,7 +13,7 @@ use sluice_domain::{
     order_state::{NewsStep, OutcomeStep, last_replay, on_news, on_outcome},
 };
 use sluice_schemas::{
-    command::is_replay,
+    command::{self, is_replay, is_review},
     delta::VOID,
     order::OrderRef,
     outcome::OutcomeKind,
@@ -22,7 +22,7 @@ use sluice_schemas::{
 
 use crate::{
     batch::{Batch, Input, InputKind, InputMeta, Replayed, Rows, Verdict},
-    effects::{Effects, Route},
+    effects::{Decision, Effects, Route},
     health::{CarrierHealth, HealthBoard},
     index::Probe,
     ports::{Clock, CommitError, Log, LogError},
@@ -154,6 +154,7 @@ impl<L: Log> Runner<L> {
         match self.log.commit(&view, &self.effects, &mut self.positions) {
             Ok(()) => {
                 self.log.index().commit();
+                self.count_held();
                 let new = range
                     .clone()
                     .filter(|&i| self.batch.meta(i).kind == InputKind::Placed && self.batch.verdict(i) == Verdict::New);
@@ -174,6 +175,22 @@ impl<L: Log> Runner<L> {
                 self.log.index().abort();
                 Err(error)
             }
+        }
+    }
+
+    /// Counts parcels that wait to be reviewed from now on, and those that no longer do.
+    fn count_held(&self) {
+        let held = self.effects.parcels().iter().filter(|parcel| matches!(parcel.route, Route::Held(..))).count();
+        if held > 0 {
+            metrics::counter!("sluice_parcels_held_total").increment(held as u64);
+        }
+        let is_done = |(input, decision): &&(u32, Decision)| {
+            let done = matches!(decision, Decision::Commanded { verdict: command::Verdict::Done, .. });
+            done && is_review(self.batch.record(*input as usize))
+        };
+        let reviewed = self.effects.decisions().iter().filter(is_done).count();
+        if reviewed > 0 {
+            metrics::counter!("sluice_parcels_reviewed_total").increment(reviewed as u64);
         }
     }
 

@@ -1,8 +1,10 @@
-//! Shows operators one order of any merchant with everything that is stored about it, `GET /v1/operator/orders/{id}`, and has
-//! what is dead-lettered of it decided anew, `POST /v1/operator/orders/{id}/replay`.
+//! Shows operators one order of any merchant with everything that is stored about it, `GET /v1/operator/orders/{id}`, has
+//! what is dead-lettered of it decided anew, `POST /v1/operator/orders/{id}/replay`, and lets them say what goods are that nobody
+//! knows, `/v1/review`.
 //!
 //! * [`router`]: the routes, for operators' keys alone.
 //! * [`trace()`]: what it shows, a pure function of what is stored. Names, streets and titles aren't in it.
+//! * [`Kept`]: what becomes of reviewers' decisions besides; [`rules()`] is what a node that classifies goes by.
 //! * [`Deliveries`]: where it finds what became of the order's events at webhook endpoints.
 
 use std::sync::Arc;
@@ -13,24 +15,31 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use sluice_domain::{Operators, OrderId};
 use sluice_http::{
     FieldError, OperatorKeySecurity, Problem, ProblemBody, RouteMeter, authenticate_operator, responses,
 };
-use sluice_pipeline::{Clock, LogError, Orders, StoredOrder, WordIntake};
-use tokio::sync::Semaphore;
+use sluice_pipeline::{Clock, LogError, Lookup, Orders, StoredOrder, WordIntake};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::{IntoResponses, OpenApi};
 
+mod decide;
 mod deliveries;
 mod hops;
+mod kept;
 mod replay;
+mod review;
+#[cfg(test)]
+mod testing;
 mod trace;
 
 pub use deliveries::{Deliveries, DeliveryTrace, TryTrace, WebhookTrace};
 pub use hops::{EventTrace, Hop};
+pub use kept::{Kept, MAX_ROWS, rules};
 pub use replay::{DeadNow, MAX_REPLAYING, Replayed};
+pub use review::{MAX_LOOKED_AT, MAX_REVIEW_LISTS, decision::MAX_REVIEWING};
 pub use trace::{
     AttemptTrace, CommandTrace, ConflictTrace, DeadLetter, ItemTrace, NewsTrace, ParcelTrace, ReturnTrace, Trace,
     VoidTrace, trace,
@@ -46,10 +55,14 @@ const YOUNG_MS: u64 = 10_000;
 pub struct Operator {
     /// Where orders are read.
     pub orders: Arc<dyn Orders>,
+    /// Where it is found which of them wait to be reviewed.
+    pub lookup: Arc<dyn Lookup>,
     /// Where commands go.
     pub words: Arc<dyn WordIntake>,
     /// Where it is found what became of their events.
     pub deliveries: Arc<dyn Deliveries>,
+    /// What reviewers' decisions are kept for.
+    pub kept: Kept,
     /// Who may ask.
     pub operators: Arc<Operators>,
     /// What time it is.
@@ -61,8 +74,30 @@ struct App {
     room: Semaphore,
     /// Replays that wait for their decision.
     replaying: Semaphore,
-    meter: RouteMeter,
-    replay_meter: RouteMeter,
+    /// Reviews that wait for their decision.
+    reviewing: Semaphore,
+    /// Memory for bodies of reviews, KiB.
+    review_room: Semaphore,
+    /// Pages of what waits or is kept.
+    lists: Semaphore,
+    meters: Meters,
+}
+
+struct Meters {
+    trace: RouteMeter,
+    replay: RouteMeter,
+    review: RouteMeter,
+    decision: RouteMeter,
+    kept: RouteMeter,
+    forget: RouteMeter,
+}
+
+impl App {
+    /// A place to read a page of what waits or is kept, until it is dropped.
+    fn listing(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        let full = |_| Problem::unavailable("As many lists are being read as this node reads at once.", 1);
+        self.lists.try_acquire().map_err(full)
+    }
 }
 
 /// The routes. Called after the metrics recorder is installed, or nothing is counted.
@@ -71,12 +106,25 @@ pub fn router(state: Operator) -> Router {
         operator: state,
         room: Semaphore::new(MAX_TRACES),
         replaying: Semaphore::new(MAX_REPLAYING),
-        meter: RouteMeter::new("GET /v1/operator/orders/{id}"),
-        replay_meter: RouteMeter::new("POST /v1/operator/orders/{id}/replay"),
+        reviewing: Semaphore::new(MAX_REVIEWING),
+        review_room: Semaphore::new(review::decision::ROOM_KIB),
+        lists: Semaphore::new(MAX_REVIEW_LISTS),
+        meters: Meters {
+            trace: RouteMeter::new("GET /v1/operator/orders/{id}"),
+            replay: RouteMeter::new("POST /v1/operator/orders/{id}/replay"),
+            review: RouteMeter::new("GET /v1/review"),
+            decision: RouteMeter::new("POST /v1/review/{id}"),
+            kept: RouteMeter::new("GET /v1/review/kept"),
+            forget: RouteMeter::new("DELETE /v1/review/kept/{id}"),
+        },
     };
     Router::new()
         .route("/v1/operator/orders/{id}", get(order))
         .route("/v1/operator/orders/{id}/replay", post(replay::replay_order))
+        .route("/v1/review", get(review::list))
+        .route("/v1/review/{id}", post(review::decision::review_parcel))
+        .route("/v1/review/kept", get(kept::routes::list))
+        .route("/v1/review/kept/{id}", delete(kept::routes::forget))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(Arc::new(app))
 }
@@ -89,7 +137,14 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Sluice", description = "Orders in, parcels out."),
-    paths(order, replay::replay_order),
+    paths(
+        order,
+        replay::replay_order,
+        review::list,
+        review::decision::review_parcel,
+        kept::routes::list,
+        kept::routes::forget
+    ),
     components(schemas(ProblemBody<'_>, FieldError)),
     tags((name = "operator", description = "What operators see of every merchant's orders.")),
     modifiers(&OperatorKeySecurity)
@@ -120,7 +175,7 @@ async fn order(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejecti
     // What isn't text is nobody's id.
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
     let response = read(&app, &id, &headers).await.map_or_else(IntoResponse::into_response, answer);
-    app.meter.record(response.status(), app.operator.clock.monotonic_us().saturating_sub(started));
+    app.meters.trace.record(response.status(), app.operator.clock.monotonic_us().saturating_sub(started));
     response
 }
 

@@ -1,7 +1,7 @@
 //! `POST /v1/operator/orders/{id}/replay`: what is dead-lettered of an order is decided anew. The wish goes into the log of the
 //! order's partition, where its owner decides; the answer says what the order's row shows then.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     extract::{Path, State, rejection::PathRejection},
@@ -18,13 +18,12 @@ use sluice_http::{
     Problem, ProblemBody, authenticate_operator, body::bad_header, idempotency_key, key::HEADER, operator_name,
     responses,
 };
-use sluice_pipeline::{Receipt, StoredOrder, Words};
 use sluice_schemas::command::{Command, Verdict, Wish};
-use tokio::time::Instant;
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use crate::{
-    App, UNREADABLE, answer,
+    App, answer,
+    decide::{decide, fold, known, too_many_commands},
     hops::verdict_name,
     load,
     trace::{class_name, order_as_text},
@@ -33,11 +32,6 @@ use crate::{
 
 /// Replays that wait for their decision at once; more are answered 503.
 pub const MAX_REPLAYING: usize = 64;
-/// How long an answer waits for the owner's decision.
-const WAIT: Duration = Duration::from_secs(2);
-/// First and longest pause between two looks at the row.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(160));
-
 /// What became of a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = ReplayAnswer)]
@@ -126,7 +120,7 @@ pub(crate) async fn replay_order(
     let started = app.operator.clock.monotonic_us();
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
     let response = replay(&app, &id, &headers).await.unwrap_or_else(IntoResponse::into_response);
-    app.replay_meter.record(response.status(), app.operator.clock.monotonic_us().saturating_sub(started));
+    app.meters.replay.record(response.status(), app.operator.clock.monotonic_us().saturating_sub(started));
     response
 }
 
@@ -155,53 +149,13 @@ async fn replay(app: &App, id: &str, headers: &HeaderMap) -> Result<Response, Pr
         return shown(&state, command, Some(verdict));
     }
     if counted(&state) >= MAX_CANCELS {
-        let detail = format!("The order has had {MAX_CANCELS} commands; no more replays are kept.");
-        return Err(Problem::new(StatusCode::CONFLICT, "too-many-commands", "Too many commands", detail));
+        return Err(too_many_commands(MAX_CANCELS, "replays"));
     }
     let by = operator_name(headers);
     let command = Command { order: id.0, id: command, at_ms: now_ms, wish: Wish::Replay { by: &by } };
     tracing::info!(order_id = %id, by, "dead letters are replayed");
     let stored = decide(app, &command, stored.clone()).await?;
     shown(&fold(id, &stored)?, command.id, None)
-}
-
-/// Has the order's owner decide, and waits a while for that. Gives the order as it is then.
-async fn decide(app: &App, command: &Command<'_>, mut stored: StoredOrder) -> Result<StoredOrder, Problem> {
-    let id = OrderId(command.order);
-    match app.operator.words.hear(Words::of_command(command)).await.first() {
-        Some(Receipt::Busy { retry_after_s, reason }) => return Err(Problem::unavailable(*reason, *retry_after_s)),
-        Some(_) => {}
-        None => {
-            tracing::error!(order_id = %id, "the engine gave no receipt for a replay");
-            return Err(Problem::unavailable("The engine did not say what became of it; send it again.", 1));
-        }
-    }
-    let deadline = Instant::now() + WAIT;
-    let mut pause = PAUSES.0;
-    loop {
-        stored = match load(app, id).await {
-            // It is over, and was let go meanwhile.
-            Err(problem) if problem.status == StatusCode::NOT_FOUND => return Err(problem),
-            read => read.unwrap_or(stored),
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if known(&fold(id, &stored)?, command.id).is_some() || left.is_zero() {
-            return Ok(stored);
-        }
-        tokio::time::sleep(pause.min(left)).await;
-        pause = (pause * 2).min(PAUSES.1);
-    }
-}
-
-fn known(state: &OrderState<'_>, command: u64) -> Option<Verdict> {
-    state.commands.iter().find(|c| c.0 == command).map(|c| c.1)
-}
-
-fn fold(id: OrderId, stored: &StoredOrder) -> Result<OrderState<'_>, Problem> {
-    OrderState::fold(id, &stored.row).map_err(|error| {
-        tracing::error!(order_id = %id, %error, "a stored order can't be read");
-        Problem::unavailable(UNREADABLE, 1)
-    })
 }
 
 /// What the order shows of the command, or what is said instead.

@@ -75,7 +75,7 @@ pub enum Command {
     Tap(TapArgs),
     /// Show what nobody carries
     Dlq(DlqArgs),
-    /// Train, judge and explain models that tell from titles what goods are
+    /// Say what goods are that nobody knows: what waits for a person, models that judge titles, and why
     Goods(GoodsArgs),
     /// Verify a stopped data folder, and name any damage by file and offset
     Check(CheckArgs),
@@ -137,8 +137,8 @@ pub fn run(cli: Cli) -> u8 {
             on_one_thread(operator::dlq::command(args))
         }
         Command::Goods(args) => {
-            logs("warn");
-            goods::command(&args)
+            logs("error");
+            on_one_thread(goods::command(args))
         }
         Command::Check(args) => {
             logs("warn");
@@ -256,6 +256,19 @@ mod tests {
         assert_eq!(cli.log_format, Some(LogFormat::Json));
         let Command::Demo(args) = cli.command else { panic!("another command") };
         assert_eq!((args.orders, args.json, args.keep), (20_000, true, true));
+    }
+
+    #[test]
+    fn what_waits_is_listed_unless_something_else_is_asked() {
+        let review = |line: &str| match parse(line).unwrap().command {
+            Command::Goods(GoodsArgs { command: goods::GoodsCommand::Review(args) }) => args,
+            other => panic!("{other:?}"),
+        };
+        let plain = review("sluice goods review --key k --merchant m-1");
+        assert!(plain.command.is_none() && plain.server.is_some() && plain.filter.merchant.is_some(), "{plain:?}");
+        assert!(review("sluice goods review decide o-1 frozen --key k --keep row").command.is_some());
+        assert!(parse("sluice goods review decide o-1 warm --key k").unwrap_err().contains("one of chilled"));
+        assert!(parse("sluice goods review kept --rules --rows --key k").is_err());
     }
 
     #[test]

@@ -1,15 +1,25 @@
 //! What a node classifies goods by: the catalogue of this build, the files that the configuration names, and what reviewers have
 //! decided for good. Each of them can be replaced while the node runs; what can't be used leaves everything as it is.
 
-use std::{path::Path, sync::Arc};
+use std::{mem::replace, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use sluice_classify::{ByModel, Chain, Knowledge, Learned, Rules, RulesError, usual_weights};
+use sluice_classify::{ByModel, Chain, Knowledge, Learned, MAX_LEARNED, Rules, RulesError, usual_weights};
 use sluice_data::Catalogue;
 use sluice_domain::Handling;
 use sluice_goods::{Model, ModelError};
+use sluice_operator::Kept;
+use sluice_pipeline::Documents;
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
 
 use crate::{config::Config, topology::StartError};
+
+/// How often a node reads again what reviewers have decided for good, on whatever node: a rule is in force everywhere after so
+/// long, and a store of 10,000 of them (3 MB) is not kept busy.
+const STUDY: Duration = Duration::from_secs(5);
 
 /// The parts of what is known, and the whole that stages share.
 #[derive(Debug)]
@@ -94,6 +104,69 @@ impl Known {
             parts.learned = Arc::new(learned);
             self.whole.replace(parts.chain(&self.catalogue, self.usual_g));
         }
+    }
+}
+
+/// Has a node go by what reviewers have decided for good, wherever that is kept.
+pub(crate) struct Studies {
+    /// `None` where nothing is classified.
+    known: Option<Arc<Known>>,
+    documents: Arc<dyn Documents>,
+    /// The last reading failed, and that was said. Held while one is under way, so that none falls behind an earlier one.
+    is_away: Mutex<bool>,
+}
+
+impl Studies {
+    /// Of what `documents` has, which is read once before this returns.
+    pub async fn begun(known: Option<&Arc<Known>>, documents: Arc<dyn Documents>) -> Arc<Self> {
+        let own = Arc::new(Self { known: known.cloned(), documents, is_away: Mutex::new(false) });
+        own.study_aside().await;
+        own
+    }
+
+    /// Reads what is kept and goes by it. What can't be read changes nothing, and is said once. Blocks.
+    pub fn study(&self) {
+        let Some(known) = &self.known else { return };
+        let mut is_away = self.is_away.lock();
+        match sluice_operator::rules(&*self.documents) {
+            Ok(rules) => {
+                known.learn(rules.iter().map(|(title, handling)| (title.as_str(), *handling)));
+                if replace(&mut *is_away, false) {
+                    tracing::info!("what reviewers have decided can be read again");
+                }
+            }
+            Err(error) if !replace(&mut *is_away, true) => {
+                tracing::warn!(%error, "what reviewers have decided can't be read; what was known stays in force");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// As [`Studies::study`], on a thread that may block.
+    async fn study_aside(self: &Arc<Self>) {
+        let own = Arc::clone(self);
+        // A panic there is logged there.
+        drop(tokio::task::spawn_blocking(move || own.study()).await);
+    }
+
+    /// Studies from time to time, until it is aborted.
+    pub fn go_on(self: Arc<Self>) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            let mut tick = interval(STUDY);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // The first is at once, and was done before.
+            tick.tick().await;
+            loop {
+                tick.tick().await;
+                self.study_aside().await;
+            }
+        })
+    }
+
+    /// Where decisions are kept; this node goes by them at once.
+    pub fn kept(self: &Arc<Self>) -> Kept {
+        let (documents, own) = (Arc::clone(&self.documents), Arc::clone(self));
+        Kept { documents, title_key: Learned::key_of, most_rules: MAX_LEARNED, taught: Arc::new(move || own.study()) }
     }
 }
 

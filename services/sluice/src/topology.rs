@@ -31,7 +31,7 @@ use sluice_engine_embedded::{
 };
 use sluice_events::Events;
 use sluice_http::Problem;
-use sluice_operator::Operator;
+use sluice_operator::{Kept, Operator};
 use sluice_pipeline::{Clock, Feed, HealthBoard, Intake, LogError, Lookup, Runner, Stage, WordIntake};
 use sluice_schemas::event::DEFAULT_SOURCE;
 use sluice_status::{Status, stream::Streams};
@@ -45,7 +45,7 @@ use crate::{
     cluster::ClusterError,
     config::{CarrierConfig, Config, ConfigError},
     exit,
-    knowledge::Known,
+    knowledge::{Known, Studies},
     ops::{self, Ops, Watched},
     reload::Live,
     server::{Patience, Server, Serving},
@@ -156,6 +156,7 @@ pub struct Pipeline {
     stop_notifiers: watch::Sender<bool>,
     webhooks: Webhooks,
     publisher: JoinHandle<()>,
+    studying: JoinHandle<()>,
     receipts: JoinHandle<()>,
     failed: watch::Receiver<Option<String>>,
     recovered: Recovered,
@@ -186,6 +187,9 @@ impl Pipeline {
         let (lock, opened) = open(&config, &table, &clock).await?;
         let Opened { engine, partitions, checkpointer, recovered } = opened;
         let before = engine.counts();
+        let documents = documents(&config).await?;
+        // Before the first order is decided.
+        let studies = Studies::begun(Some(&known), documents.clone()).await;
 
         let runner = |partition| {
             let stages: Vec<Box<dyn Stage>> = vec![
@@ -210,9 +214,8 @@ impl Pipeline {
         let ops = Ops { engine: Arc::new(Embedded(engine.clone())), metrics };
         let feed: Arc<dyn Feed> = Arc::new(engine.feed());
         let events = events(&config, Arc::clone(&feed), (&merchants, &operators), &clock, &stop);
-        let documents = documents(&config).await?;
         let deliveries = Arc::new(Log::new(&config, documents.clone(), &clock)?);
-        let operator = operator(&engine, deliveries, (&operators, &clock));
+        let operator = operator(&engine, deliveries, studies.kept(), (&operators, &clock));
         let (webhooks, routes) = Webhooks::start(&config, feed, documents, &merchants, &clock).await?;
         let app = app(&config, &engine, &merchants, &clock, ops.clone())?;
         let app = app.merge(sluice_events::router(events)).merge(sluice_operator::router(operator)).merge(routes);
@@ -236,6 +239,7 @@ impl Pipeline {
             stop_notifiers,
             webhooks,
             publisher,
+            studying: studies.go_on(),
             receipts,
             failed,
             recovered,
@@ -306,6 +310,7 @@ impl Pipeline {
         self.server.stop(HTTP_GRACE).await;
         self.webhooks.stop().await;
         self.publisher.abort();
+        self.studying.abort();
         self.receipts.abort();
         let threads = self.threads;
         // The engine's threads are joined on a thread that may block.
@@ -466,10 +471,15 @@ fn app(
 }
 
 /// What operators see and have done.
-fn operator(engine: &Engine, deliveries: Arc<Log>, (operators, clock): (&Arc<Operators>, &Arc<dyn Clock>)) -> Operator {
+fn operator(
+    engine: &Engine,
+    deliveries: Arc<Log>,
+    kept: Kept,
+    (operators, clock): (&Arc<Operators>, &Arc<dyn Clock>),
+) -> Operator {
     let engine = Arc::new(engine.clone());
     let (operators, clock) = (Arc::clone(operators), Arc::clone(clock));
-    Operator { orders: engine.clone(), words: engine, deliveries, operators, clock }
+    Operator { orders: engine.clone(), lookup: engine.clone(), words: engine, deliveries, kept, operators, clock }
 }
 
 /// What consumers are told, until `stop`.

@@ -3,6 +3,9 @@
 //! Who may write has a *term*, a number that none has had before, and every write has a timestamp of its term. So whatever a
 //! node whose turn is over still writes, late or by mistake, changes nothing that its successor has written: a clock decides
 //! nothing. The successor finds the highest term in what it reads, since it reads what every holder of a turn writes first.
+//!
+//! What people set, seldom and on any node, nobody has a turn to write ([`CqlDocuments::shared`]): of two changes of one document
+//! the later one by the nodes' clocks counts, and one by a node that has read the other counts in any case.
 
 use std::{
     cmp::Reverse,
@@ -18,7 +21,7 @@ use scylla::{
     client::session::Session, response::query_result::QueryRowsResult, statement::prepared::PreparedStatement,
 };
 use sluice_pipeline::{
-    Change, Documents, LogError,
+    Change, Clock, Documents, LogError,
     documents::{Entry, MAX_DOCUMENT, MAX_KEY},
 };
 use tokio::runtime::Handle;
@@ -60,6 +63,8 @@ pub struct CqlDocuments {
     runtime: Handle,
     /// The timestamp of the next change.
     next: AtomicI64,
+    /// What timestamps are taken from where nobody has a turn.
+    clock: Option<Arc<dyn Clock>>,
     /// The newest timestamp that was read.
     newest: AtomicI64,
 }
@@ -116,7 +121,14 @@ impl CqlDocuments {
     /// `runtime`'s own.
     #[must_use]
     pub fn new(store: Arc<Store>, runtime: Handle) -> Self {
-        Self { store, runtime, next: AtomicI64::new(0), newest: AtomicI64::new(0) }
+        Self { store, runtime, next: AtomicI64::new(0), clock: None, newest: AtomicI64::new(0) }
+    }
+
+    /// Documents in `store` that any node may write, whose changes are ordered by `clock`. None of them may be one that is written
+    /// in turn.
+    #[must_use]
+    pub fn shared(store: Arc<Store>, runtime: Handle, clock: Arc<dyn Clock>) -> Self {
+        Self { clock: Some(clock), ..Self::new(store, runtime) }
     }
 
     /// The highest term in which anything was written that was read so far; 0 if there is none.
@@ -160,8 +172,17 @@ impl CqlDocuments {
         Ok(())
     }
 
+    /// The timestamp of one change: above that of every change before it, and of all that was read.
+    fn timestamp(&self) -> i64 {
+        let Some(clock) = &self.clock else { return self.next.fetch_add(1, Relaxed) };
+        let now = i64::try_from(clock.now_ms().saturating_mul(1_000)).unwrap_or(i64::MAX);
+        let floor = now.max(self.newest.load(Relaxed).saturating_add(1));
+        self.next.fetch_max(floor, Relaxed);
+        self.next.fetch_add(1, Relaxed)
+    }
+
     async fn change(&self, change: &Change) -> Result<(), StoreError> {
-        let (at, statements) = (self.next.fetch_add(1, Relaxed), &self.store.documents);
+        let (at, statements) = (self.timestamp(), &self.store.documents);
         let done = match change {
             Change::Put { key, value } => {
                 self.store.session.execute_unpaged(&statements.put, (bucket(key), key, value, at)).await
@@ -194,7 +215,7 @@ impl Documents for CqlDocuments {
     }
 
     fn write(&self, changes: &[Change]) -> Result<(), LogError> {
-        if self.next.load(Relaxed) == 0 {
+        if self.clock.is_none() && self.next.load(Relaxed) == 0 {
             return Err(LogError::Store("documents are written by whoever has the turn".to_owned()));
         }
         changes.iter().try_for_each(check)?;

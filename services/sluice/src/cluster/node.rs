@@ -49,7 +49,7 @@ use super::{
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
-    knowledge::Known,
+    knowledge::{Known, Studies},
     ops::{self, Ops, Watched},
     reload::Live,
     server::Server,
@@ -219,6 +219,12 @@ impl Base {
         Ok(fold.map_err(ClusterError::from)?)
     }
 
+    /// What reviewers have decided for good, for `known` to go by.
+    async fn studies(&self, known: Option<&Arc<Known>>) -> Arc<Studies> {
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        Studies::begun(known, Arc::new(CqlDocuments::shared(store, Handle::current(), clock))).await
+    }
+
     /// Waits a while for the brokers' first word on how far everybody is: before it a node calls itself not ready.
     async fn learn(&self) {
         let until = Instant::now() + REFRESH;
@@ -232,7 +238,7 @@ impl Base {
         &self,
         roles: &[Role],
         writer: Option<&Writer>,
-        ops: Ops,
+        (ops, studies): (Ops, &Arc<Studies>),
         stop: &watch::Receiver<bool>,
     ) -> Result<Router, ConfigError> {
         let orders = Arc::new(ClusterOrders::new(
@@ -265,8 +271,10 @@ impl Base {
             let words = Arc::new(writer.clone());
             let operator = Operator {
                 orders: orders.clone(),
+                lookup: lookup.clone(),
                 words: words.clone(),
                 deliveries,
+                kept: studies.kept(),
                 operators,
                 clock: Arc::clone(&clock),
             };
@@ -319,6 +327,7 @@ impl Node {
             writes.then(|| Writer::start(&base.log, base.deployment).map_err(ClusterError::from)).transpose()?;
         let presence = Presence::start(&base.log, base.deployment, has(Role::Checkout)).map_err(ClusterError::from)?;
         let presence = Arc::new(presence);
+        let studies = base.studies(known.as_ref()).await;
         let owners = known.as_deref().map(|known| base.owners(known)).transpose()?;
         let folds = has(Role::Status).then(|| base.fold()).transpose()?;
         let (stop_notifiers, stop) = watch::channel(false);
@@ -333,14 +342,14 @@ impl Node {
         let ops = Ops { engine: Arc::new(watched), metrics };
         let routes = Routes::default();
         let hooks = has(Role::Webhooks).then(|| base.hooks(&routes)).transpose()?;
-        let app = base.app(roles, writer.as_ref(), ops.clone(), &stop)?;
+        let app = base.app(roles, writer.as_ref(), (ops.clone(), &studies), &stop)?;
         let app = match hooks {
             Some(_) => app.fallback(move |request| routes.clone().answer(request, nothing)),
             None => app.fallback(|| async { nothing() }),
         };
         base.learn().await;
         let server = Server::start(reserved, app, topology::serving(&config, &tls)).map_err(listen)?;
-        let mut background = vec![tokio::spawn(publish(ops))];
+        let mut background = vec![tokio::spawn(publish(ops)), studies.go_on()];
         if let Some(writer) = &writer {
             let (presence, progress) = (Arc::clone(&presence), Arc::clone(&base.progress));
             background.push(tokio::spawn(hold_back(writer.clone(), presence, progress, base.log.max_lag)));

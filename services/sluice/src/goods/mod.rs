@@ -1,4 +1,4 @@
-//! `sluice goods`: models that tell from titles what goods are: train one, judge how good such models are, ask why a
+//! `sluice goods`: what waits for a person to say what it is (`review`), and models that tell from titles what goods are: train one, judge how good such models are, ask why a
 //! line was taken for what it was, and what another one would have said.
 
 mod catalogue;
@@ -6,6 +6,7 @@ mod diff;
 mod evaluate;
 mod explain;
 mod html;
+mod review;
 mod train;
 
 use clap::{Args, Subcommand};
@@ -16,14 +17,20 @@ use evaluate::EvaluateArgs;
 use explain::ExplainArgs;
 use train::TrainArgs;
 
+use crate::output;
+
+pub use review::{DecideArgs, Filter, ForgetArgs, KeptArgs, ListArgs, ReviewArgs, ReviewCommand};
+
 const EXAMPLES: &str = "\
 Examples:
+  sluice goods review
+  sluice goods review decide 01M6VZ4W3V00J8Z8M3C0V9S1QK-1 frozen --keep rule
   sluice goods explain 'SMOKED TROUT | 8 OZ'
   sluice goods evaluate data/products.parquet --html report.html
   sluice goods train my-catalogue.csv --out goods.slm
   sluice goods diff --data-dir sluice-data --model goods.slm";
 
-/// Trains models that tell from titles what goods are, says how good they are, and explains what they say.
+/// Says what goods are that nobody knows: by a person, or by models that judge titles.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GoodsArgs {
@@ -32,9 +39,11 @@ pub struct GoodsArgs {
     pub command: GoodsCommand,
 }
 
-/// What can be done with models of goods.
+/// What can be done about goods.
 #[derive(Debug, Clone, Subcommand)]
 pub enum GoodsCommand {
+    /// Look at what waits for a person to say what it is, and say so
+    Review(ReviewArgs),
     /// Train a model on a catalogue, and write its file
     Train(TrainArgs),
     /// Say how good models of a catalogue are on types of goods that they have never seen
@@ -46,14 +55,18 @@ pub enum GoodsCommand {
 }
 
 /// Runs `sluice goods`, and gives the exit code.
-#[must_use]
-pub fn command(args: &GoodsArgs) -> u8 {
-    match &args.command {
-        GoodsCommand::Train(args) => train::command(args),
-        GoodsCommand::Evaluate(args) => evaluate::command(args),
-        GoodsCommand::Explain(args) => explain::command(args),
-        GoodsCommand::Diff(args) => diff::command(args),
-    }
+pub async fn command(args: GoodsArgs) -> u8 {
+    let ended = match args.command {
+        GoodsCommand::Review(args) => review::command(args).await,
+        GoodsCommand::Train(args) => return train::command(&args),
+        GoodsCommand::Evaluate(args) => return evaluate::command(&args),
+        GoodsCommand::Explain(args) => return explain::command(&args),
+        GoodsCommand::Diff(args) => return diff::command(&args),
+    };
+    ended.unwrap_or_else(|failed| {
+        output::fault(&failed);
+        failed.exit_code()
+    })
 }
 
 /// A progress bar on standard error; nothing if that isn't a terminal.

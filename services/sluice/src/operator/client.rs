@@ -15,8 +15,10 @@ use crate::{
     tls,
 };
 
-/// What a node calls an order that it doesn't know; other things may be unknown as well, such as the route.
-const UNKNOWN_ORDER: &str = "urn:sluice:problem:unknown-order";
+/// What a node calls an order, a parcel or a kept decision that it doesn't know; other things may be unknown as well, such as
+/// the route.
+const UNKNOWN: [&str; 3] =
+    ["urn:sluice:problem:unknown-order", "urn:sluice:problem:unknown-parcel", "urn:sluice:problem:unknown-kept"];
 
 /// How long an answer may take that waits for nothing.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,14 +47,14 @@ fn hidden(text: &str) -> Result<Hidden, Infallible> {
 
 /// Why there is no answer that is of use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Failed {
+pub(crate) enum Failed {
     /// The command line can't be followed.
     #[error("{0}")]
     Usage(String),
     /// Nobody is there, or the connection broke.
     #[error("{0}")]
     Away(String),
-    /// There is no such order.
+    /// There is no such order, or whatever else is asked about.
     #[error("{said}")]
     Unknown {
         /// What the node says.
@@ -76,8 +78,8 @@ impl Failed {
     /// The exit code that says so.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Unknown { .. } => exit::FOUND_WRONG,
-            Self::Usage(_) | Self::Refused { status: 400 | 401 | 410, .. } => exit::USAGE,
+            Self::Unknown { .. } | Self::Refused { status: 409, .. } => exit::FOUND_WRONG,
+            Self::Usage(_) | Self::Refused { status: 400 | 401 | 410 | 422, .. } => exit::USAGE,
             Self::Away(_) | Self::Refused { .. } => exit::NO_SERVER,
         }
     }
@@ -104,7 +106,7 @@ impl Failed {
 
 /// An answer of use.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The `Link` header.
     pub link: Option<String>,
     pub body: Vec<u8>,
@@ -121,7 +123,7 @@ struct Problem {
 
 /// Asks one node, on a connection that is kept.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     target: Target,
     key: Hidden,
     link: Option<Link>,
@@ -155,23 +157,23 @@ impl Client {
     /// # Errors
     /// [`Failed`]; the next one opens another connection then, if the old one is of no use.
     pub async fn get(&mut self, path: &str, wait: Duration) -> Result<Answer, Failed> {
-        self.ask(&format!("GET {path} HTTP/1.1"), wait).await
+        self.ask(&format!("GET {path} HTTP/1.1"), "", wait).await
     }
 
     /// The answer to a request that begins with `head`, without the headers that all have.
-    async fn ask(&mut self, head: &str, wait: Duration) -> Result<Answer, Failed> {
+    async fn ask(&mut self, head: &str, body: &str, wait: Duration) -> Result<Answer, Failed> {
         let kept = self.link.is_some();
-        match self.exchange(head, wait).await {
+        match self.exchange(head, body, wait).await {
             // A node closes connections that were silent for long. Asking twice does no harm.
-            Err(Failure::Lost(_)) if kept => self.exchange(head, wait).await,
+            Err(Failure::Lost(_)) if kept => self.exchange(head, body, wait).await,
             answer => answer,
         }
         .map_err(|failure| Failed::Away(format!("{}: {failure}", self.target.authority())))?
     }
 
-    async fn exchange(&mut self, head: &str, wait: Duration) -> Result<Result<Answer, Failed>, Failure> {
+    async fn exchange(&mut self, head: &str, body: &str, wait: Duration) -> Result<Result<Answer, Failed>, Failure> {
         let (authority, key) = (self.target.authority(), self.key.reveal());
-        let request = format!("{head}\r\nhost: {authority}\r\nauthorization: Bearer {key}\r\n\r\n");
+        let request = format!("{head}\r\nhost: {authority}\r\nauthorization: Bearer {key}\r\n\r\n{body}");
         let mut link = match self.link.take() {
             Some(link) => link,
             // Looked up anew: a node that comes back may have another address.
@@ -179,7 +181,7 @@ impl Client {
         };
         let reply = link.exchange(request.as_bytes(), TIMEOUT + wait).await?;
         let answer = match reply.status {
-            200 | 202 => Ok(Answer { link: reply.link.map(str::to_owned), body: reply.body.to_vec() }),
+            200 | 202 | 204 => Ok(Answer { link: reply.link.map(str::to_owned), body: reply.body.to_vec() }),
             _ => Err(refused(&reply)),
         };
         self.link = Some(link);
@@ -191,13 +193,31 @@ impl Client {
     /// # Errors
     /// [`Failed`].
     pub async fn insist(&mut self, path: &str) -> Result<Answer, Failed> {
-        self.insist_on(&format!("GET {path} HTTP/1.1")).await
+        self.insist_on(&format!("GET {path} HTTP/1.1"), "").await
     }
 
-    async fn insist_on(&mut self, head: &str) -> Result<Answer, Failed> {
+    /// As [`Client::insist`], of a POST of JSON that has its effect once however often it is sent.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn post(&mut self, path: &str, json: &str) -> Result<Answer, Failed> {
+        let length = json.len();
+        let head = format!("POST {path} HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: {length}");
+        self.insist_on(&head, json).await
+    }
+
+    /// As [`Client::insist`], of a DELETE.
+    ///
+    /// # Errors
+    /// [`Failed`]; [`Failed::Unknown`] if there is nothing to remove.
+    pub async fn delete(&mut self, path: &str) -> Result<Answer, Failed> {
+        self.insist_on(&format!("DELETE {path} HTTP/1.1\r\ncontent-length: 0"), "").await
+    }
+
+    async fn insist_on(&mut self, head: &str, body: &str) -> Result<Answer, Failed> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let failed = match self.ask(head, Duration::ZERO).await {
+            let failed = match self.ask(head, body, Duration::ZERO).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -223,7 +243,7 @@ impl Client {
     pub async fn replay(&mut self, order: OrderId, key: Option<&str>) -> Result<Vec<u8>, Failed> {
         let key = key.map_or_else(String::new, |key| format!("\r\nidempotency-key: {key}"));
         let head = format!("POST /v1/operator/orders/{order}/replay HTTP/1.1\r\ncontent-length: 0{key}");
-        Ok(self.insist_on(&head).await?.body)
+        Ok(self.insist_on(&head, "").await?.body)
     }
 }
 
@@ -232,7 +252,7 @@ fn refused(reply: &Reply<'_>) -> Failed {
     let problem = serde_json::from_slice::<Problem>(reply.body).ok();
     let (kind, detail) = problem.map(|problem| (problem.kind, problem.detail)).unwrap_or_default();
     let said = if detail.is_empty() { "the answer is no problem document".to_owned() } else { plain(&detail).into() };
-    match kind == UNKNOWN_ORDER {
+    match UNKNOWN.contains(&&*kind) {
         true => Failed::Unknown { said, may_come: reply.retry_after.is_some() },
         false => Failed::Refused { status, said, retry_after: reply.retry_after },
     }

@@ -95,6 +95,7 @@ impl Event {
                     steps.push(about(payload, "replayed", ""));
                     steps.extend(decided(payload));
                 }
+                "reviewed" => reviewed(payload, &mut steps),
                 "returnRequested" => {
                     let reason = text(payload, "reason");
                     steps.extend(list(payload, "parcels").map(|p| of_parcel(p, "number", "return_requested", reason)));
@@ -200,7 +201,29 @@ fn fate(parcel: &Value) -> Option<Step> {
     if let Some(reason) = parcel["deadLetterReason"].as_str() {
         return Some(of_parcel(parcel, "number", DEAD_LETTERED, reason));
     }
+    if parcel["held"].is_object() {
+        return Some(of_parcel(parcel, "number", "on_hold", &likely(&parcel["held"])));
+    }
     parcel["carrierId"].as_str().map(|_| of_parcel(parcel, "number", "carrier_requested", ""))
+}
+
+/// What a parcel that waits is taken for.
+fn likely(held: &Value) -> String {
+    let class = enum_name(held, "handlingClass", "HANDLING_CLASS_");
+    match held["confidencePercent"].as_u64() {
+        Some(percent @ 1..) => format!("to be reviewed; likely {class}, {percent} %"),
+        _ => format!("to be reviewed; likely {class}"),
+    }
+}
+
+/// What a person has said of a parcel, and how it goes on.
+fn reviewed(payload: &Value, steps: &mut Vec<Step>) {
+    let mut detail = enum_name(payload, "handlingClass", "HANDLING_CLASS_");
+    for (name, kept) in [("becomesRule", ", kept as a rule"), ("becomesTrainingRow", ", kept for training")] {
+        detail.push_str(if payload[name] == true { kept } else { "" });
+    }
+    steps.push(of_parcel(payload, "parcelNumber", "reviewed", &detail));
+    steps.extend(fate(&payload["parcel"]));
 }
 
 fn accepted(payload: &Value, steps: &mut Vec<Step>) {
@@ -313,6 +336,10 @@ pub(super) mod tests {
                 "order.replayed          replayed; parcel 0 carrier_requested swift; parcel 2 dead_lettered (no carrier takes \
                 frozen)",
             ),
+            (
+                "parcel-reviewed",
+                "parcel.reviewed         parcel 3 reviewed (frozen, kept as a rule); parcel 3 carrier_requested strong",
+            ),
         ] {
             assert_eq!(told(name), line, "{name}");
             assert_eq!(kind_of(sample(name).short_kind()), Ok(sample(name).kind.as_str()));
@@ -328,6 +355,21 @@ pub(super) mod tests {
         sample("order-accepted").line(Paint(true), &mut coloured);
         assert!(coloured.contains("\x1b[1;31mdead_lettered\x1b[0m"), "{coloured:?}");
         assert!(kind_of("order.lost").unwrap_err().contains("order.accepted, parcel.settled"));
+    }
+
+    #[test]
+    fn what_waits_is_told() {
+        let mut event = sample("order-accepted");
+        event.data["accepted"] = serde_json::json!({"rulesVersion": 7, "parcelCount": 1, "parcels": [
+            {"number": 0, "held": {"handlingClass": "HANDLING_CLASS_HAZMAT_CHECK", "confidencePercent": 41}},
+        ]});
+        let mut line = String::new();
+        event.line(Paint(false), &mut line);
+        let told = "accepted; classified; parcel 0 on_hold (to be reviewed; likely hazmat_check, 41 %)";
+        assert!(line.ends_with(told), "{line}");
+        event.data["accepted"]["parcels"][0]["held"]["confidencePercent"] = 0.into();
+        assert!(event.steps()[2].detail.ends_with("likely hazmat_check"));
+        assert_eq!(event.dead(), []);
     }
 
     #[test]

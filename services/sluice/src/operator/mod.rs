@@ -5,12 +5,12 @@
 //! * `event`: one event as these commands see it; `filter`: which of them are wanted; `paint`: what a terminal may be told.
 //! * `trace`, `tap`, `dlq`, `replay`: the commands; `webhooks`: a trace's part about webhook endpoints.
 
-mod client;
+pub(crate) mod client;
 pub mod dlq;
 mod event;
 mod feed;
 mod filter;
-mod paint;
+pub(crate) mod paint;
 mod replay;
 pub mod tap;
 pub mod trace;
