@@ -129,7 +129,8 @@ impl Model {
     }
 
     /// What goods with this title are. Who made them counts only if the model was trained with manufacturers.
-    /// Takes time in proportion to the first 200 bytes of the title, and allocates nothing.
+    /// Takes time in proportion to the first 200 bytes of the title, and allocates nothing unless dozens of accents are piled on
+    /// one letter.
     #[must_use]
     #[inline]
     pub fn judge(&self, title: &str, manufacturer: Option<&str>) -> Judgement {
