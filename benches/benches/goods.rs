@@ -50,7 +50,7 @@ fn unknown(title: &str) -> String {
 
 fn goods(c: &mut Criterion) {
     let (held, learned): (Vec<Product>, Vec<Product>) =
-        products().into_iter().partition(|product| fnv(product.product_type.as_bytes()) % OF == 0);
+        products().into_iter().partition(|product| fnv(product.product_type.as_bytes()).is_multiple_of(OF));
     let options = Options { name: "held back".into(), seed: 1, makers: false };
     let bytes = train(&Catalogue { products: learned }, &options, &|_, _| {}).unwrap();
     let model = Model::parse(&bytes).unwrap();

@@ -137,11 +137,12 @@ impl Risks {
     /// The highest risk above which so much is held that at most `may_pass` of `whole` pass.
     fn least_held(&self, may_pass: f64, whole: u64) -> f32 {
         let mut passing = self.missed;
-        for (risk, products, missed) in &self.all {
+        // Equal risks are held together or not at all.
+        for equal in self.all.chunk_by(|a, b| a.0 == b.0) {
             if share(passing, whole) <= may_pass {
-                return *risk;
+                return equal.first().map_or(0.0, |(risk, ..)| *risk);
             }
-            passing -= if *missed { *products } else { 0 };
+            passing -= equal.iter().filter(|(.., missed)| *missed).map(|(_, products, _)| products).sum::<u64>();
         }
         0.0
     }
@@ -221,6 +222,16 @@ mod tests {
         let trades = risks.trades();
         assert!(trades.len() > 10 && trades.is_sorted_by(|a, b| a.held < b.held));
         assert!(trades.is_sorted_by(|a, b| a.passed_of_misses >= b.passed_of_misses));
+    }
+
+    #[test]
+    fn equal_risks_are_held_together() {
+        let all =
+            vec![(0.5, 1, true), (0.2, 9, true), (0.2, 5, false), (0.2, 1, true), (0.1, 1, true), (0.1, 80, false)];
+        let risks = Risks { all, lines: 97, missed: 12, dangerous: 20 };
+        let passing = |above: f32| risks.all.iter().filter(|(risk, _, missed)| *missed && *risk <= above).count();
+        assert_eq!((risks.least_held(0.6, 20), risks.least_held(0.5, 20), risks.least_held(0.04, 20)), (0.5, 0.1, 0.0));
+        assert_eq!(passing(risks.least_held(0.5, 20)), 1);
     }
 
     #[test]

@@ -193,6 +193,19 @@ mod tests {
     }
 
     #[test]
+    fn more_rows_are_learned_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let more = folder.path().join("more.csv");
+        std::fs::write(&more, "title,handling\nzzyqx bombs,hazmat_check\nzzyqx,hazmat_check\n").unwrap();
+        let args = TrainArgs { rows: vec![more.clone()], ..args(folder.path(), &small()) };
+        assert_eq!(command(&args), exit::OK);
+        let model = Model::load(&args.out).unwrap();
+        assert_eq!((model.about().rows, model.judge("ZZYQX", None).handling.name()), (122, "hazmat_check"));
+        std::fs::write(&more, "title\nzzyqx\n").unwrap();
+        assert_eq!(command(&args), exit::USAGE);
+    }
+
+    #[test]
     fn what_can_not_be_done_is_told_by_its_code() {
         let folder = tempfile::tempdir().unwrap();
         let too_few = args(folder.path(), "title,handling\nBrie,chilled\n");
