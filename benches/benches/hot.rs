@@ -15,7 +15,7 @@ use sluice_data::OrderWriter;
 use sluice_domain::{Fingerprint, Group, OrderId, OrderState, SlotCount, order_state::class_of_row};
 use sluice_pipeline::{Batch, CarrierHealth, Ctx, Effects, Index, Rows, Stage};
 use sluice_schemas::{
-    delta::{Delta, Item, Items, Requested},
+    delta::{Delta, Item, Items, Requested, Weight},
     order::OrderRef,
     outcome::OutcomeKind,
     wire::Reader,
@@ -131,7 +131,7 @@ fn row() -> (OrderId, Vec<u8>) {
         attempt: 0,
         handling: 1,
         carrier: "swift",
-        weight_g: 900,
+        weight: Weight::known(900),
         items: Items::read(&mut Reader::new(&items)).unwrap(),
         order_position: None,
     };

@@ -22,6 +22,8 @@ pub const HANDLING: [&str; 10] = [
 
 const FILE: &str = "catalogue";
 const MAGIC: &[u8; 8] = b"SLUICECT";
+/// Set in a product's byte of the handling column if its weight is an estimate.
+const ESTIMATED: u8 = 0x80;
 /// 2^32 divided by the golden ratio: neighbouring SKUs land far apart.
 const SPREAD: u32 = 0x9e37_79b1;
 
@@ -34,6 +36,7 @@ struct Row {
     title_length: u8,
     department: u8,
     handling: u8,
+    estimated: bool,
 }
 
 /// A product of the catalogue.
@@ -43,8 +46,10 @@ pub struct Product<'a> {
     pub sku: u32,
     /// Index in [`HANDLING`].
     pub handling: u8,
-    /// Weight of one sales unit in grams, an estimate where the package size doesn't say it.
+    /// Weight of one sales unit in grams.
     pub weight_g: u32,
+    /// The package size doesn't say the weight: it is a median of similar products' weights.
+    pub estimated: bool,
     catalogue: &'a Catalogue,
     row: &'a Row,
 }
@@ -78,6 +83,7 @@ impl std::fmt::Debug for Product<'_> {
             .field("department", &self.department())
             .field("handling", &self.handling_name())
             .field("weight_g", &self.weight_g)
+            .field("estimated", &self.estimated)
             .finish()
     }
 }
@@ -171,7 +177,14 @@ impl Catalogue {
     }
 
     fn product<'a>(&'a self, row: &'a Row) -> Product<'a> {
-        Product { sku: row.sku, handling: row.handling, weight_g: row.weight_g, catalogue: self, row }
+        Product {
+            sku: row.sku,
+            handling: row.handling,
+            weight_g: row.weight_g,
+            estimated: row.estimated,
+            catalogue: self,
+            row,
+        }
     }
 
     fn home(&self, sku: u32) -> usize {
@@ -230,6 +243,7 @@ impl Rows<'_> {
             return Err(self.department.error("names a department that isn't listed"));
         }
         let handling = self.handling.byte()?;
+        let (handling, estimated) = (handling & !ESTIMATED, handling & ESTIMATED != 0);
         if usize::from(handling) >= HANDLING.len() {
             return Err(self.handling.error("names a class that isn't listed"));
         }
@@ -238,7 +252,7 @@ impl Rows<'_> {
             return Err(self.title.error("names a title that isn't listed"));
         };
         let weight_g = self.weight.number()?;
-        Ok(Row { sku, title_at, weight_g, title_length, department, handling })
+        Ok(Row { sku, title_at, weight_g, title_length, department, handling, estimated })
     }
 
     fn finish(&self) -> Result<(), DataError> {
@@ -266,6 +280,8 @@ mod tests {
             assert!(!product.title().is_empty() && !product.department().is_empty());
             assert!((1..=25_000).contains(&product.weight_g), "{product:?}");
         }
+        // Those whose package size says no weight: `data/README.md`, Weights.
+        assert_eq!(catalogue.iter().filter(|product| product.estimated).count(), 39_990);
         let mut classes = [0usize; HANDLING.len()];
         catalogue.iter().for_each(|product| classes[usize::from(product.handling)] += 1);
         assert!(classes.iter().all(|&products| products > 100), "{classes:?}");
@@ -277,6 +293,7 @@ mod tests {
         let milk = catalogue.get(1_029_743).unwrap();
         assert_eq!(milk.title(), "FLUID MILK WHITE ONLY | 1 GA");
         assert_eq!((milk.department(), milk.handling_name(), milk.weight_g), ("GROCERY", "chilled", 3785));
+        assert!(!milk.estimated && milk.handling < ESTIMATED);
     }
 
     #[test]

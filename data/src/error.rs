@@ -31,8 +31,10 @@ pub enum DataError {
         /// The checksum of what is there.
         computed: u32,
     },
-    /// The file was written by another version of the converter.
-    #[error("{file}: format version {found}, but this build reads version {supported}; run data/convert.py again")]
+    /// The file was written by another version of the program that makes it.
+    #[error(
+        "{file}: format version {found}, but this build reads version {supported}; make the file anew with this version"
+    )]
     Version {
         /// Which file.
         file: &'static str,
@@ -41,7 +43,7 @@ pub enum DataError {
         /// The one version that this build reads.
         supported: u32,
     },
-    /// The compressed part doesn't unpack to what the header promises.
+    /// The compressed part doesn't unpack to what the header promises, or is more than a header can.
     #[error("{file}: can't be unpacked: {reason}")]
     Unpack {
         /// Which file.

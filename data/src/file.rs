@@ -1,4 +1,4 @@
-//! The frame that both data files share: header, checksum, and a zstd frame of columns.
+//! The frame that all data files share, those of models too: header, checksum, and a zstd frame of columns.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -13,25 +13,34 @@
 
 use std::io::Read;
 
-use ruzstd::decoding::StreamingDecoder;
+use ruzstd::{
+    decoding::StreamingDecoder,
+    encoding::{CompressionLevel, compress_to_vec},
+};
 
 use crate::DataError;
 
 const FORMAT_VERSION: u32 = 1;
 const HEADER: usize = 24;
-/// Both files with every basket of the source stay below a third of this; a header that promises more is not ours.
+/// All files, with every basket of the source stay below a third of this; a header that promises more is not ours.
 const LARGEST_PAYLOAD: usize = 64 << 20;
 
 /// A file whose checksum holds.
-pub(crate) struct File {
+pub struct File {
     name: &'static str,
-    pub(crate) crc: u32,
-    pub(crate) rows: usize,
+    /// The checksum in its header, which names its content.
+    pub crc: u32,
+    /// How many rows it says to have.
+    pub rows: usize,
     payload: Vec<u8>,
 }
 
 impl File {
-    pub(crate) fn open(name: &'static str, magic: &[u8; 8], bytes: &[u8]) -> Result<Self, DataError> {
+    /// Opens `bytes` as a file that begins with `magic`; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// When the frame is short, damaged, of another kind or version, or doesn't unpack.
+    pub fn open(name: &'static str, magic: &[u8; 8], bytes: &[u8]) -> Result<Self, DataError> {
         let (Some(head), Some(packed)) = (bytes.first_chunk::<HEADER>(), bytes.get(HEADER..)) else {
             return Err(DataError::Short { file: name, length: bytes.len() });
         };
@@ -60,9 +69,46 @@ impl File {
         Ok(Self { name, crc: stored, rows, payload })
     }
 
-    pub(crate) fn columns(&self) -> Columns<'_> {
+    /// The payload, column by column.
+    #[must_use]
+    pub fn columns(&self) -> Columns<'_> {
         Columns { file: self.name, rest: &self.payload }
     }
+}
+
+/// The bytes of a file with these columns.
+///
+/// # Errors
+/// When a number of the header would need more than 32 bits, or the payload is longer than a reader takes.
+pub fn encode(name: &'static str, magic: &[u8; 8], rows: usize, columns: &[&[u8]]) -> Result<Vec<u8>, DataError> {
+    let number = |n: usize| {
+        let fits = u32::try_from(n).ok().filter(|_| n <= LARGEST_PAYLOAD);
+        let reason = format!("{n} is more than {LARGEST_PAYLOAD}, the most that a reader takes");
+        fits.map(u32::to_le_bytes).ok_or(DataError::Unpack { file: name, reason })
+    };
+    let mut payload = Vec::with_capacity(columns.iter().map(|column| column.len() + 4).sum());
+    for column in columns {
+        payload.extend_from_slice(&number(column.len())?);
+        payload.extend_from_slice(column);
+    }
+    let mut bytes = magic.to_vec();
+    bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes.extend_from_slice(&number(rows)?);
+    bytes.extend_from_slice(&number(payload.len())?);
+    let packed = compress_to_vec(payload.as_slice(), CompressionLevel::Fastest);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes), &packed);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.extend_from_slice(&packed);
+    Ok(bytes)
+}
+
+/// Appends a number as a column's [`Column::number`] reads it.
+pub fn push_number(column: &mut Vec<u8>, mut number: u32) {
+    while number >= 0x80 {
+        column.push(number as u8 & 0x7f | 0x80);
+        number >>= 7;
+    }
+    column.push(number as u8);
 }
 
 fn unpack(file: &'static str, packed: &[u8], length: usize) -> Result<Vec<u8>, DataError> {
@@ -81,13 +127,18 @@ fn unpack(file: &'static str, packed: &[u8], length: usize) -> Result<Vec<u8>, D
 }
 
 /// The columns of a file, in order.
-pub(crate) struct Columns<'a> {
+pub struct Columns<'a> {
     file: &'static str,
     rest: &'a [u8],
 }
 
 impl<'a> Columns<'a> {
-    pub(crate) fn next(&mut self, name: &'static str) -> Result<Column<'a>, DataError> {
+    /// The next column; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// When there is none, or it is cut short.
+    #[expect(clippy::should_implement_trait, reason = "it takes a name and may fail")]
+    pub fn next(&mut self, name: &'static str) -> Result<Column<'a>, DataError> {
         let missing = DataError::Column { file: self.file, column: name, problem: "is missing or cut short" };
         let Some((length, rest)) = self.rest.split_first_chunk::<4>() else {
             return Err(missing);
@@ -101,33 +152,54 @@ impl<'a> Columns<'a> {
 }
 
 /// One column, read from the front.
-pub(crate) struct Column<'a> {
+pub struct Column<'a> {
     file: &'static str,
     name: &'static str,
     rest: &'a [u8],
 }
 
 impl<'a> Column<'a> {
-    pub(crate) fn error(&self, problem: &'static str) -> DataError {
+    /// What is wrong with this column.
+    #[must_use]
+    pub fn error(&self, problem: &'static str) -> DataError {
         DataError::Column { file: self.file, column: self.name, problem }
     }
 
-    pub(crate) fn bytes_left(&self) -> usize {
+    /// How many bytes nobody has read.
+    #[must_use]
+    pub fn bytes_left(&self) -> usize {
         self.rest.len()
     }
 
-    /// All of it, as text.
-    pub(crate) fn text(&self) -> Result<&'a str, DataError> {
+    /// All that is left of it, as bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// All that is left of it, as text.
+    ///
+    /// # Errors
+    /// When it isn't UTF-8.
+    pub fn text(&self) -> Result<&'a str, DataError> {
         std::str::from_utf8(self.rest).map_err(|_| self.error("is not UTF-8"))
     }
 
-    pub(crate) fn byte(&mut self) -> Result<u8, DataError> {
+    /// The next byte.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn byte(&mut self) -> Result<u8, DataError> {
         let (&first, rest) = self.rest.split_first().ok_or_else(|| self.error("ends early"))?;
         self.rest = rest;
         Ok(first)
     }
 
-    pub(crate) fn number(&mut self) -> Result<u32, DataError> {
+    /// The next number.
+    ///
+    /// # Errors
+    /// When there is none, or it has more than 32 bits.
+    pub fn number(&mut self) -> Result<u32, DataError> {
         let mut value = 0u64;
         for shift in (0..35).step_by(7) {
             let byte = self.byte()?;
@@ -140,7 +212,10 @@ impl<'a> Column<'a> {
     }
 
     /// Left-over bytes mean that the columns don't line up, even if every value looked plausible.
-    pub(crate) fn finish(&self) -> Result<(), DataError> {
+    ///
+    /// # Errors
+    /// When something is left.
+    pub fn finish(&self) -> Result<(), DataError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.error("holds more values than rows")) }
     }
 }
@@ -174,6 +249,22 @@ mod tests {
     fn a_cut_file_is_refused() {
         assert_eq!(open(&EMBEDDED[..23]).err(), Some(DataError::Short { file: "catalogue", length: 23 }));
         assert!(matches!(open(&EMBEDDED[..EMBEDDED.len() - 1]).err(), Some(DataError::Checksum { .. })));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut numbers = Vec::new();
+        [0, 127, 128, u32::MAX].into_iter().for_each(|number| push_number(&mut numbers, number));
+        let mut column = Column { file: "f", name: "c", rest: &numbers };
+        assert_eq!([0; 4].map(|_| column.number().unwrap()), [0, 127, 128, u32::MAX]);
+        let (text, long) = (b"a\nb".as_slice(), vec![7; 300_000]);
+        let bytes = encode("f", b"SLUICECT", 2, &[text, &long]).unwrap();
+        assert!(bytes.len() < 10_000);
+        let file = open(&bytes).unwrap();
+        let mut columns = file.columns();
+        assert_eq!((file.rows, columns.next("text").unwrap().text()), (2, Ok("a\nb")));
+        assert_eq!(columns.next("long").unwrap().bytes(), long);
+        assert!(columns.next("third").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::{
     command::{Command, Keep, Lines, ReturnLine, Verdict, Wish},
-    delta::{Delta, Item, Items, Requested, row_deltas},
+    delta::{Delta, Item, Items, Requested, Weight, row_deltas},
     order::{Head, Line, OrderRef, ShipTo, lines_of, peek_accepted_late, peek_id, put_head, put_line},
     outcome::{Outcome, OutcomeKind},
     wire::{Reader, put_signed, put_varint},
@@ -50,7 +50,7 @@ struct AnyDelta {
 prop_compose! {
     fn delta()(
         tag in 1u8..=15,
-        small in any::<(u8, u8, u8)>(),
+        small in (any::<u8>(), any::<u8>(), 0u8..128),
         large in (any::<u32>(), 0..u64::MAX),
         kind in kind(),
         text in ".{0,40}",
@@ -75,7 +75,7 @@ impl AnyDelta {
                 attempt,
                 handling,
                 carrier: text,
-                weight_g: number,
+                weight: Weight { grams: number, estimated: position % 3 == 0 },
                 items,
                 order_position: (position % 2 == 0).then_some(position),
             }),
@@ -98,7 +98,13 @@ impl AnyDelta {
                 command: position,
                 by: text,
             },
-            14 => Delta::Held { parcel, handling, confidence: attempt, weight_g: number, items },
+            14 => Delta::Held {
+                parcel,
+                handling,
+                confidence: attempt,
+                weight: Weight { grams: number, estimated: position % 3 == 0 },
+                items,
+            },
             15 => Delta::Reviewed {
                 parcel,
                 handling: (attempt % 2 == 0).then_some(handling.min(254)),
@@ -107,7 +113,12 @@ impl AnyDelta {
                 by: text,
             },
             13 => Delta::DeadLettered { parcel: Some(parcel), rules: number, reason: text, replay: attempt },
-            _ => Delta::Packed { parcel, handling, weight_g: number, items },
+            _ => Delta::Packed {
+                parcel,
+                handling,
+                weight: Weight { grams: number, estimated: position % 3 == 0 },
+                items,
+            },
         })
     }
 }

@@ -26,6 +26,9 @@
 //!
 //! Numbers say what an attempt is for. Parcels from [`FIRST_RETURN`] on bring goods back; an attempt with the bit [`VOID`]
 //! asks a carrier to forget the attempt without it. All else about them is as with any other parcel and attempt.
+//!
+//! The handling byte is the group's code (0..=127), with the bit [`ESTIMATED`] if the weight is an estimate. Deltas written
+//! before that was told have it unset.
 
 use crate::{
     CodecError,
@@ -39,6 +42,40 @@ use crate::{
 pub const FIRST_RETURN: u8 = 200;
 /// Set in the number of an attempt to have a carrier forget the attempt whose number is the rest.
 pub const VOID: u8 = 64;
+
+/// Set in a stored handling byte if the weight beside it is an estimate.
+const ESTIMATED: u8 = 0x80;
+
+/// What a parcel weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Weight {
+    /// Grams.
+    pub grams: u32,
+    /// What one of its goods weighs is a guess. False in what was stored before that was told.
+    pub estimated: bool,
+}
+
+impl Weight {
+    /// So many grams, which no guess is part of.
+    pub const fn known(grams: u32) -> Self {
+        Self { grams, estimated: false }
+    }
+
+    /// The stored byte of a handling group's code (at most 127), in which it stands whether this is an estimate.
+    pub(crate) fn handling_byte(self, code: u8) -> u8 {
+        code & !ESTIMATED | if self.estimated { ESTIMATED } else { 0 }
+    }
+
+    /// Reads the weight to which `handling`, a byte of [`Weight::handling_byte`], belongs.
+    pub(crate) fn read(handling: u8, r: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self { grams: r.number("weight")?, estimated: handling & ESTIMATED != 0 })
+    }
+}
+
+/// The handling group's code in a byte of [`Weight::handling_byte`].
+pub(crate) fn handling_code(byte: u8) -> u8 {
+    byte & !ESTIMATED
+}
 
 /// One line's share of a parcel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,10 +185,10 @@ pub enum Delta<'a> {
     Packed {
         /// Parcel number.
         parcel: u8,
-        /// Handling group code.
+        /// Handling group code, at most 127.
         handling: u8,
-        /// Grams.
-        weight_g: u32,
+        /// What it weighs.
+        weight: Weight,
         /// What is in the parcel.
         items: Items<'a>,
     },
@@ -217,8 +254,8 @@ pub enum Delta<'a> {
         handling: u8,
         /// How likely, percent.
         confidence: u8,
-        /// Grams.
-        weight_g: u32,
+        /// What it weighs.
+        weight: Weight,
         /// What is in the parcel: one line, or some units of it.
         items: Items<'a>,
     },
@@ -255,12 +292,12 @@ pub struct Requested<'a> {
     pub parcel: u8,
     /// Attempt number.
     pub attempt: u8,
-    /// Handling group code.
+    /// Handling group code, at most 127.
     pub handling: u8,
     /// The carrier to ask.
     pub carrier: &'a str,
-    /// Grams.
-    pub weight_g: u32,
+    /// What it weighs.
+    pub weight: Weight,
     /// What is in the parcel.
     pub items: Items<'a>,
     /// Where the order record is, when it isn't in the same commit.
@@ -307,9 +344,9 @@ impl<'a> Delta<'a> {
                 }
             }
             Delta::Requested(r) => {
-                out.extend_from_slice(&[r.parcel, r.attempt, r.handling]);
+                out.extend_from_slice(&[r.parcel, r.attempt, r.weight.handling_byte(r.handling)]);
                 put_bytes(out, r.carrier.as_bytes());
-                put_varint(out, u64::from(r.weight_g));
+                put_varint(out, u64::from(r.weight.grams));
                 r.items.encode_again(out);
                 put_varint(out, r.order_position.map_or(0, |p| p + 1));
             }
@@ -317,9 +354,9 @@ impl<'a> Delta<'a> {
                 out.extend_from_slice(&[parcel, attempt, outcome as u8]);
                 put_bytes(out, text.as_bytes());
             }
-            Delta::Packed { parcel, handling, weight_g, items } => {
-                out.extend_from_slice(&[parcel, handling]);
-                put_varint(out, u64::from(weight_g));
+            Delta::Packed { parcel, handling, weight, items } => {
+                out.extend_from_slice(&[parcel, weight.handling_byte(handling)]);
+                put_varint(out, u64::from(weight.grams));
                 items.encode_again(out);
             }
             Delta::Conflicted { order } => {
@@ -348,9 +385,9 @@ impl<'a> Delta<'a> {
                 out.extend_from_slice(&command.to_be_bytes());
                 put_bytes(out, by.as_bytes());
             }
-            Delta::Held { parcel, handling, confidence, weight_g, items } => {
-                out.extend_from_slice(&[parcel, handling, confidence]);
-                put_varint(out, u64::from(weight_g));
+            Delta::Held { parcel, handling, confidence, weight, items } => {
+                out.extend_from_slice(&[parcel, weight.handling_byte(handling), confidence]);
+                put_varint(out, u64::from(weight.grams));
                 items.encode_again(out);
             }
             Delta::Reviewed { parcel, handling, keep, command, by } => {
@@ -384,15 +421,18 @@ impl<'a> Delta<'a> {
                 rules: r.number("rules")?,
                 model: if tag == 2 { 0 } else { r.number("model")? },
             },
-            3 => Delta::Requested(Requested {
-                parcel: r.byte("parcel")?,
-                attempt: r.byte("attempt")?,
-                handling: r.byte("handling")?,
-                carrier: r.str("carrier")?,
-                weight_g: r.number("weight")?,
-                items: Items::read(r)?,
-                order_position: r.varint("order position")?.checked_sub(1),
-            }),
+            3 => {
+                let (parcel, attempt, handling) = (r.byte("parcel")?, r.byte("attempt")?, r.byte("handling")?);
+                Delta::Requested(Requested {
+                    parcel,
+                    attempt,
+                    handling: handling_code(handling),
+                    carrier: r.str("carrier")?,
+                    weight: Weight::read(handling, r)?,
+                    items: Items::read(r)?,
+                    order_position: r.varint("order position")?.checked_sub(1),
+                })
+            }
             4 => Delta::Settled {
                 parcel: r.byte("parcel")?,
                 attempt: r.byte("attempt")?,
@@ -405,12 +445,11 @@ impl<'a> Delta<'a> {
                 reason: r.str("reason")?,
                 replay: if tag == 5 { 0 } else { r.byte("replay")? },
             },
-            6 => Delta::Packed {
-                parcel: r.byte("parcel")?,
-                handling: r.byte("handling")?,
-                weight_g: r.number("weight")?,
-                items: Items::read(r)?,
-            },
+            6 => {
+                let (parcel, handling) = (r.byte("parcel")?, r.byte("handling")?);
+                let (weight, items) = (Weight::read(handling, r)?, Items::read(r)?);
+                Delta::Packed { parcel, handling: handling_code(handling), weight, items }
+            }
             7 => Delta::Conflicted { order: u128::from_be_bytes(r.array("conflicting order")?) },
             8 => Delta::Merchant { id: r.str("merchant")? },
             9 => Delta::Tracked {
@@ -437,13 +476,16 @@ impl<'a> Delta<'a> {
                 command: u64::from_be_bytes(r.array("command id")?),
                 by: r.str("operator")?,
             },
-            15 => Delta::Held {
-                parcel: r.byte("parcel")?,
-                handling: r.byte("handling")?,
-                confidence: r.byte("confidence")?,
-                weight_g: r.number("weight")?,
-                items: Items::read(r)?,
-            },
+            15 => {
+                let (parcel, handling) = (r.byte("parcel")?, r.byte("handling")?);
+                Delta::Held {
+                    parcel,
+                    handling: handling_code(handling),
+                    confidence: r.byte("confidence")?,
+                    weight: Weight::read(handling, r)?,
+                    items: Items::read(r)?,
+                }
+            }
             16 => Delta::Reviewed {
                 parcel: r.byte("parcel")?,
                 handling: r.byte("handling")?.checked_sub(1),

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     CodecError,
     command::{Command, Keep, Lines, ReturnLine, Verdict, Wish},
-    delta::{Delta, FIRST_RETURN, Item, Items, Requested},
+    delta::{Delta, FIRST_RETURN, Item, Items, Requested, Weight},
     frame::{self, Decision, Input, Place, Shipment},
     milestone::Milestone,
     order::{Head, Line, OrderRef, ShipTo, put_head, put_line},
@@ -125,7 +125,7 @@ fn commanded() -> [(&'static str, i64, Delta<'static>); 9] {
     let items = Items::read(&mut Reader::new(parts.leak())).unwrap();
     [
         ("classified-by-model", 340, Delta::Classified { parcels: 3, rules: 20_261_101, model: 1_234_567 }),
-        ("held", 340, Delta::Held { parcel: 2, handling: 7, confidence: 41, weight_g: 1_250, items }),
+        ("held", 340, Delta::Held { parcel: 2, handling: 7, confidence: 41, weight: Weight::known(1_250), items }),
         ("commanded", 99_877, Delta::Commanded { id: 0x0102_0304_0506_0708, verdict: Verdict::NotReturnable }),
         (
             "return",
@@ -158,7 +158,7 @@ fn with_deltas(each: &mut dyn FnMut(&str, i64, Delta<'_>)) {
         attempt: 0,
         handling: 1,
         carrier: "swift",
-        weight_g: 1_250,
+        weight: Weight::known(1_250),
         items: read(&whole),
         order_position: None,
     };
@@ -177,7 +177,7 @@ fn with_deltas(each: &mut dyn FnMut(&str, i64, Delta<'_>)) {
     each("dead-lettered-order", 99, Delta::DeadLettered { parcel: None, rules: 7, reason: "", replay: 0 });
     each("conflicted", 777, Delta::Conflicted { order: ID + 1 });
     each("merchant", 333, Delta::Merchant { id: "m-1" });
-    each("packed", 340, Delta::Packed { parcel: 2, handling: 4, weight_g: 60_000, items: read(&parts) });
+    each("packed", 340, Delta::Packed { parcel: 2, handling: 4, weight: Weight::known(60_000), items: read(&parts) });
 }
 
 /// Of every frame; its bytes differ, so that their order shows.
@@ -218,9 +218,33 @@ fn shipments() -> [Shipment<'static>; 3] {
         Items::read(&mut Reader::new(out.leak())).unwrap()
     };
     let record = order().leak();
-    let whole = Shipment { parcel: 0, attempt: 1, handling: 2, weight_g: 1_250, items: items(&WHOLE), record };
-    let parts = Shipment { parcel: 199, attempt: 255, handling: 5, weight_g: u32::MAX, items: items(&PARTS), ..whole };
-    [whole, parts, Shipment { weight_g: 0, items: items(&[]), ..whole }]
+    let whole =
+        Shipment { parcel: 0, attempt: 1, handling: 2, weight: Weight::known(1_250), items: items(&WHOLE), record };
+    let parts = Shipment {
+        parcel: 199,
+        attempt: 255,
+        handling: 5,
+        weight: Weight::known(u32::MAX),
+        items: items(&PARTS),
+        ..whole
+    };
+    [whole, parts, Shipment { weight: Weight::known(0), items: items(&[]), ..whole }]
+}
+
+/// Deltas of parcels whose weight is an estimate, by the names of their files, with their times.
+fn guessed() -> [(&'static str, i64, Delta<'static>); 2] {
+    let Shipment { parcel, attempt, handling, weight, items, .. } = guessed_shipment();
+    let requested =
+        Requested { parcel, attempt, handling, carrier: "swift", weight, items, order_position: Some(1 << 40) };
+    [
+        ("requested-estimated", 340, Delta::Requested(requested)),
+        ("packed-estimated", 340, Delta::Packed { parcel, handling, weight, items }),
+    ]
+}
+
+/// A shipment whose weight is an estimate.
+fn guessed_shipment() -> Shipment<'static> {
+    Shipment { weight: Weight { grams: 60_000, estimated: true }, ..shipments()[1] }
 }
 
 /// Frames by the names of their files.
@@ -269,6 +293,15 @@ fn written() -> Vec<(String, Vec<u8>)> {
         delta.encode(late, &mut bytes);
         all.push((format!("delta-{name}-v1.bin"), bytes));
     }
+    for (name, late, delta) in guessed() {
+        let mut bytes = Vec::new();
+        delta.encode(late, &mut bytes);
+        all.push((format!("delta-{name}-v1.bin"), bytes));
+    }
+    let mut frame = Vec::new();
+    frame::start(&mut frame, EPOCH);
+    guessed_shipment().put(&mut frame);
+    all.push(("frame-shipments-estimated-v1.bin".to_owned(), frame));
     all
 }
 
@@ -320,6 +353,9 @@ fn what_was_frozen_is_still_read() {
     for (name, late, delta) in commanded() {
         assert_eq!(Delta::read(&mut Reader::new(&frozen(&format!("delta-{name}-v1.bin")))), Ok((late, delta)));
     }
+    for (name, late, delta) in guessed() {
+        assert_eq!(Delta::read(&mut Reader::new(&frozen(&format!("delta-{name}-v1.bin")))), Ok((late, delta)));
+    }
     with_deltas(&mut |name, late, delta| {
         let bytes = frozen(&format!("delta-{name}-v1.bin"));
         let mut r = Reader::new(&bytes);
@@ -358,6 +394,7 @@ fn frozen_frames_are_still_read() {
     assert_eq!((source.partition(), source.offset(), source.entry()), (3, 77, 5));
     assert_eq!(Delta::read(&mut Reader::new(deltas)), Ok((333, Delta::Accepted { position: source.0 })));
 
+    assert_eq!(entries(frame::shipments(&frozen("frame-shipments-estimated-v1.bin"))), [guessed_shipment()]);
     let read = entries(frame::shipments(&shipped));
     assert_eq!(read, shipments());
     for (shipment, items) in read.iter().zip([&WHOLE[..], &PARTS, &[]]) {

@@ -11,11 +11,11 @@
 //!             3 | token 16 bytes                                  an owner starts here; everything before it is resolved
 //! shipments   parcel u8 | attempt u8 | handling u8 | weight_g varint | items | order record
 //! ```
-//! source: place of the input that was decided, [`Place`] as varint. Kafka checks each record's CRC.
+//! source: place of the input that was decided, [`Place`] as varint. handling: as in [`crate::delta`]. Kafka checks each record's CRC.
 
 use crate::{
     CodecError,
-    delta::Items,
+    delta::{Items, Weight, handling_code},
     order::peek_id,
     wire::{Reader, put_bytes, put_varint},
 };
@@ -214,10 +214,10 @@ pub struct Shipment<'a> {
     pub parcel: u8,
     /// Attempt number.
     pub attempt: u8,
-    /// Handling group code.
+    /// Handling group code, at most 127.
     pub handling: u8,
-    /// Grams.
-    pub weight_g: u32,
+    /// What it weighs.
+    pub weight: Weight,
     /// What is in the parcel.
     pub items: Items<'a>,
     /// Order record.
@@ -227,8 +227,8 @@ pub struct Shipment<'a> {
 impl Shipment<'_> {
     /// Appends the entry to a frame of a shipments topic.
     pub fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[self.parcel, self.attempt, self.handling]);
-        put_varint(out, u64::from(self.weight_g));
+        out.extend_from_slice(&[self.parcel, self.attempt, self.weight.handling_byte(self.handling)]);
+        put_varint(out, u64::from(self.weight.grams));
         self.items.encode_again(out);
         put_bytes(out, self.record);
     }
@@ -252,11 +252,12 @@ pub fn shipments(frame: &[u8]) -> Result<(u16, impl Iterator<Item = Result<Shipm
 }
 
 fn read_shipment<'a>(r: &mut Reader<'a>) -> Result<Shipment<'a>, CodecError> {
+    let (parcel, attempt, handling) = (r.byte("parcel")?, r.byte("attempt")?, r.byte("handling")?);
     Ok(Shipment {
-        parcel: r.byte("parcel")?,
-        attempt: r.byte("attempt")?,
-        handling: r.byte("handling")?,
-        weight_g: r.number("weight")?,
+        parcel,
+        attempt,
+        handling: handling_code(handling),
+        weight: Weight::read(handling, r)?,
         items: Items::read(r)?,
         record: r.bytes("order record")?,
     })
@@ -309,11 +310,11 @@ mod tests {
         }
 
         #[test]
-        fn shipments_survive(parcel: u8, attempt: u8, handling: u8, weight_g: u32, line: u16, record in bytes()) {
+        fn shipments_survive(parcel: u8, attempt: u8, handling in 0u8..128, grams: u32, estimated: bool, line: u16, record in bytes()) {
             let mut items = Vec::new();
             Items::encode(&[Item { line, quantity: Some(3) }], &mut items);
             let items = Items::read(&mut Reader::new(&items)).unwrap();
-            let wrote = Shipment { parcel, attempt, handling, weight_g, items, record: &record };
+            let wrote = Shipment { parcel, attempt, handling, weight: Weight { grams, estimated }, items, record: &record };
             let mut frame = Vec::new();
             start(&mut frame, 7);
             wrote.put(&mut frame);

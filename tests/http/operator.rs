@@ -114,7 +114,8 @@ fn an_order_is_traced_hop_by_hop(engine: &Engine) {
     assert_eq!(hops(&trace, 1), second, "{trace}");
     let parcel = |n: usize| trace["parcels"][n].clone();
     assert_eq!(parcel(0)["items"], json!([{"line": 0, "sku": "x-0", "quantity": 2}]));
-    assert_eq!((&parcel(0)["weight_g"], &parcel(1)["handling"]), (&json!(700), &json!("frozen")));
+    assert_eq!((&parcel(0)["weight_g"], &parcel(1)["handling"]), (&json!(340), &json!("frozen")));
+    assert_eq!(parcel(0)["weight_estimated"], json!(false));
     assert_eq!((&parcel(0)["standing"], &parcel(1)["standing"]), (&json!("accepted"), &json!("cancelled")));
     assert_eq!(parcel(1)["attempts"][0]["void"]["outcome"], "accepted");
     assert_eq!(trace["commands"][0]["verdict"], "done");
@@ -267,6 +268,7 @@ fn dead_letters_are_found_and_nothing_else(engine: &Engine) {
     assert!(of(&plant)["reason"].as_str().unwrap().contains("live_plant"), "{letters:?}");
     assert!(of(&many)["reason"].as_str().unwrap().contains("parcels"), "{letters:?}");
     assert_eq!((&of(&mixed)["merchant"], &of(&mixed)["weight_g"]), (&json!("m-1"), &json!(2_400)));
+    assert_eq!(of(&mixed)["weight_estimated"], json!(true));
     let theirs = values(&world, &["dlq", "list", "--merchant", "m-2"]);
     assert_eq!((theirs.len(), &theirs[0]["order"]), (1, &json!(many)));
 
@@ -285,7 +287,7 @@ fn dead_letters_are_found_and_nothing_else(engine: &Engine) {
 
     let shown = run(&world, &["dlq", "show", &mixed]);
     assert_eq!(shown.code, Some(0), "{shown:?}");
-    assert!(shown.out.contains("live_plant  2,400 g") && shown.out.contains("items  2 × x-1"), "{}", shown.out);
+    assert!(shown.out.contains("live_plant  ~2,400 g") && shown.out.contains("items  2 × x-1"), "{}", shown.out);
     assert!(!shown.out.contains("parcel 0  chilled"), "{}", shown.out);
     let fine = run(&world, &["dlq", "show", &fine]);
     assert!(fine.code == Some(1) && fine.log.contains("nothing of order"), "{fine:?}");

@@ -1,14 +1,14 @@
 //! Bounds that show only in what becomes of an order: how many parcels, how many carriers, how much of what they say.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
 
 use serde_json::{Value, json};
 use sluice_domain::limits::{MAX_ATTEMPTS, MAX_PARCELS, MAX_REASON, MAX_TRACKING_NUMBER};
 
-use super::life::wait_for_status;
+use super::{events::rest, life::wait_for_status};
 use crate::support::{
     engine::{Engine, on_both_engines},
     fake::Fake,
@@ -21,6 +21,7 @@ on_both_engines!(
     an_order_becomes_so_many_parcels,
     a_parcel_is_offered_to_so_many_carriers,
     what_carriers_say_has_its_length,
+    a_parcel_says_whether_its_weight_is_an_estimate,
 );
 
 pub fn an_order_becomes_so_many_parcels(engine: &Engine) {
@@ -71,6 +72,50 @@ pub fn a_parcel_is_offered_to_so_many_carriers(engine: &Engine) {
         carriers.dedup();
         assert_eq!(carriers.len(), attempts, "{goods}: no carrier is asked twice");
     }
+}
+
+/// To carriers, whichever is asked, to customers and to consumers.
+pub fn a_parcel_says_whether_its_weight_is_an_estimate(engine: &Engine) {
+    type Weights = BTreeMap<String, (u64, bool)>;
+    let weight_of = |of: &Value| (of["weight_g"].as_u64().unwrap(), of["weight_estimated"].as_bool().unwrap());
+    let asked: Arc<Mutex<Weights>> = Arc::default();
+    let book = Arc::clone(&asked);
+    let fake = Fake::start(move |_, shipment| {
+        let id = shipment["shipment_id"].as_str().unwrap();
+        book.lock().unwrap().insert(id.to_owned(), weight_of(shipment));
+        // The first that is asked turns it down.
+        match id.ends_with("-0") {
+            true => json!({"outcome": "rejected", "reason": "no"}),
+            false => json!({"outcome": "accepted", "tracking_number": "T"}),
+        }
+    });
+    let carriers = ["a", "b"].map(|id| Carrier { id, ..GOOD });
+    let world = World::faked(engine, Setup::new(&carriers), &fake);
+    let _server = world.serve();
+    let client = world.client();
+    // Two parcels of sizes that the titles say, one of a size and a guess.
+    let id = client.order("k", &order_of(&[(YOGURT, 2), (ICE, 1), ("SOAP 4 x 100 g", 1), (THING, 1)])).id();
+    let view = wait_for_status(&client, &id, "carrier_accepted");
+    let expected = [(340, false), (1_361, false), (750, true)];
+    let parcels = view["parcels"].as_array().unwrap();
+    assert_eq!(parcels.iter().map(weight_of).collect::<Vec<_>>(), expected, "{view}");
+    let told = |attempt: u8| (0..).zip(expected).map(|(n, weight)| (format!("{id}-{n}-{attempt}"), weight)).collect();
+    let [mut all, next]: [Weights; 2] = [told(0), told(1)];
+    all.extend(next);
+    assert_eq!(*asked.lock().unwrap(), all);
+
+    let (events, _) = rest(&client, None, 100);
+    // Protobuf's JSON leaves out what is false.
+    let weight_of = |of: &Value| (of["weightG"].as_u64().unwrap(), of["weightEstimated"] == true);
+    let accepted = events.iter().find_map(|event| event["data"]["accepted"]["parcels"].as_array()).unwrap();
+    assert_eq!(accepted.iter().map(weight_of).collect::<Vec<_>>(), expected, "{events:?}");
+    let mut next: Vec<_> =
+        events.iter().map(|e| &e["data"]["settled"]["nextAttempt"]).filter(|n| n.is_object()).map(weight_of).collect();
+    // In the order in which carriers answered.
+    next.sort_unstable();
+    let mut expected = expected.to_vec();
+    expected.sort_unstable();
+    assert_eq!(next, expected);
 }
 
 pub fn what_carriers_say_has_its_length(engine: &Engine) {

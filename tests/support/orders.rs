@@ -5,15 +5,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use sluice_http::rfc3339;
 
-/// One of these weighs 4,000 g and needs an age check.
+/// One of these weighs 4,000 g, an estimate, and needs an age check.
 pub const BEER: &str = "BEER | 24 PK";
-/// 1,200 g, a live plant.
+/// 1,200 g, an estimate; a live plant.
 pub const PLANT: &str = "ORCHID | 1 CT";
-/// 350 g, chilled.
+/// 170 g, chilled.
 pub const YOGURT: &str = "YOGURT | 6 OZ";
-/// 900 g, frozen.
+/// 1,361 g, frozen.
 pub const ICE: &str = "ICE CREAM | 48 OZ";
-/// 350 g, ambient: nobody knows what it is.
+/// 350 g, an estimate; ambient: nobody knows what it is.
 pub const THING: &str = "QWERTYUIOP";
 
 /// Milliseconds since the Unix epoch.

@@ -3,7 +3,7 @@
 
 use sluice_schemas::{
     command::{Lines, ReturnLine, Verdict, Wish},
-    delta::{FIRST_RETURN, Item},
+    delta::{FIRST_RETURN, Item, Weight},
     milestone::Milestone,
     outcome::OutcomeKind,
     word::Progress,
@@ -120,8 +120,8 @@ pub struct Back {
     pub units: u32,
     /// Code of its handling group.
     pub handling: u8,
-    /// Grams: its share of the source's weight by units, rounded up.
-    pub weight_g: u32,
+    /// Its share of the source's weight by units, rounded up.
+    pub weight: Weight,
     /// What is to come back, with quantities.
     pub items: Vec<Item>,
 }
@@ -161,8 +161,8 @@ pub fn plan_return(state: &OrderState<'_>, lines: Lines<'_>) -> Result<Vec<Back>
         }
         let number = FIRST_RETURN + (state.returns.len() + backs.len()) as u8;
         let units = contents.iter().filter_map(|item| units(&item)).fold(0, u32::saturating_add);
-        let weight_g = share(weight_of(parcel), &items, units);
-        backs.push(Back { number, source: parcel.number, units, handling, weight_g, items });
+        let weight = share(weight_of(parcel), &items, (units, contents.len()));
+        backs.push(Back { number, source: parcel.number, units, handling, weight, items });
     }
     if backs.is_empty() || wanted.iter().any(|&left| left > 0) {
         return Err(Verdict::NotReturnable);
@@ -269,17 +269,18 @@ fn coming_back(state: &OrderState<'_>, source: u8, line: u16) -> u32 {
     items.filter(|item| item.line == line).filter_map(|item| item.quantity).fold(0, u32::saturating_add)
 }
 
-/// Grams, as far as anything says so.
+/// What a parcel weighs; 0 g if nothing says so.
 #[must_use]
-pub fn weight_of(parcel: &Parcel<'_>) -> u32 {
-    let asked = parcel.attempts.iter().find_map(|a| a.requested.as_ref()).map(|(_, requested)| requested.weight_g);
-    let known = asked.or(parcel.packed.map(|(_, weight_g, _)| weight_g));
-    known.or(parcel.held.map(|held| held.weight_g)).unwrap_or(0)
+pub fn weight_of(parcel: &Parcel<'_>) -> Weight {
+    parcel.weight().unwrap_or_default()
 }
 
-/// The share of `weight_g` that `items` have by units, of `units` in all.
-fn share(weight_g: u32, items: &[Item], units: u32) -> u32 {
+/// The share of `whole` that `items` have by units, of `units` of so many `lines` in all. A part of several lines is an
+/// estimate even if the whole isn't: their units need not weigh the same.
+fn share(whole: Weight, items: &[Item], (units, lines): (u32, usize)) -> Weight {
     let some: u64 = items.iter().filter_map(|item| item.quantity).map(u64::from).sum();
-    let share = (u64::from(weight_g) * some).div_ceil(u64::from(units.max(1)));
-    u32::try_from(share).unwrap_or(weight_g).min(weight_g)
+    let mixed = lines > 1 && some < u64::from(units);
+    let share = (u64::from(whole.grams) * some).div_ceil(u64::from(units.max(1)));
+    let grams = u32::try_from(share).unwrap_or(whole.grams).min(whole.grams);
+    Weight { grams, estimated: whole.estimated || mixed }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use sluice_schemas::{
     command::{Lines, ReturnLine, Verdict, Wish},
-    delta::{Delta, FIRST_RETURN, Item, Items, Requested},
+    delta::{Delta, FIRST_RETURN, Item, Items, Requested, Weight},
     milestone::Milestone,
     outcome::OutcomeKind,
     wire::Reader,
@@ -30,10 +30,10 @@ fn encoded(items: &[Item]) -> Vec<u8> {
     bytes
 }
 
-fn requested(row: &mut Vec<u8>, parcel: u8, weight_g: u32, items: &[Item]) {
+fn requested(row: &mut Vec<u8>, parcel: u8, weight: Weight, items: &[Item]) {
     let bytes = encoded(items);
     let items = Items::read(&mut Reader::new(&bytes)).unwrap();
-    let delta = Requested { parcel, attempt: 0, handling: 1, carrier: "swift", weight_g, items, order_position: None };
+    let delta = Requested { parcel, attempt: 0, handling: 1, carrier: "swift", weight, items, order_position: None };
     Delta::Requested(delta).encode(5, row);
 }
 
@@ -51,7 +51,7 @@ fn delivered(parcels: &Parcels, which: &[bool]) -> Vec<u8> {
     for (number, parcel) in parcels.iter().enumerate() {
         let part = parcel.iter().any(|(line, _)| shipped_in(*line) > 1);
         let item = |&(line, quantity): &(u16, u32)| Item { line, quantity: part.then_some(quantity) };
-        requested(&mut row, number as u8, 1_000, &parcel.iter().map(item).collect::<Vec<_>>());
+        requested(&mut row, number as u8, Weight::known(1_000), &parcel.iter().map(item).collect::<Vec<_>>());
         if which[number] {
             told(&mut row, number as u8, Milestone::Delivered);
         }
@@ -71,9 +71,9 @@ fn plan(row: &[u8], ordered: &[u32], wanted: &[u32]) -> Result<Vec<Back>, Verdic
 }
 
 fn record(row: &mut Vec<u8>, back: &Back) {
-    let Back { number: parcel, source, units, weight_g, ref items, .. } = *back;
+    let Back { number: parcel, source, units, weight, ref items, .. } = *back;
     Delta::Return { parcel, source, units, command: 1, reason: "" }.encode(8, row);
-    requested(row, parcel, weight_g, items);
+    requested(row, parcel, weight, items);
 }
 
 fn parcels() -> impl Strategy<Value = (Parcels, Vec<bool>)> {
@@ -106,7 +106,9 @@ proptest! {
             let mut brought = vec![0; 4];
             for one in &planned {
                 let source = &parcels[usize::from(one.source)];
-                prop_assert!(which[usize::from(one.source)] && one.weight_g > 0 && one.weight_g <= 1_000);
+                prop_assert!(which[usize::from(one.source)] && one.weight.grams > 0 && one.weight.grams <= 1_000);
+                // Known only of all of a parcel, or of units of one line.
+                prop_assert_eq!(!one.weight.estimated, one.weight.grams == 1_000 || source.len() == 1);
                 prop_assert_eq!(one.units, source.iter().map(|(_, q)| q).sum::<u32>());
                 for item in &one.items {
                     let quantity = item.quantity.unwrap();
@@ -207,7 +209,7 @@ fn a_parcel_goes_out_again_only_if_nobody_may_have_it() {
     let packed = |parcel| Delta::Packed {
         parcel,
         handling: 1,
-        weight_g: 5,
+        weight: Weight::known(5),
         items: Items::read(&mut Reader::new(&bytes)).unwrap(),
     };
     let order = |parcels| {
@@ -223,7 +225,7 @@ fn a_parcel_goes_out_again_only_if_nobody_may_have_it() {
     assert_eq!(planned(&unasked), again(0, 0, false));
     let answered = |outcomes: &[OutcomeKind]| {
         let mut row = order(1);
-        requested(&mut row, 0, 5, &items);
+        requested(&mut row, 0, Weight::known(5), &items);
         outcomes.iter().for_each(|outcome| settled(&mut row, 0, 0, *outcome));
         dead(&mut row, Some(0), 0);
         row
@@ -245,7 +247,7 @@ fn a_parcel_goes_out_again_only_if_nobody_may_have_it() {
     dead(&mut back, Some(FIRST_RETURN), 0);
     assert_eq!(planned(&back), Err(Verdict::NothingToReplay));
     let mut cancelled = order(2);
-    requested(&mut cancelled, 0, 5, &items);
+    requested(&mut cancelled, 0, Weight::known(5), &items);
     settled(&mut cancelled, 0, 0, OutcomeKind::Accepted);
     settled(&mut cancelled, 0, sluice_schemas::delta::VOID, OutcomeKind::Accepted);
     packed(1).encode(3, &mut cancelled);

@@ -4,7 +4,7 @@
 use sluice_schemas::{
     CodecError,
     command::{Keep, Verdict},
-    delta::{Delta, FIRST_RETURN, Items, Requested, VOID, row_deltas},
+    delta::{Delta, FIRST_RETURN, Items, Requested, VOID, Weight, row_deltas},
     milestone::{Milestone, Milestones},
     outcome::OutcomeKind,
     word::Progress,
@@ -53,8 +53,8 @@ pub struct Parcel<'a> {
     pub number: u8,
     /// Attempts by number.
     pub attempts: Vec<Attempt<'a>>,
-    /// Group code, grams and items of a parcel that no carrier was asked for.
-    pub packed: Option<(u8, u32, Items<'a>)>,
+    /// Group code, weight and items of a parcel that no carrier was asked for.
+    pub packed: Option<(u8, Weight, Items<'a>)>,
     /// Its last dead letter, whether it still counts or not.
     pub dead_letter: Option<DeadLetter<'a>>,
     /// The last replay of it: number among those of the order, and the lowest attempt that may follow; (0, 0) for none.
@@ -74,8 +74,8 @@ pub struct Held<'a> {
     pub handling: u8,
     /// How likely, percent.
     pub confidence: u8,
-    /// Grams.
-    pub weight_g: u32,
+    /// What it weighs.
+    pub weight: Weight,
     /// What is in it.
     pub items: Items<'a>,
 }
@@ -256,16 +256,16 @@ impl<'a> OrderState<'a> {
             }
             Delta::Conflicted { order } => self.conflict(OrderId(order), at),
             Delta::Merchant { .. } => {}
-            Delta::Packed { parcel, handling, weight_g, items } => {
+            Delta::Packed { parcel, handling, weight, items } => {
                 let slot = &mut self.parcel(parcel).packed;
-                if slot.as_ref().is_none_or(|old| (handling, weight_g) < (old.0, old.1)) {
-                    *slot = Some((handling, weight_g, items));
+                if slot.as_ref().is_none_or(|old| (handling, weight) < (old.0, old.1)) {
+                    *slot = Some((handling, weight, items));
                 }
             }
-            Delta::Held { parcel, handling, confidence, weight_g, items } => {
+            Delta::Held { parcel, handling, confidence, weight, items } => {
                 let slot = &mut self.parcel(parcel).held;
-                let new = Held { at_ms: at, handling, confidence, weight_g, items };
-                let rank = |held: &Held<'_>| (held.at_ms, held.handling, held.confidence, held.weight_g);
+                let new = Held { at_ms: at, handling, confidence, weight, items };
+                let rank = |held: &Held<'_>| (held.at_ms, held.handling, held.confidence, held.weight);
                 if slot.as_ref().is_none_or(|old| rank(&new) < rank(old)) {
                     *slot = Some(new);
                 }
@@ -531,6 +531,13 @@ impl<'a> Parcel<'a> {
     /// The attempt that speaks for the parcel: the accepted one, else the latest.
     pub fn current(&self) -> Option<&Attempt<'a>> {
         self.accepted().or_else(|| self.attempts.last())
+    }
+
+    /// What it weighs, from whatever says so.
+    pub fn weight(&self) -> Option<Weight> {
+        let requested = self.attempts.iter().find_map(|a| a.requested.as_ref());
+        let known = requested.map(|(_, r)| r.weight).or(self.packed.map(|(_, weight, _)| weight));
+        known.or(self.held.map(|held| held.weight))
     }
 
     /// Group code and items, from whatever says so; [`UNKNOWN_GROUP`] as long as nobody has said what is in it.

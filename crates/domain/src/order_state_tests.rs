@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use sluice_schemas::{
     command::{Keep, Verdict},
-    delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID, row_deltas},
+    delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID, Weight, row_deltas},
     milestone::Milestone,
     outcome::{Outcome, OutcomeKind},
     wire::Reader,
@@ -49,8 +49,8 @@ impl Step {
                 let carrier = ["swift", "tortoise"][usize::from(attempt % 2)];
                 let items = items(bytes.leak());
                 let order_position = (attempt > 0).then_some(99);
-                let weight_g = u32::from(parcel) + 1;
-                let delta = Requested { parcel, attempt, handling: 1, carrier, weight_g, items, order_position };
+                let weight = Weight { grams: u32::from(parcel) + 1, estimated: parcel % 2 == 1 };
+                let delta = Requested { parcel, attempt, handling: 1, carrier, weight, items, order_position };
                 Delta::Requested(delta).encode(4 + i64::from(attempt), row);
             }
             Step::Settled { parcel, attempt, kind, at } => {
@@ -74,7 +74,7 @@ impl Step {
             Step::Held(parcel) => {
                 Items::encode(&[line(parcel)], &mut bytes);
                 let items = items(bytes.leak());
-                Delta::Held { parcel, handling: 3, confidence: 40, weight_g: 9, items }.encode(4, row);
+                Delta::Held { parcel, handling: 3, confidence: 40, weight: Weight::known(9), items }.encode(4, row);
             }
             Step::Reviewed(parcel, handling) => {
                 let handling = handling.map(|class| class as u8);
@@ -82,7 +82,8 @@ impl Step {
             }
             Step::Packed(parcel) => {
                 Items::encode(&[line(parcel)], &mut bytes);
-                Delta::Packed { parcel, handling: 1, weight_g: 9, items: items(bytes.leak()) }.encode(4, row);
+                Delta::Packed { parcel, handling: 1, weight: Weight::known(9), items: items(bytes.leak()) }
+                    .encode(4, row);
             }
         }
     }

@@ -156,7 +156,7 @@ impl JournalOutbox {
             position,
             shipment,
             group: Handling::from_code(requested.handling).unwrap_or(Handling::Ambient),
-            weight_g: requested.weight_g,
+            weight: requested.weight,
             maybe_sent: position <= self.recovered_sending,
             record,
             items: items..out.bytes.len(),

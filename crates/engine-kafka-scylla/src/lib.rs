@@ -28,6 +28,7 @@ pub mod owner;
 pub mod presence;
 pub mod progress;
 pub mod reader;
+pub mod recorded;
 pub mod store;
 #[cfg(test)]
 mod testing;

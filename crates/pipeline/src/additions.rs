@@ -315,16 +315,16 @@ impl<S: Sink> Encoder<'_, S> {
             Route::Nobody(reason) => {
                 if parcel.attempt == 0 {
                     let (handling, items) = (parcel.group as u8, effects.items(parcel));
-                    let (parcel, weight_g) = (parcel.number, parcel.weight_g);
-                    self.add(target, late, &Delta::Packed { parcel, handling, weight_g, items });
+                    let (parcel, weight) = (parcel.number, parcel.weight);
+                    self.add(target, late, &Delta::Packed { parcel, handling, weight, items });
                 }
                 self.dead(target, late, Some(parcel.number), effects.text(reason), parcel.replay);
                 return false;
             }
             Route::Held(likely, confidence) => {
                 let (handling, items) = (*likely as u8, effects.items(parcel));
-                let (parcel, weight_g, confidence) = (parcel.number, parcel.weight_g, *confidence);
-                self.add(target, late, &Delta::Held { parcel, handling, confidence, weight_g, items });
+                let (parcel, weight, confidence) = (parcel.number, parcel.weight, *confidence);
+                self.add(target, late, &Delta::Held { parcel, handling, confidence, weight, items });
                 self.holds = true;
                 return true;
             }
@@ -335,7 +335,7 @@ impl<S: Sink> Encoder<'_, S> {
             attempt: parcel.attempt,
             handling: parcel.group as u8,
             carrier: &self.carriers[usize::from(carrier)],
-            weight_g: parcel.weight_g,
+            weight: parcel.weight,
             items: effects.items(parcel),
             order_position: parcel.order_position,
         });

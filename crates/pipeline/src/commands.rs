@@ -68,7 +68,7 @@ fn cancel(carriers: &impl Carriers, input: usize, state: &OrderState<'_>, order_
     }
     effects.commanded(input, Verdict::Done);
     for (taken, carrier) in known {
-        let goods = (group_of(taken.handling), taken.weight_g);
+        let goods = (group_of(taken.handling), taken.weight);
         let index = effects.ask((taken.parcel, taken.attempt | VOID), goods, &taken.items, order_position, None);
         effects.route(index, carrier);
     }
@@ -98,7 +98,7 @@ fn bring_back(
         Items::encode(&back.items, &mut bytes);
         let Ok(items) = Items::read(&mut Reader::new(&bytes)) else { continue };
         let group = group_of(back.handling);
-        let goods = (group, back.weight_g);
+        let goods = (group, back.weight);
         let index = effects.ask((back.number, 0), goods, &items, order_position, Some((back.source, back.units)));
         match carriers.pick(group, &back) {
             Ok(carrier) => effects.route(index, carrier),
@@ -124,8 +124,8 @@ fn replay(
     for Again { number, attempt, same } in parcels {
         let Some(parcel) = state.parcels.iter().find(|p| p.number == number) else { continue };
         let Some((handling, items)) = parcel.contents() else { continue };
-        let (group, weight_g) = (group_of(handling), weight_of(parcel));
-        let index = effects.ask((number, attempt), (group, weight_g), &items, order_position, None);
+        let (group, weight) = (group_of(handling), weight_of(parcel));
+        let index = effects.ask((number, attempt), (group, weight), &items, order_position, None);
         effects.replayed(index, state.last_replay() + 1);
         let given_up = parcel.attempts.last().and_then(|a| a.requested.as_ref()).map(|(_, r)| r.carrier);
         let carrier = match given_up.filter(|_| same) {
@@ -133,7 +133,7 @@ fn replay(
             Some(id) => {
                 carriers.number(id).ok_or_else(|| format!("{id}, which may have it, is no carrier here any more"))
             }
-            None => carriers.offer(group, weight_g, attempt),
+            None => carriers.offer(group, weight.grams, attempt),
         };
         match carrier {
             Ok(carrier) => effects.route(index, carrier),
@@ -156,10 +156,10 @@ fn review(
         Err(verdict) => return effects.commanded(input, verdict),
     };
     effects.commanded(input, Verdict::Done);
-    let weight_g = weight_of(parcel);
+    let weight = weight_of(parcel);
     let items = parcel.contents().map(|c| c.1).unwrap_or_default();
-    let index = effects.ask((number, 0), (group.unwrap_or(Group::Ambient), weight_g), &items, order_position, None);
-    match group.map(|group| carriers.offer(group, weight_g, 0)) {
+    let index = effects.ask((number, 0), (group.unwrap_or(Group::Ambient), weight), &items, order_position, None);
+    match group.map(|group| carriers.offer(group, weight.grams, 0)) {
         None => effects.nothing(index),
         Some(Ok(carrier)) => effects.route(index, carrier),
         Some(Err(reason)) => effects.nobody(index, &reason),

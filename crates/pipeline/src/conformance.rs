@@ -23,11 +23,13 @@ use std::sync::Arc;
 
 use sluice_domain::{Fingerprint, OrderId, OrderState, ShipmentId, SlotCount, order_state::Class};
 use sluice_schemas::{
+    delta::{FIRST_RETURN, Weight},
     order::{Head, Line, ShipTo, put_head, put_line},
     outcome::OutcomeKind,
 };
 
 pub use self::stages::stages;
+use self::stages::weight_of;
 use crate::{Listed, OutcomeReport, Receipt, StoredOrder, Submission, Submitted, Words};
 
 /// Carriers of the suite, by number.
@@ -126,6 +128,8 @@ pub struct Sent {
     pub position: u64,
     /// The shipment.
     pub shipment: ShipmentId,
+    /// What it weighs.
+    pub weight: Weight,
     /// The order record that came with it.
     pub record: Vec<u8>,
     /// True if an earlier run may have sent it.
@@ -294,8 +298,21 @@ fn order(harness: &dyn Harness, key: impl std::fmt::Display, skus: &[&str]) -> O
 
 fn state_of(harness: &mut dyn Harness, order: &Order) -> (Class, StoredOrder) {
     let stored = harness.read(order.id()).unwrap_or_else(|| panic!("order {} is lost", order.key));
-    let class = OrderState::fold(order.id(), &stored.row).expect("a row that reads").class();
+    let state = OrderState::fold(order.id(), &stored.row).expect("a row that reads");
+    check_weights(&state, &stored.record);
+    let class = state.class();
     (class, stored)
+}
+
+/// What was decided about weights is what the row says: of parcels, and of returns as a part of them.
+fn check_weights(state: &OrderState<'_>, record: &[u8]) {
+    for parcel in &state.parcels {
+        assert!(parcel.weight().is_none_or(|weight| weight == weight_of(record, parcel.number)), "{parcel:?}");
+    }
+    for back in &state.returns {
+        let (Some(weight), Some(asked)) = (back.parcel.weight(), back.asked) else { continue };
+        assert_eq!(weight.estimated, weight_of(record, asked.source).estimated, "{back:?}");
+    }
 }
 
 fn accept(harness: &mut dyn Harness, orders: &[Order]) {
@@ -328,6 +345,10 @@ fn offered(harness: &mut dyn Harness, carrier: u16, wanted: &[ShipmentId], unset
     assert_eq!(given, wanted, "{what}");
 }
 
+/// What was sent, whose weight is always that of the parcel; returns are weighed in [`check_weights`].
 fn shipments(sent: &[Sent]) -> Vec<ShipmentId> {
+    for Sent { shipment, weight, record, .. } in sent.iter().filter(|s| s.shipment.parcel < FIRST_RETURN) {
+        assert_eq!(*weight, weight_of(record, shipment.parcel), "{shipment}");
+    }
     sent.iter().map(|s| s.shipment).collect()
 }

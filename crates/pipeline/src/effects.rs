@@ -7,7 +7,7 @@ use std::ops::Range;
 use sluice_domain::{Group, Handling};
 use sluice_schemas::{
     command::Verdict,
-    delta::{Item, Items},
+    delta::{Item, Items, Weight},
     outcome::OutcomeKind,
     wire::Reader,
 };
@@ -73,8 +73,8 @@ pub struct Parcel {
     pub attempt: u8,
     /// What it needs on its way.
     pub group: Group,
-    /// Grams.
-    pub weight_g: u32,
+    /// What it weighs.
+    pub weight: Weight,
     /// Set by routing.
     pub route: Route,
     /// Where the order record is; only for what isn't decided with the order itself.
@@ -156,8 +156,8 @@ impl Effects {
 
     /// As [`Effects::add_parcel`], of goods that are most likely of class `likely` (how likely, percent), but a person must say
     /// so before a carrier is asked.
-    pub fn hold_parcel(&mut self, (likely, percent): (Handling, u8), weight_g: u32, items: &[Item]) {
-        self.add_parcel(likely.group().unwrap_or(Group::Ambient), weight_g, items);
+    pub fn hold_parcel(&mut self, (likely, percent): (Handling, u8), weight: Weight, items: &[Item]) {
+        self.add_parcel(likely.group().unwrap_or(Group::Ambient), weight, items);
         if let (Some(parcel), Some((_, Decision::Classified { .. }))) = (self.parcels.last_mut(), self.decisions.last())
         {
             parcel.route = Route::Held(likely, percent);
@@ -165,7 +165,7 @@ impl Effects {
     }
 
     /// Adds a parcel to the order last named by [`Effects::classified`].
-    pub fn add_parcel(&mut self, group: Group, weight_g: u32, items: &[Item]) {
+    pub fn add_parcel(&mut self, group: Group, weight: Weight, items: &[Item]) {
         let Some((input, Decision::Classified { parcels, anew })) = self.decisions.last_mut() else { return };
         let (input, number, anew) = (*input, (parcels.end - parcels.start) as u8, *anew);
         parcels.end += 1;
@@ -176,7 +176,7 @@ impl Effects {
             number,
             attempt: 0,
             group,
-            weight_g,
+            weight,
             route: Route::Open,
             order_position: anew.map(|anew| anew.order_position),
             source: None,
@@ -216,7 +216,7 @@ impl Effects {
     }
 
     /// Offers the parcel of the outcome last settled to another carrier, as `attempt`.
-    pub fn next_attempt(&mut self, attempt: u8, group: Group, weight_g: u32, items: &Items<'_>, order_position: u64) {
+    pub fn next_attempt(&mut self, attempt: u8, group: Group, weight: Weight, items: &Items<'_>, order_position: u64) {
         let at = self.parcels.len() as u32;
         let Some((input, Decision::Settled { next, parcel, .. })) = self.decisions.last_mut() else { return };
         *next = Some(at);
@@ -228,7 +228,7 @@ impl Effects {
             number,
             attempt,
             group,
-            weight_g,
+            weight,
             route: Route::Open,
             order_position: Some(order_position),
             source: None,
@@ -249,7 +249,7 @@ impl Effects {
     pub fn ask(
         &mut self,
         (number, attempt): (u8, u8),
-        (group, weight_g): (Group, u32),
+        (group, weight): (Group, Weight),
         items: &Items<'_>,
         order_position: u64,
         source: Option<(u8, u32)>,
@@ -265,7 +265,7 @@ impl Effects {
             number,
             attempt,
             group,
-            weight_g,
+            weight,
             route: Route::Open,
             order_position: Some(order_position),
             source,

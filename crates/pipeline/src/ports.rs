@@ -6,6 +6,7 @@ use std::{future::Future, io, ops::Range, pin::Pin, sync::Arc, task};
 use sluice_domain::{Fingerprint, Group, OrderId, ShipmentId};
 use sluice_schemas::{
     command::Command,
+    delta::Weight,
     outcome::{Outcome, OutcomeKind},
     word::Tracked,
 };
@@ -238,8 +239,8 @@ pub struct OutboxEntry {
     pub shipment: ShipmentId,
     /// Handling group.
     pub group: Group,
-    /// Grams.
-    pub weight_g: u32,
+    /// What it weighs.
+    pub weight: Weight,
     /// True if an earlier run of this process may have sent it and its outcome is not known.
     pub maybe_sent: bool,
     /// Order record, in [`OutboxBatch::bytes`].

@@ -19,7 +19,7 @@ fn manifest(count: u8) -> Manifest {
         position: u64::from(i),
         shipment: shipment(i),
         group: Group::Ambient,
-        weight_g: 1,
+        weight: sluice_schemas::delta::Weight::known(1),
         maybe_sent: false,
         record: 0..0,
         items: 0..0,

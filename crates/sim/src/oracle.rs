@@ -83,6 +83,8 @@ pub struct Counts {
     pub dead_lettered: usize,
     /// Of those stored: dead-lettered once, and decided anew.
     pub replayed: usize,
+    /// Of those stored: a person has said what was in a parcel of it.
+    pub reviewed: usize,
     /// Of those stored: called off.
     pub cancelled: usize,
     /// Not stored any more, though it was acknowledged or read: retention let it go.
@@ -118,6 +120,7 @@ struct Seen {
     status: Milestone,
     class: Class,
     parked: bool,
+    held: bool,
     replays: u8,
 }
 
@@ -240,6 +243,11 @@ impl Oracle {
         self.seen.iter().filter(|(_, seen)| seen.class == Class::DeadLettered).map(|(id, _)| *id)
     }
 
+    /// Orders of which a parcel waited for a person when they were last looked at.
+    pub fn held(&self) -> impl Iterator<Item = OrderId> {
+        self.seen.iter().filter(|(_, seen)| seen.held).map(|(id, _)| *id)
+    }
+
     /// The order ids of all requests sent, ascending.
     pub fn ids(&self) -> impl Iterator<Item = OrderId> + '_ {
         self.by_id.keys().copied()
@@ -334,7 +342,8 @@ impl Oracle {
     /// Status and class against the last look.
     fn check_progress(&mut self, state: &OrderState<'_>, counts: &mut Counts) -> Result<(), Violation> {
         let (id, parked) = (state.id, rows::parked(state));
-        let now = Seen { status: state.status(), class: state.class(), parked, replays: state.last_replay() };
+        let held = state.parcels.iter().any(|parcel| parcel.waits().is_some());
+        let now = Seen { status: state.status(), class: state.class(), parked, held, replays: state.last_replay() };
         if let Some(before) = self.seen.insert(id, now) {
             if now.status < before.status {
                 let what = format!("order {id} went from {} back to {}", before.status.name(), now.status.name());
@@ -355,6 +364,7 @@ impl Oracle {
             Class::Cancelled => &mut counts.cancelled,
         } += 1;
         counts.replayed += usize::from(now.replays > 0);
+        counts.reviewed += usize::from(state.parcels.iter().any(|p| p.reviewed.is_some_and(|r| r.handling.is_some())));
         counts.parked += usize::from(now.class == Class::InFlight && parked);
         Ok(())
     }

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::{
         command::Keep,
-        delta::{FIRST_RETURN, Items, Requested, VOID},
+        delta::{FIRST_RETURN, Items, Requested, VOID, Weight},
         milestone::{Milestone, Remark},
     };
 
@@ -205,7 +205,7 @@ mod tests {
                 attempt,
                 handling: 1,
                 carrier: "swift",
-                weight_g: 5,
+                weight: Weight::known(5),
                 items: Items::default(),
                 order_position: None,
             })
@@ -228,7 +228,7 @@ mod tests {
             &[
                 Delta::Commanded { id: 2, verdict: Verdict::Done },
                 Delta::Return { parcel: FIRST_RETURN, source: 0, units: 1, command: 2, reason: "r" },
-                Delta::Packed { parcel: FIRST_RETURN, handling: 1, weight_g: 5, items: Items::default() },
+                Delta::Packed { parcel: FIRST_RETURN, handling: 1, weight: Weight::known(5), items: Items::default() },
                 Delta::DeadLettered { parcel: Some(FIRST_RETURN), rules: 1, reason: "nobody", replay: 0 },
             ],
             &[

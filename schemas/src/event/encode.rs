@@ -303,14 +303,15 @@ fn decided(w: &mut Writer<'_>, tag: u64, seen: &Accepted<'_>, all: Deltas<'_>) -
 fn parcels(w: &mut Writer<'_>, tag: u64, seen: &Accepted<'_>, all: Deltas<'_>) -> Result<(), CodecError> {
     let mut rest = all;
     while let Some(delta) = rest.next() {
-        let (number, handling, weight_g, items, asked) = match delta?.1 {
-            Delta::Requested(r) => (r.parcel, r.handling, r.weight_g, r.items, Some((r.carrier, r.attempt))),
-            Delta::Packed { parcel, handling, weight_g, items } => (parcel, handling, weight_g, items, None),
-            Delta::Held { parcel, handling, confidence, weight_g, items } => {
+        let (number, handling, weight, items, asked) = match delta?.1 {
+            Delta::Requested(r) => (r.parcel, r.handling, r.weight, r.items, Some((r.carrier, r.attempt))),
+            Delta::Packed { parcel, handling, weight, items } => (parcel, handling, weight, items, None),
+            Delta::Held { parcel, handling, confidence, weight, items } => {
                 let at = w.open(tag);
                 w.number_if(1, u64::from(parcel));
-                w.number_if(3, u64::from(weight_g));
+                w.number_if(3, u64::from(weight.grams));
                 w.items(4, &items)?;
+                w.number_if(8, u64::from(weight.estimated));
                 let held = w.open(9);
                 w.number(1, handling_number(handling));
                 w.number_if(2, u64::from(confidence));
@@ -331,7 +332,7 @@ fn parcels(w: &mut Writer<'_>, tag: u64, seen: &Accepted<'_>, all: Deltas<'_>) -
         let at = w.open(tag);
         w.number_if(1, u64::from(number));
         w.number_if(2, handling_number(handling));
-        w.number_if(3, u64::from(weight_g));
+        w.number_if(3, u64::from(weight.grams));
         w.items(4, &items)?;
         if let Some((carrier, attempt)) = asked {
             w.bytes(5, carrier.as_bytes());
@@ -345,6 +346,7 @@ fn parcels(w: &mut Writer<'_>, tag: u64, seen: &Accepted<'_>, all: Deltas<'_>) -
             });
             w.bytes(7, reason.unwrap_or_default().as_bytes());
         }
+        w.number_if(8, u64::from(weight.estimated));
         w.close(at);
     }
     Ok(())
@@ -397,8 +399,9 @@ impl<'a> Settled<'a> {
             w.text_if(1, next.carrier);
             w.number_if(2, u64::from(next.attempt));
             w.number_if(3, handling_number(next.handling));
-            w.number_if(4, u64::from(next.weight_g));
+            w.number_if(4, u64::from(next.weight.grams));
             w.items(5, &next.items)?;
+            w.number_if(6, u64::from(next.weight.estimated));
             w.close(at);
         }
         if let Some((_, reason, rules)) = self.dead_letter {

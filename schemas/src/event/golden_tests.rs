@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     ContentType, DEFAULT_SOURCE, EventId, EventType, Headers, PROTO, TOPIC, asyncapi, encode_json, read, rfc3339,
-    samples::{ID, one_of_each, text},
+    samples::{ID, Sample, of_estimates, one_of_each, text},
 };
 use crate::fixtures_tests::freeze;
 
@@ -23,9 +23,13 @@ fn pretty(json: &str) -> String {
     serde_json::to_string_pretty(&value).unwrap() + "\n"
 }
 
+fn samples() -> impl Iterator<Item = Sample> {
+    one_of_each().into_iter().chain(of_estimates())
+}
+
 #[test]
 fn events_equal_what_was_frozen_and_are_still_read() {
-    for (name, _, bytes, expected) in one_of_each() {
+    for (name, _, bytes, expected) in samples() {
         let frozen = fs::read(path(&format!("fixtures/event-{name}-v1.bin"))).unwrap();
         assert_eq!(frozen, bytes, "{name}");
         assert_eq!(read::decode(&frozen), Ok(expected), "{name}");
@@ -37,7 +41,7 @@ fn events_equal_what_was_frozen_and_are_still_read() {
 
 #[test]
 fn personal_data_stays_inside() {
-    for (name, _, bytes, _) in one_of_each() {
+    for (name, _, bytes, _) in samples() {
         assert!(!bytes.windows(6).any(|w| w == b"SECRET"), "{name}");
     }
 }
@@ -45,7 +49,7 @@ fn personal_data_stays_inside() {
 #[test]
 #[ignore = "writes the fixtures; run it when a format gets a new version"]
 fn regenerate() {
-    for (name, _, bytes, _) in one_of_each() {
+    for (name, _, bytes, _) in samples() {
         let json = pretty(&encode_json(&bytes).unwrap());
         freeze(&path(&format!("fixtures/event-{name}-v1.bin")), &bytes);
         freeze(&path(&format!("fixtures/event-{name}-v1.json")), json.as_bytes());

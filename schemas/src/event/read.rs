@@ -220,6 +220,10 @@ pub struct Parcel {
     #[prost(string, optional, tag = "7")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter_reason: Option<String>,
+    /// Some of the weight is a guess.
+    #[prost(bool, tag = "8")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight_estimated: bool,
     /// That it waits to be reviewed.
     #[prost(message, optional, tag = "9")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -292,6 +296,10 @@ pub struct NextAttempt {
     #[prost(message, repeated, tag = "5")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
+    /// Some of the weight is a guess.
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight_estimated: bool,
 }
 
 /// Another request under this order's key was refused after it had been acknowledged.
@@ -430,6 +438,10 @@ pub struct ReturnParcel {
     #[prost(string, optional, tag = "7")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter_reason: Option<String>,
+    /// Some of the weight is a guess.
+    #[prost(bool, tag = "8")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight_estimated: bool,
 }
 
 /// What was dead-lettered was decided anew.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     CodecError,
     command::{Keep, Verdict},
-    delta::{Delta, FIRST_RETURN, Item, Requested, VOID},
+    delta::{Delta, FIRST_RETURN, Item, Requested, VOID, Weight},
     order::{OrderRef, placed_at_ms},
     outcome::OutcomeKind,
     word::Progress,
@@ -106,10 +106,17 @@ fn an_accepted_order_without_parcels_says_which_kind_it_is() {
 #[test]
 fn a_parcel_that_is_held_says_what_it_likely_is() {
     let one = items(&[Item { line: 1, quantity: Some(2) }]);
-    let held = Delta::Held { parcel: 0, handling: 7, confidence: 41, weight_g: 900, items: borrowed(&one) };
+    let held = Delta::Held {
+        parcel: 0,
+        handling: 7,
+        confidence: 41,
+        weight: Weight { grams: 900, estimated: true },
+        items: borrowed(&one),
+    };
     let accepted = accept(&[(9, Delta::Classified { parcels: 1, rules: 1, model: 5 }), (9, held)]);
     let expected = read::Parcel {
         weight_g: 900,
+        weight_estimated: true,
         items: vec![read::Item { line_index: 1, quantity: Some(2) }],
         held: Some(read::Held { handling_class: read::HandlingClass::HazmatCheck as i32, confidence_percent: 41 }),
         ..read::Parcel::default()
@@ -137,7 +144,7 @@ fn what_is_reviewed_may_not_ship_and_what_is_withdrawn_is_told_with_its_cancella
 #[test]
 fn a_parcel_that_nobody_carries_is_listed_once_wherever_its_reason_is() {
     let all = items(&[Item { line: 0, quantity: None }]);
-    let packed = |parcel| Delta::Packed { parcel, handling: 5, weight_g: 1, items: borrowed(&all) };
+    let packed = |parcel| Delta::Packed { parcel, handling: 5, weight: Weight::known(1), items: borrowed(&all) };
     let dead = |parcel, reason| Delta::DeadLettered { parcel: Some(parcel), rules: 1, reason, replay: 0 };
     let decision = [(0, dead(1, "one")), (0, packed(0)), (0, packed(1)), (0, dead(7, "seven")), (0, dead(0, "nought"))];
     let parcels = accept(&decision).parcels;
@@ -216,7 +223,7 @@ fn deltas_of_another_decision_are_refused_and_leave_nothing() {
     assert_eq!(out, b"kept");
 }
 
-type AnyParcel = (u8, u8, u32, Vec<Item>, Option<(String, u8)>, Option<String>);
+type AnyParcel = (u8, u8, Weight, Vec<Item>, Option<(String, u8)>, Option<String>);
 
 fn any_items() -> impl Strategy<Value = Vec<Item>> {
     let whole = any::<u16>().prop_map(|line| Item { line, quantity: None });
@@ -226,7 +233,8 @@ fn any_items() -> impl Strategy<Value = Vec<Item>> {
 
 fn any_parcel() -> impl Strategy<Value = AnyParcel> {
     let asked = prop::option::of((".{0,20}", any::<u8>()));
-    (any::<u8>(), any::<u8>(), any::<u32>(), any_items(), asked, prop::option::of(".{0,200}"))
+    let weight = (any::<u32>(), any::<bool>()).prop_map(|(grams, estimated)| Weight { grams, estimated });
+    (any::<u8>(), 0u8..128, weight, any_items(), asked, prop::option::of(".{0,200}"))
 }
 
 fn any_parcels() -> impl Strategy<Value = Vec<AnyParcel>> {
@@ -244,15 +252,15 @@ fn read_items(items: &[Item]) -> Vec<read::Item> {
 
 /// The deltas of a decision on `parcels`, in the order in which engines write them.
 fn parcel_deltas(parcels: &[AnyParcel], late: i64, out: &mut Vec<u8>) {
-    for (number, handling, weight_g, list, asked, dead) in parcels {
+    for (number, handling, weight, list, asked, dead) in parcels {
         let list = items(list);
-        let (parcel, handling, weight_g, items) = (*number, *handling, *weight_g, borrowed(&list));
+        let (parcel, handling, weight, items) = (*number, *handling, *weight, borrowed(&list));
         let delta = match asked {
             Some((carrier, attempt)) => {
                 let (attempt, order_position) = (*attempt, None);
-                Delta::Requested(Requested { parcel, attempt, handling, carrier, weight_g, items, order_position })
+                Delta::Requested(Requested { parcel, attempt, handling, carrier, weight, items, order_position })
             }
-            None => Delta::Packed { parcel, handling, weight_g, items },
+            None => Delta::Packed { parcel, handling, weight, items },
         };
         delta.encode(late, out);
         if let Some(reason) = dead {
@@ -261,15 +269,16 @@ fn parcel_deltas(parcels: &[AnyParcel], late: i64, out: &mut Vec<u8>) {
     }
 }
 
-fn read_parcel((number, handling, weight_g, items, asked, dead): &AnyParcel) -> read::Parcel {
+fn read_parcel((number, handling, weight, items, asked, dead): &AnyParcel) -> read::Parcel {
     read::Parcel {
         number: u32::from(*number),
         handling_group: i32::from(*handling) + 1,
-        weight_g: *weight_g,
+        weight_g: weight.grams,
         items: read_items(items),
         carrier_id: asked.as_ref().map(|a| a.0.clone()),
         attempt: asked.as_ref().map(|a| u32::from(a.1)),
         dead_letter_reason: dead.clone(),
+        weight_estimated: weight.estimated,
         held: None,
     }
 }
@@ -346,7 +355,7 @@ proptest! {
             (_, VOID) => Change::VoidSettled,
             _ => Change::Settled,
         };
-        let (number, handling, weight_g, items, asked, dead_letter_reason) = parcel;
+        let (number, handling, weight, items, asked, dead_letter_reason) = parcel;
         let expected = read::OrderEvent {
             order_id: text(id),
             merchant_id: merchant,
@@ -363,8 +372,9 @@ proptest! {
                     carrier_id,
                     attempt: u32::from(attempt),
                     handling_group: i32::from(handling) + 1,
-                    weight_g,
+                    weight_g: weight.grams,
                     items: read_items(&items),
+                    weight_estimated: weight.estimated,
                 }),
                 rules_version: dead_letter_reason.as_ref().map(|_| 1),
                 dead_letter_reason,

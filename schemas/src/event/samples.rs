@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     command::{Keep, Verdict},
-    delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID},
+    delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID, Weight},
     milestone::Milestone,
     order::{Head, Line, OrderRef, ShipTo, placed_at_ms, put_head, put_line},
     outcome::OutcomeKind,
@@ -72,7 +72,25 @@ pub(super) fn one_of_each() -> Vec<Sample> {
     all
 }
 
-type Sample = (&'static str, Encoded, Vec<u8>, OrderEvent);
+/// Events of parcels whose weight is an estimate, as [`one_of_each`].
+pub(super) fn of_estimates() -> Vec<Sample> {
+    let (record, decision, mut expected) = (accepted_record(), accepted_deltas(true), accepted());
+    expected.parcels.iter_mut().for_each(|parcel| parcel.weight_estimated = true);
+    let mut out = Vec::new();
+    let encoded = encode_accepted(&mut out, &OrderRef::decode(&record).unwrap(), &decision).unwrap();
+    let first = ("order-accepted-estimated", encoded, out, event(333, Change::Accepted(expected)));
+    let (decision, mut expected, mut out) = (settled_deltas(true), settled(), Vec::new());
+    expected.next_attempt.as_mut().unwrap().weight_estimated = true;
+    let encoded = encode_settled(&mut out, ID, "m-1", "swift", &decision).unwrap();
+    let second = ("parcel-settled-estimated", encoded, out, event(61_000, Change::Settled(expected)));
+    let (decision, mut expected, mut out) = (return_deltas(true), return_requested(), Vec::new());
+    expected.parcels.iter_mut().for_each(|parcel| parcel.weight_estimated = true);
+    let encoded = encode_return(&mut out, ID, "m-1", &decision).unwrap();
+    let third = ("return-requested-estimated", encoded, out, event(172_800_000, Change::ReturnRequested(expected)));
+    vec![first, second, third]
+}
+
+pub(super) type Sample = (&'static str, Encoded, Vec<u8>, OrderEvent);
 
 fn event(occurred_late: i64, change: Change) -> OrderEvent {
     OrderEvent {
@@ -91,10 +109,10 @@ fn of_orders_on_their_way() -> Vec<Sample> {
         let encoded = write(&mut out);
         all.push((name, encoded, out, expected));
     };
-    let (record, decision) = (accepted_record(), accepted_deltas());
+    let (record, decision) = (accepted_record(), accepted_deltas(false));
     let accept = |out: &mut Vec<u8>| encode_accepted(out, &OrderRef::decode(&record).unwrap(), &decision).unwrap();
     add("order-accepted", &accept, event(333, Change::Accepted(accepted())));
-    let decision = settled_deltas();
+    let decision = settled_deltas(false);
     let settle = |out: &mut Vec<u8>| encode_settled(out, ID, "m-1", "swift", &decision).unwrap();
     add("parcel-settled", &settle, event(61_000, Change::Settled(settled())));
     let other = ID + (5_000 << 80);
@@ -133,7 +151,7 @@ fn of_commands() -> Vec<Sample> {
     let refused =
         read::ParcelSettled { attempt: 2, reason: Some("already sorted".to_owned()), next_attempt: None, ..settled() };
     add("parcel-void-settled", &void, event(71_000, Change::VoidSettled(refused)));
-    let decision = return_deltas();
+    let decision = return_deltas(false);
     let back = |out: &mut Vec<u8>| encode_return(out, ID, "m-1", &decision).unwrap();
     add("return-requested", &back, event(172_800_000, Change::ReturnRequested(return_requested())));
     let (outcome, text) = (OutcomeKind::Accepted, "T-2");
@@ -178,19 +196,27 @@ fn accepted_record() -> Vec<u8> {
 }
 
 /// Three parcels: two asked for, of which one has a part of a line; the last carried by nobody.
-fn accepted_deltas() -> Vec<u8> {
+fn accepted_deltas(estimated: bool) -> Vec<u8> {
     let chilled = items(&[Item { line: 0, quantity: None }]);
     let part = items(&[Item { line: 1, quantity: Some(400) }]);
     let rest = items(&[Item { line: 1, quantity: Some(600) }, Item { line: 2, quantity: Some(4) }]);
-    let requested = |parcel, handling, carrier, weight_g, items| {
-        let (attempt, order_position) = (0, None);
-        Delta::Requested(Requested { parcel, attempt, handling, carrier, weight_g, items, order_position })
+    let requested = |parcel, handling, carrier, grams, items| {
+        let (attempt, order_position, weight) = (0, None, Weight { grams, estimated });
+        Delta::Requested(Requested { parcel, attempt, handling, carrier, weight, items, order_position })
     };
     deltas(&[
         (340, Delta::Classified { parcels: 3, rules: 20_261_101, model: 0 }),
         (340, requested(0, 0, "swift", 1_250, borrowed(&chilled))),
         (340, requested(1, 1, "strong", 60_000, borrowed(&part))),
-        (340, Delta::Packed { parcel: 2, handling: 2, weight_g: 90_000, items: borrowed(&rest) }),
+        (
+            340,
+            Delta::Packed {
+                parcel: 2,
+                handling: 2,
+                weight: Weight { grams: 90_000, estimated },
+                items: borrowed(&rest),
+            },
+        ),
         (
             340,
             Delta::DeadLettered {
@@ -215,6 +241,7 @@ fn accepted() -> read::OrderAccepted {
         carrier_id,
         attempt,
         dead_letter_reason: None,
+        weight_estimated: false,
         held: None,
     };
     let mut nobody =
@@ -238,14 +265,14 @@ fn accepted() -> read::OrderAccepted {
     }
 }
 
-fn settled_deltas() -> Vec<u8> {
+fn settled_deltas(estimated: bool) -> Vec<u8> {
     let whole = items(&[Item { line: 0, quantity: None }]);
     let again = Requested {
         parcel: 1,
         attempt: 1,
         handling: 0,
         carrier: "strong",
-        weight_g: 1_250,
+        weight: Weight { grams: 1_250, estimated },
         items: borrowed(&whole),
         order_position: Some(77),
     };
@@ -267,6 +294,7 @@ fn settled() -> read::ParcelSettled {
             handling_group: read::HandlingGroup::Chilled as i32,
             weight_g: 1_250,
             items: vec![read::Item { line_index: 0, quantity: None }],
+            weight_estimated: false,
         }),
         dead_letter_reason: None,
         rules_version: None,
@@ -297,8 +325,8 @@ fn tracked() -> read::ParcelTracked {
 fn cancel_deltas() -> Vec<u8> {
     let whole = items(&[Item { line: 0, quantity: None }]);
     let void = |parcel, attempt, carrier| {
-        let (items, order_position) = (borrowed(&whole), Some(77));
-        Delta::Requested(Requested { parcel, attempt, handling: 0, carrier, weight_g: 1_250, items, order_position })
+        let (items, order_position, weight) = (borrowed(&whole), Some(77), Weight::known(1_250));
+        Delta::Requested(Requested { parcel, attempt, handling: 0, carrier, weight, items, order_position })
     };
     deltas(&[
         (70_000, Delta::Commanded { id: 9, verdict: Verdict::Done }),
@@ -317,7 +345,7 @@ fn cancel_requested() -> read::CancelRequested {
 }
 
 /// Two parcels, of which one is carried by nobody.
-fn return_deltas() -> Vec<u8> {
+fn return_deltas(estimated: bool) -> Vec<u8> {
     let (two, all) = (items(&[Item { line: 0, quantity: Some(2) }]), items(&[Item { line: 2, quantity: Some(4) }]));
     let (parcel, reason) = (FIRST_RETURN + 1, "does not fit ⌂");
     let requested = Requested {
@@ -325,7 +353,7 @@ fn return_deltas() -> Vec<u8> {
         attempt: 0,
         handling: 0,
         carrier: "swift",
-        weight_g: 1_250,
+        weight: Weight { grams: 1_250, estimated },
         items: borrowed(&two),
         order_position: Some(77),
     };
@@ -334,7 +362,10 @@ fn return_deltas() -> Vec<u8> {
         (172_800_000, Delta::Return { parcel: FIRST_RETURN, source: 0, units: 2, command: 10, reason }),
         (172_800_000, Delta::Requested(requested)),
         (172_800_000, Delta::Return { parcel, source: 2, units: 604, command: 10, reason }),
-        (172_800_000, Delta::Packed { parcel, handling: 2, weight_g: 597, items: borrowed(&all) }),
+        (
+            172_800_000,
+            Delta::Packed { parcel, handling: 2, weight: Weight { grams: 597, estimated }, items: borrowed(&all) },
+        ),
         (
             172_800_000,
             Delta::DeadLettered {
@@ -357,6 +388,7 @@ fn return_requested() -> read::ReturnRequested {
         items: vec![item(0, 2)],
         carrier_id: Some("swift".to_owned()),
         dead_letter_reason: None,
+        weight_estimated: false,
     };
     let second = read::ReturnParcel {
         number: 201,
@@ -366,6 +398,7 @@ fn return_requested() -> read::ReturnRequested {
         items: vec![item(2, 4)],
         carrier_id: None,
         dead_letter_reason: Some("no carrier takes frozen".to_owned()),
+        weight_estimated: false,
     };
     read::ReturnRequested { reason: "does not fit ⌂".to_owned(), parcels: vec![first, second] }
 }
@@ -379,7 +412,7 @@ fn replay_deltas() -> Vec<u8> {
         attempt: 3,
         handling: 0,
         carrier: "swift",
-        weight_g: 1_250,
+        weight: Weight::known(1_250),
         items: borrowed(&whole),
         order_position: Some(77),
     };
@@ -402,6 +435,7 @@ fn replayed() -> read::OrderReplayed {
         carrier_id: Some("swift".to_owned()),
         attempt: Some(3),
         dead_letter_reason: None,
+        weight_estimated: false,
         held: None,
     };
     let reason = Some("no carrier takes frozen".to_owned());
@@ -424,7 +458,7 @@ fn review_deltas() -> Vec<u8> {
         attempt: 0,
         handling: 2,
         carrier: "strong",
-        weight_g: 900,
+        weight: Weight::known(900),
         items: borrowed(&whole),
         order_position: Some(77),
     };
@@ -447,6 +481,7 @@ fn reviewed() -> read::ParcelReviewed {
             carrier_id: Some("strong".to_owned()),
             attempt: Some(0),
             dead_letter_reason: None,
+            weight_estimated: false,
             held: None,
         }),
         becomes_rule: true,

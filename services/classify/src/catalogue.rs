@@ -47,6 +47,7 @@ impl Classifier for ByCatalogue {
             handling: *Handling::ALL.get(usize::from(product.handling))?,
             department: Some(product.department()),
             unit_weight_g: product.weight_g,
+            estimated: product.estimated,
             source: Source::Catalogue,
             confidence: 100,
             hold: false,
@@ -103,7 +104,7 @@ mod tests {
         let catalogue = ByCatalogue::new(Arc::new(sluice_data::catalogue().unwrap()));
         let line = Line { sku: "1029743", title: "anything", quantity: 1, unit_price: 1 };
         let milk = catalogue.classify(&line).unwrap();
-        assert_eq!((milk.handling, milk.unit_weight_g), (Handling::Chilled, 3785));
+        assert_eq!((milk.handling, milk.unit_weight_g, milk.estimated), (Handling::Chilled, 3785, false));
         assert_eq!((milk.department, milk.source), (Some("GROCERY"), Source::Catalogue));
         assert_eq!(catalogue.classify(&Line { sku: "ABC-1", ..line }), None);
         assert_eq!(catalogue.classify(&Line { sku: "1", ..line }), None);

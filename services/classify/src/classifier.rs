@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sluice_data::Catalogue;
 use sluice_domain::Handling;
+use sluice_goods::size;
 use sluice_schemas::order::Line;
 
 use crate::{catalogue::ByCatalogue, learned::Learned, rules::Rules};
@@ -48,6 +49,8 @@ pub struct Classified<'a> {
     pub department: Option<&'a str>,
     /// Grams of one unit; 0 counts as 1.
     pub unit_weight_g: u32,
+    /// The weight is a guess: a median of others, a rule's, or the fallback.
+    pub estimated: bool,
     /// Who said so.
     pub source: Source<'a>,
     /// How likely the class is, percent; 0 where nobody says.
@@ -109,6 +112,7 @@ impl Chain {
         }
         hash.write(&[fallback.handling as u8]);
         hash.write(&fallback.unit_weight_g.to_le_bytes());
+        hash.write(&size::VERSION.to_le_bytes());
         let version = (hash.finish() >> (u64::BITS - Self::VERSION_BITS)) as u32;
         Self { links, model: None, fallback, version, model_version: 0 }
     }
@@ -131,7 +135,7 @@ impl Chain {
         Self::new(links, fallback)
     }
 
-    /// Names this chain in decisions: a hash over the versions of its links in order and the fallback, in
+    /// Names this chain in decisions: a hash over the versions of its links in order, the fallback and how sizes are read, in
     /// [`Chain::VERSION_BITS`] bits. It says whether two decisions were made by the same knowledge; it has no order.
     #[must_use]
     pub fn version(&self) -> u32 {
@@ -144,18 +148,20 @@ impl Chain {
         self.model_version
     }
 
-    /// What the line is.
+    /// What the line is. Of what the catalogue doesn't know, the size in the title says the weight if it has one.
     #[must_use]
     #[inline]
     pub fn classify(&self, line: &Line<'_>) -> Classified<'_> {
-        self.links.iter().chain(&self.model).find_map(|link| link.classify(line)).unwrap_or(Classified {
+        let known = self.links.iter().chain(&self.model).find_map(|link| link.classify(line)).unwrap_or(Classified {
             handling: self.fallback.handling,
             department: None,
             unit_weight_g: self.fallback.unit_weight_g,
+            estimated: true,
             source: Source::Default,
             confidence: 0,
             hold: false,
-        })
+        });
+        if known.estimated && known.source != Source::Catalogue { sized(known, line.title) } else { known }
     }
 }
 
@@ -165,6 +171,15 @@ impl std::fmt::Debug for Chain {
             .field("links", &self.links.len())
             .field("version", &self.version)
             .finish_non_exhaustive()
+    }
+}
+
+/// `known`, with the weight that the title says instead of a guess. Goods of these classes may be sold by what fits into them.
+fn sized<'a>(known: Classified<'a>, title: &str) -> Classified<'a> {
+    let holds_goods = !matches!(known.handling, Handling::AmbientGeneral | Handling::LivePlant | Handling::NonGoods);
+    match size::in_title(title).and_then(|size| size.weight(holds_goods)) {
+        Some(unit_weight_g) => Classified { unit_weight_g, estimated: false, ..known },
+        None => known,
     }
 }
 
@@ -207,6 +222,7 @@ mod tests {
                 handling: Handling::Frozen,
                 department: Some("test"),
                 unit_weight_g: self.0,
+                estimated: false,
                 source: Source::Catalogue,
                 confidence: 100,
                 hold: false,
@@ -239,6 +255,47 @@ mod tests {
         assert_eq!((model.version(), plain.model_version()), (plain.version(), 0));
         assert_eq!(model.model_version(), (1 << Chain::VERSION_BITS) - 1);
         assert_eq!(plain.with_model(Box::new(Knows(1, "c"))).model_version(), 1, "none is 0");
+    }
+
+    #[test]
+    fn the_size_in_a_title_beats_a_guess_but_no_catalogue() {
+        struct Guesses(Handling, Source<'static>, bool);
+        impl Classifier for Guesses {
+            fn version(&self) -> u32 {
+                1
+            }
+
+            fn classify(&self, _: &Line<'_>) -> Option<Classified<'_>> {
+                let Self(handling, source, estimated) = *self;
+                Some(Classified {
+                    handling,
+                    department: None,
+                    unit_weight_g: 700,
+                    estimated,
+                    source,
+                    confidence: 0,
+                    hold: false,
+                })
+            }
+        }
+        let weighed = |handling, source, estimated, title| {
+            let chain = Chain::new(vec![Box::new(Guesses(handling, source, estimated))], FALLBACK);
+            let known = chain.classify(&Line { sku: "a", title, quantity: 1, unit_price: 1 });
+            assert_eq!((known.handling, known.source), (handling, source));
+            (known.unit_weight_g, known.estimated)
+        };
+        let (rule, chilled, general) = (Source::Rule("r"), Handling::Chilled, Handling::AmbientGeneral);
+        assert_eq!(weighed(chilled, rule, true, "Milk | 1 GA"), (3_785, false));
+        assert_eq!(weighed(chilled, rule, true, "Yogurt 6 x 125g"), (750, false));
+        assert_eq!(weighed(chilled, rule, true, "Yogurt | 6 CT"), (700, true));
+        assert_eq!(weighed(chilled, rule, true, "Milk for a regiment 40 kg"), (700, true));
+        assert_eq!(weighed(general, rule, true, "Trash bags | 33 GAL"), (700, true));
+        assert_eq!(weighed(general, rule, true, "Soap | 8 OZ"), (227, false));
+        assert_eq!(weighed(chilled, Source::Catalogue, true, "Milk | 1 GA"), (700, true));
+        assert_eq!(weighed(chilled, rule, false, "Milk | 1 GA"), (700, false));
+        let chain = chain(&[]);
+        let unknown = chain.classify(&Line { sku: "a", title: "Thing 2 kg", quantity: 1, unit_price: 1 });
+        assert_eq!((unknown.unit_weight_g, unknown.estimated, unknown.source), (2_000, false, Source::Default));
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Learned {
     ) -> Self {
         let (mut by_title, mut buffer) = (HashMap::new(), [0; _]);
         for (title, handling) in decided.into_iter().take(MAX_LEARNED) {
-            let length = reduce(title.as_bytes(), &mut buffer);
+            let length = reduce(title, &mut buffer);
             by_title.insert(Box::from(&buffer[..length]), handling);
         }
         let mut version = 0;
@@ -49,7 +49,7 @@ impl Learned {
     #[must_use]
     pub fn key_of(title: &str) -> String {
         let mut buffer = [0; SEEN + 2];
-        let length = reduce(title.as_bytes(), &mut buffer);
+        let length = reduce(title, &mut buffer);
         String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
     }
 
@@ -76,11 +76,12 @@ impl Classifier for Learned {
             return None;
         }
         let mut buffer = [0; _];
-        let length = reduce(line.title.as_bytes(), &mut buffer);
+        let length = reduce(line.title, &mut buffer);
         self.by_title.get(&buffer[..length]).map(|&handling| Classified {
             handling,
             department: None,
             unit_weight_g: self.weights_g[handling as usize],
+            estimated: true,
             source: Source::Reviewed,
             confidence: 100,
             hold: false,

@@ -3,7 +3,10 @@
 //! * [`classifier`]: the port behind which everything that can name a line's handling plugs in, and the [`Chain`] that
 //!   asks them in order.
 //! * [`catalogue`]: products that the marketplace knows by SKU.
+//! * weights: those that the catalogue has read off package sizes, else the size that a title says (`sluice-goods`), else a
+//!   guess, which is marked as an estimate from there on.
 //! * [`rules`]: words in the title, from a versioned rule file, for what the catalogue lacks.
+//! * [`model`]: a learned model, for titles that nothing else knows.
 //! * [`learned`]: titles that reviewers have decided for good.
 //! * [`knowledge`]: the chain in force, which is replaced as a whole while the process runs.
 //! * [`stage`]: the pipeline stage, which turns placed orders into parcels, and holds those of which a person must say what
@@ -13,6 +16,7 @@ pub mod catalogue;
 pub mod classifier;
 pub mod knowledge;
 pub mod learned;
+pub mod model;
 mod rule_file;
 pub mod rules;
 mod split;
@@ -22,6 +26,7 @@ pub use catalogue::{ByCatalogue, usual_weights};
 pub use classifier::{Chain, Classified, Classifier, Fallback, Source};
 pub use knowledge::Knowledge;
 pub use learned::{Learned, MAX_LEARNED};
+pub use model::ByModel;
 pub use rule_file::RulesError;
 pub use rules::Rules;
 pub use stage::Classify;

@@ -164,7 +164,7 @@ fn rule(entry: &Value, seen: &mut Seen) -> Result<Rule, Wrong> {
 fn words(value: &Value, id: &str, seen: &mut Seen) -> Result<String, Wrong> {
     let text = value.as_str().unwrap_or_default();
     let mut buffer = [0; _];
-    let length = reduce(text.as_bytes(), &mut buffer);
+    let length = reduce(text, &mut buffer);
     let reduced = String::from_utf8_lossy(&buffer[..length]).trim().to_owned();
     if reduced.is_empty() || text.len() > MAX_WORDS {
         return wrong("any", format!("{value} must be a word or phrase of at most {MAX_WORDS} bytes"));

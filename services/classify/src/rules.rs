@@ -1,6 +1,7 @@
 //! Words in a title as a classifier, for goods that the catalogue doesn't know.
 //!
-//! A title is reduced to its words (letters and digits, ASCII letters upper-cased) and all words and phrases of all
+//! A title is brought to its normal form, so that neither case nor accents nor look-alike letters hide a word, and reduced to
+//! its words (letters and digits, ASCII letters upper-cased); all words and phrases of all
 //! rules are looked for in one pass; of the rules that match, the first in the file wins.
 //!
 //! How good is the embedded file? On the titles of the catalogue's 92,331 products, whose classes were set by hand from
@@ -8,12 +9,13 @@
 //! classes is 0.891; 15.6 % match no rule and are right only if the default, `ambient_general`, is. Weakest are
 //! `non_goods` (recall 0.38, on purpose: what is taken for no goods is never sent) and `chilled` (0.82, much of the
 //! rest being titles like "ENHANCED" that say nothing). The rules were written with these titles at hand and others are
-//! worded otherwise, so take these figures as an upper bound. Weights are a guess per rule.
+//! worded otherwise, so take these figures as an upper bound. Weights are a guess per rule, for titles that say no size.
 
 use std::path::Path;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use sluice_domain::{Handling, limits::MAX_TITLE};
+use sluice_goods::text::Normal;
 use sluice_schemas::order::Line;
 
 use crate::{
@@ -123,7 +125,7 @@ impl Rules {
 
     fn first_match(&self, title: &str) -> Option<&Rule> {
         let mut buffer = [0; SEEN + 2];
-        let length = reduce(title.as_bytes(), &mut buffer);
+        let length = reduce(title, &mut buffer);
         let found = self.finder.find_overlapping_iter(&buffer[..length]);
         let first = found.filter_map(|m| self.owner.get(m.pattern().as_usize())).min()?;
         self.rules.get(usize::from(*first))
@@ -141,6 +143,7 @@ impl Classifier for Rules {
             handling: rule.handling,
             department: None,
             unit_weight_g: rule.weight_g,
+            estimated: true,
             source: Source::Rule(&rule.id),
             confidence: 0,
             hold: rule.review,
@@ -148,12 +151,12 @@ impl Classifier for Rules {
     }
 }
 
-/// Writes `text` as words between single spaces, with a space before the first and behind the last, and returns the
-/// length. Bytes above ASCII count as letters. What goes beyond the buffer is left out.
-pub(crate) fn reduce(text: &[u8], out: &mut [u8; SEEN + 2]) -> usize {
+/// Writes the normal form of `text` as words between single spaces, with a space before the first and behind the last, and
+/// returns the length. Bytes above ASCII count as letters. What goes beyond the buffer is left out.
+pub(crate) fn reduce(text: &str, out: &mut [u8; SEEN + 2]) -> usize {
     out[0] = b' ';
     let mut length = 1;
-    for &byte in text.iter().take(SEEN) {
+    for &byte in Normal::of(text).bytes().iter().take(SEEN) {
         let byte = if byte.is_ascii_alphanumeric() || byte >= 0x80 { byte.to_ascii_uppercase() } else { b' ' };
         if byte != b' ' || out[length - 1] != b' ' {
             out[length] = byte;

@@ -30,7 +30,18 @@ fn words_match_whole_in_any_case_and_the_first_rule_wins() {
     for title in ["Root Beer", "ROOT-BEER, 6 cans", "beer and root  beer", "(root\tbeer)"] {
         assert_eq!(by_title(&rules, title), soft, "{title:?}");
     }
-    for title in ["beer", "Ale/Beer/Malt", "BEER root", "root of beer", "Bière blonde", "BEER | 12 OZ"] {
+    for title in [
+        "ВЕЕR",
+        "be\u{200b}er",
+        "ＢＥＥＲ",
+        "biere",
+        "beer",
+        "Ale/Beer/Malt",
+        "BEER root",
+        "root of beer",
+        "Bière blonde",
+        "BEER | 12 OZ",
+    ] {
         assert_eq!(by_title(&rules, title), beer, "{title:?}");
     }
     for title in ["", "beers", "ROOTBEER", "ginger", "…", " ", "-"] {

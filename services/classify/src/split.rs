@@ -6,7 +6,7 @@
 
 use sluice_domain::{Group, Handling, limits::MAX_PARCELS};
 use sluice_pipeline::Effects;
-use sluice_schemas::delta::Item;
+use sluice_schemas::delta::{Item, Weight};
 
 /// Ends the list of a parcel's shares.
 const END: u16 = u16::MAX;
@@ -23,7 +23,7 @@ struct Open {
     group: Group,
     /// Waits to be reviewed: the likeliest class, and how likely, percent. Shares with nothing.
     held: Option<(Handling, u8)>,
-    weight_g: u32,
+    weight: Weight,
     /// Some share is less than its whole line.
     partial: bool,
     first: u16,
@@ -43,6 +43,10 @@ struct Share {
     next: u16,
 }
 
+fn of_units(unit: Weight, units: u32) -> Weight {
+    Weight { grams: units * unit.grams, ..unit }
+}
+
 /// Splits one order at a time; reused for a whole batch, so that an order allocates nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Splitter {
@@ -58,28 +62,28 @@ impl Splitter {
         self.shares.clear();
     }
 
-    /// Adds a line of `quantity` units of `unit_g` grams each; `limit_g` is what a parcel of its group may weigh.
+    /// Adds a line of `quantity` units of `unit` each; `limit_g` is what a parcel of its group may weigh.
     pub(crate) fn add(
         &mut self,
         group: Group,
         line: u16,
-        unit_g: u32,
+        unit: Weight,
         quantity: u32,
         limit_g: u32,
     ) -> Result<(), TooManyParcels> {
-        let unit_g = unit_g.max(1);
-        let whole = u64::from(unit_g) * u64::from(quantity);
+        let unit = Weight { grams: unit.grams.max(1), ..unit };
+        let whole = u64::from(unit.grams) * u64::from(quantity);
         match u32::try_from(whole) {
-            Ok(weight_g) if weight_g <= limit_g => {
-                let fits = |p: &Open| p.takes(group) && limit_g.checked_sub(p.weight_g).is_some_and(|r| r >= weight_g);
+            Ok(grams) if grams <= limit_g => {
+                let fits = |p: &Open| p.takes(group) && limit_g.checked_sub(p.weight.grams).is_some_and(|r| r >= grams);
                 let parcel = match self.parcels.iter().position(fits) {
                     Some(parcel) => parcel,
                     None => self.open(group)?,
                 };
-                self.put(parcel, line, quantity, weight_g, false);
+                self.put(parcel, (line, quantity), Weight { grams, ..unit }, false);
                 Ok(())
             }
-            _ => self.add_over(group, line, unit_g, quantity, limit_g),
+            _ => self.add_over(group, line, unit, quantity, limit_g),
         }
     }
 
@@ -89,35 +93,35 @@ impl Splitter {
         &mut self,
         group: Group,
         line: u16,
-        unit_g: u32,
+        unit: Weight,
         quantity: u32,
         limit_g: u32,
     ) -> Result<(), TooManyParcels> {
         let mut left = quantity;
         for parcel in 0..self.parcels.len() {
             let open = &self.parcels[parcel];
-            let room = if open.takes(group) { limit_g.saturating_sub(open.weight_g) / unit_g } else { 0 };
+            let room = if open.takes(group) { limit_g.saturating_sub(open.weight.grams) / unit.grams } else { 0 };
             let units = room.min(left);
             if units > 0 {
-                self.put(parcel, line, units, units * unit_g, true);
+                self.put(parcel, (line, units), of_units(unit, units), true);
                 left -= units;
             }
         }
-        self.fill(line, (unit_g, limit_g), (left, quantity), |split| split.open(group))
+        self.fill(line, (unit, limit_g), (left, quantity), |split| split.open(group))
     }
 
     /// Puts what is `left` of a line's `quantity` into parcels of its own, as `open` gives them.
     fn fill(
         &mut self,
         line: u16,
-        (unit_g, limit_g): (u32, u32),
+        (unit, limit_g): (Weight, u32),
         (mut left, quantity): (u32, u32),
         open: impl Fn(&mut Self) -> Result<usize, TooManyParcels>,
     ) -> Result<(), TooManyParcels> {
         while left > 0 {
-            let units = (limit_g / unit_g).max(1).min(left);
+            let units = (limit_g / unit.grams).max(1).min(left);
             let parcel = open(self)?;
-            self.put(parcel, line, units, units * unit_g, units < quantity);
+            self.put(parcel, (line, units), of_units(unit, units), units < quantity);
             left -= units;
         }
         Ok(())
@@ -130,11 +134,12 @@ impl Splitter {
         &mut self,
         held: (Handling, u8),
         line: u16,
-        unit_g: u32,
+        unit: Weight,
         quantity: u32,
         limit_g: u32,
     ) -> Result<(), TooManyParcels> {
-        self.fill(line, (unit_g.max(1), limit_g), (quantity, quantity), |split| {
+        let unit = Weight { grams: unit.grams.max(1), ..unit };
+        self.fill(line, (unit, limit_g), (quantity, quantity), |split| {
             let parcel = split.open(Group::Ambient)?;
             split.parcels[parcel].held = Some(held);
             Ok(parcel)
@@ -145,15 +150,16 @@ impl Splitter {
         if self.parcels.len() == MAX_PARCELS {
             return Err(TooManyParcels);
         }
-        self.parcels.push(Open { group, held: None, weight_g: 0, partial: false, first: END, last: END });
+        self.parcels.push(Open { group, held: None, weight: Weight::default(), partial: false, first: END, last: END });
         Ok(self.parcels.len() - 1)
     }
 
-    fn put(&mut self, parcel: usize, line: u16, quantity: u32, weight_g: u32, partial: bool) {
+    fn put(&mut self, parcel: usize, (line, quantity): (u16, u32), weight: Weight, partial: bool) {
         let share = self.shares.len() as u16;
         self.shares.push(Share { line, quantity, next: END });
         let open = &mut self.parcels[parcel];
-        open.weight_g += weight_g;
+        open.weight.grams += weight.grams;
+        open.weight.estimated |= weight.estimated;
         open.partial |= partial;
         let last = std::mem::replace(&mut open.last, share);
         match self.shares.get_mut(usize::from(last)) {
@@ -174,8 +180,8 @@ impl Splitter {
                 at = share.next;
             }
             match parcel.held {
-                Some(held) => effects.hold_parcel(held, parcel.weight_g, &self.items),
-                None => effects.add_parcel(parcel.group, parcel.weight_g, &self.items),
+                Some(held) => effects.hold_parcel(held, parcel.weight, &self.items),
+                None => effects.add_parcel(parcel.group, parcel.weight, &self.items),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sluice_domain::limits::{MAX_LINES, MAX_PARCELS};
 use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, batch::Anew};
-use sluice_schemas::{CodecError, order::lines_of};
+use sluice_schemas::{CodecError, delta::Weight, order::lines_of};
 
 use crate::{
     classifier::Chain,
@@ -60,14 +60,15 @@ impl Classify {
                 return Err(Unsplittable::NoUnits(number));
             }
             let known = chain.classify(&line);
+            let unit = Weight { grams: known.unit_weight_g, estimated: known.estimated };
             if known.hold {
                 // Whatever it turns out to be, it can then be carried as it is.
                 let limit_g = self.limits_g.into_iter().min().unwrap_or(u32::MAX);
                 let likely = (known.handling, known.confidence);
-                split.hold(likely, number as u16, known.unit_weight_g, line.quantity, limit_g)?;
+                split.hold(likely, number as u16, unit, line.quantity, limit_g)?;
             } else if let Some(group) = known.handling.group() {
                 let limit_g = self.limits_g[group as usize];
-                split.add(group, number as u16, known.unit_weight_g, line.quantity, limit_g)?;
+                split.add(group, number as u16, unit, line.quantity, limit_g)?;
             }
         }
         Ok(())

@@ -11,11 +11,14 @@ use sluice_pipeline::{
     Batch, Ctx, Effects, Rows, Stage,
     effects::{Decision, Route},
 };
-use sluice_schemas::order::{Head, Line, ShipTo, put_head, put_line};
+use sluice_schemas::{
+    delta::Weight,
+    order::{Head, Line, ShipTo, put_head, put_line},
+};
 
 use crate::{Chain, Classified, Classifier, Classify, Fallback, Knowledge, Learned, Rules, Source};
 
-/// Reads class and weight from an SKU like `3:500`, so that a test says what a line is.
+/// Reads class and weight from an SKU like `3:500`, or `3:~500` if it is a guess, so that a test says what a line is.
 struct Told;
 
 impl Classifier for Told {
@@ -25,10 +28,12 @@ impl Classifier for Told {
 
     fn classify(&self, line: &Line<'_>) -> Option<Classified<'_>> {
         let (handling, weight) = line.sku.trim_start_matches('?').split_once(':')?;
+        let guess = weight.strip_prefix('~');
         Some(Classified {
             handling: Handling::ALL[handling.parse::<usize>().unwrap()],
             department: None,
-            unit_weight_g: weight.parse().unwrap(),
+            unit_weight_g: guess.unwrap_or(weight).parse().unwrap(),
+            estimated: guess.is_some(),
             source: Source::Catalogue,
             confidence: 41,
             hold: line.sku.starts_with('?'),
@@ -75,14 +80,14 @@ fn apply(stage: &Classify, batch: &Batch, effects: &mut Effects) {
     stage.apply(&ctx, &Rows::default(), &batch.view(0..batch.len()), effects);
 }
 
-type Seen = (Group, u8, u32, Vec<(u16, Option<u32>)>);
+type Seen = (Group, u8, Weight, Vec<(u16, Option<u32>)>);
 
 /// What was decided about each input, in words that don't depend on where it stands in the arenas.
 fn decided(effects: &Effects) -> Vec<(u32, Result<Vec<Seen>, String>)> {
     let parcel = |index| {
         let p = effects.parcel(index);
         let items = effects.items(p).iter().map(|i| (i.line, i.quantity)).collect();
-        (p.group, p.number, p.weight_g, items)
+        (p.group, p.number, p.weight, items)
     };
     let what = |decision: &Decision| match decision {
         Decision::Classified { parcels, .. } => Ok(parcels.clone().map(parcel).collect()),
@@ -99,47 +104,59 @@ fn one(limits_g: [u32; 6], lines: &[(&str, u32)]) -> Result<Vec<Seen>, String> {
     decided(&effects).remove(0).1
 }
 
+fn g(grams: u32) -> Weight {
+    Weight::known(grams)
+}
+
 const LIMITS: [u32; 6] = [1_000, 1_000, 1_000, 1_000, 1_000, u32::MAX];
 
 #[test]
 fn groups_part_and_light_lines_share() {
     let parcels = one(LIMITS, &[("0:400", 1), ("2:100", 2), ("1:300", 2), ("9:5", 3), ("4:1", 1)]).unwrap();
-    let chilled = (Group::Chilled, 0, 1_000, vec![(0, None), (2, None)]);
-    let ambient = (Group::Ambient, 1, 201, vec![(1, None), (4, None)]);
+    let chilled = (Group::Chilled, 0, g(1_000), vec![(0, None), (2, None)]);
+    let ambient = (Group::Ambient, 1, g(201), vec![(1, None), (4, None)]);
     assert_eq!(parcels, [chilled, ambient]);
+}
+
+#[test]
+fn a_parcel_is_an_estimate_if_any_of_its_goods_is() {
+    let parcels = one(LIMITS, &[("0:~400", 1), ("2:100", 2), ("1:300", 2), ("5:~600", 2), ("9:~1", 1)]).unwrap();
+    let weights: Vec<Weight> = parcels.iter().map(|p| p.2).collect();
+    let guess = |grams| Weight { grams, estimated: true };
+    assert_eq!(weights, [guess(1_000), g(200), guess(600), guess(600)]);
 }
 
 #[test]
 fn a_line_that_fits_a_parcel_is_kept_together() {
     let parcels = one(LIMITS, &[("0:600", 1), ("0:300", 2), ("0:400", 1)]).unwrap();
-    let first = (Group::Chilled, 0, 1_000, vec![(0, None), (2, None)]);
-    let second = (Group::Chilled, 1, 600, vec![(1, None)]);
+    let first = (Group::Chilled, 0, g(1_000), vec![(0, None), (2, None)]);
+    let second = (Group::Chilled, 1, g(600), vec![(1, None)]);
     assert_eq!(parcels, [first, second]);
 }
 
 #[test]
 fn a_heavy_line_fills_what_room_there_is() {
     let parcels = one(LIMITS, &[("5:500", 1), ("5:300", 5)]).unwrap();
-    let first = (Group::Frozen, 0, 800, vec![(0, Some(1)), (1, Some(1))]);
-    let second = (Group::Frozen, 1, 900, vec![(1, Some(3))]);
-    let third = (Group::Frozen, 2, 300, vec![(1, Some(1))]);
+    let first = (Group::Frozen, 0, g(800), vec![(0, Some(1)), (1, Some(1))]);
+    let second = (Group::Frozen, 1, g(900), vec![(1, Some(3))]);
+    let third = (Group::Frozen, 2, g(300), vec![(1, Some(1))]);
     assert_eq!(parcels, [first, second, third]);
 }
 
 #[test]
 fn a_unit_over_every_limit_is_alone() {
     let parcels = one(LIMITS, &[("0:1", 1), ("0:1001", 2), ("0:1", 1), ("1:2000", 1)]).unwrap();
-    let light = (Group::Chilled, 0, 2, vec![(0, None), (2, None)]);
-    let heavy = |number, line, weight_g, quantity| (Group::Chilled, number, weight_g, vec![(line, quantity)]);
+    let light = (Group::Chilled, 0, g(2), vec![(0, None), (2, None)]);
+    let heavy = |number, line, grams, quantity| (Group::Chilled, number, g(grams), vec![(line, quantity)]);
     assert_eq!(parcels, [light, heavy(1, 1, 1_001, Some(1)), heavy(2, 1, 1_001, Some(1)), heavy(3, 3, 2_000, None)]);
 }
 
 #[test]
 fn a_group_that_no_carrier_takes_is_not_split() {
     let parcels = one(LIMITS, &[("8:1000000", 1_000), ("8:7", 1)]).unwrap();
-    assert_eq!(parcels, [(Group::LivePlant, 0, 1_000_000_007, vec![(0, None), (1, None)])]);
-    let weights: Vec<u32> = one(LIMITS, &[("8:4294967295", 2)]).unwrap().iter().map(|p| p.2).collect();
-    assert_eq!(weights, [u32::MAX, u32::MAX]);
+    assert_eq!(parcels, [(Group::LivePlant, 0, g(1_000_000_007), vec![(0, None), (1, None)])]);
+    let weights: Vec<Weight> = one(LIMITS, &[("8:4294967295", 2)]).unwrap().iter().map(|p| p.2).collect();
+    assert_eq!(weights, [g(u32::MAX), g(u32::MAX)]);
 }
 
 #[test]
@@ -151,7 +168,7 @@ fn what_is_held_waits_alone_in_parcels_that_any_carrier_takes() {
     apply(&told(limits), &batch_of(&orders), &mut effects);
     let seen = |p: &sluice_pipeline::effects::Parcel| {
         let items: Vec<_> = effects.items(p).iter().map(|i| (i.line, i.quantity)).collect();
-        (p.route.clone(), p.weight_g, items)
+        (p.route.clone(), p.weight.grams, items)
     };
     let [hazmat, coupon] = [Handling::HazmatCheck, Handling::NonGoods].map(|likely| Route::Held(likely, 41));
     let parcels: Vec<_> = effects.parcels().iter().map(seen).collect();
@@ -212,11 +229,11 @@ fn decisions_name_the_chain_that_made_them() {
 
 fn orders() -> impl Strategy<Value = Vec<Vec<(String, u32)>>> {
     let weight = prop_oneof![8 => 0u32..2_000, 1 => 2_000u32..60_000, 1 => Just(u32::MAX)];
-    let line = (0usize..10, weight, prop_oneof![9 => 1u32..8, 1 => 0u32..=1_000]);
-    let held = prop::bool::weighted(0.1);
-    let line = (line, held).prop_map(|((handling, weight, quantity), held)| {
-        (format!("{}{handling}:{weight}", if held { "?" } else { "" }), quantity)
-    });
+    let guess = prop_oneof![3 => Just(""), 1 => Just("~")];
+    let held = prop_oneof![9 => Just(""), 1 => Just("?")];
+    let line = (held, 0usize..10, guess, weight, prop_oneof![9 => 1u32..8, 1 => 0u32..=1_000]);
+    let line = line
+        .prop_map(|(held, handling, guess, weight, quantity)| (format!("{held}{handling}:{guess}{weight}"), quantity));
     let few = proptest::collection::vec(line.clone(), 0..12);
     let many = proptest::collection::vec(line, 90..105);
     proptest::collection::vec(prop_oneof![9 => few, 1 => many], 0..8)
@@ -232,10 +249,10 @@ fn check_order(limits_g: [u32; 6], lines: &[(String, u32)], parcels: &[Seen]) {
         Told.classify(&Line { sku, title: "", quantity: 1, unit_price: 1 }).unwrap()
     };
     let mut units = vec![0u64; lines.len()];
-    for (index, (group, number, weight_g, items)) in parcels.iter().enumerate() {
+    for (index, (group, number, total, items)) in parcels.iter().enumerate() {
         assert_eq!(usize::from(*number), index);
         assert!(!items.is_empty() && (items.iter().all(|i| i.1.is_some()) || items.iter().all(|i| i.1.is_none())));
-        let (mut weight, mut count) = (0, 0);
+        let (mut weight, mut count, mut estimated) = (0, 0, false);
         for (line, quantity) in items {
             let quantity = u64::from(quantity.unwrap_or(lines[usize::from(*line)].1));
             let likely = known(*line).handling.group().or(known(*line).hold.then_some(Group::Ambient));
@@ -243,12 +260,13 @@ fn check_order(limits_g: [u32; 6], lines: &[(String, u32)], parcels: &[Seen]) {
             assert!(!known(*line).hold || items.len() == 1, "what is held shares with nothing");
             units[usize::from(*line)] += quantity;
             count += quantity;
+            estimated |= known(*line).estimated;
             weight += quantity * u64::from(known(*line).unit_weight_g.max(1));
         }
-        assert_eq!(weight, u64::from(*weight_g));
+        assert_eq!((weight, estimated), (u64::from(total.grams), total.estimated));
         let held = known(items[0].0).hold;
         let limit_g = if held { *limits_g.iter().min().unwrap() } else { limits_g[*group as usize] };
-        assert!(*weight_g <= limit_g || count == 1);
+        assert!(total.grams <= limit_g || count == 1);
     }
     for (line, units) in units.into_iter().enumerate() {
         let ships = known(line as u16).hold || known(line as u16).handling.group().is_some();

@@ -8,7 +8,7 @@ use sluice_http::Timestamp;
 use sluice_schemas::{
     CodecError,
     command::Verdict,
-    delta::{Delta, FIRST_RETURN, Requested, VOID},
+    delta::{Delta, FIRST_RETURN, Requested, VOID, Weight},
     event::decided::Numbers,
     milestone::Milestone,
     outcome::OutcomeKind,
@@ -342,8 +342,9 @@ fn hop<'a>(at: u64, late_ms: i64, delta: &Delta<'a>) -> Hop<'a> {
             let model = Some(model).filter(|&model| model > 0);
             Hop { what: "classified", rules: Some(rules), model, detail: Some(detail.into()), ..blank }
         }
-        Delta::Held { parcel, handling, confidence, weight_g, .. } => {
-            let detail = format!("to be reviewed; most likely {}, {confidence} %, {weight_g} g", class_name(handling));
+        Delta::Held { parcel, handling, confidence, weight, .. } => {
+            let detail =
+                format!("to be reviewed; most likely {}, {confidence} %, {}", class_name(handling), weighing(weight));
             Hop { what: "held", parcel: Some(parcel), detail: Some(detail.into()), ..blank }
         }
         Delta::Reviewed { parcel, handling: None, .. } => {
@@ -364,8 +365,8 @@ fn hop<'a>(at: u64, late_ms: i64, delta: &Delta<'a>) -> Hop<'a> {
             detail: text(said),
             ..blank
         },
-        Delta::Packed { parcel, handling, weight_g, .. } => {
-            let detail = Some(format!("{}, {weight_g} g", group_name(handling)).into());
+        Delta::Packed { parcel, handling, weight, .. } => {
+            let detail = Some(goods(handling, weight).into());
             Hop { what: "packed", parcel: Some(parcel), detail, ..blank }
         }
         Delta::Conflicted { order } => {
@@ -404,8 +405,17 @@ fn request<'a>(requested: &Requested<'a>, blank: Hop<'a>) -> Hop<'a> {
     if requested.attempt & VOID != 0 {
         return Hop { what: "void_requested", ..asked };
     }
-    let detail = format!("{}, {} g", group_name(requested.handling), requested.weight_g);
+    let detail = goods(requested.handling, requested.weight);
     Hop { what: "requested", detail: Some(detail.into()), ..asked }
+}
+
+/// Handling group and weight, which `~` marks as an estimate.
+fn goods(handling: u8, weight: Weight) -> String {
+    format!("{}, {}", group_name(handling), weighing(weight))
+}
+
+fn weighing(Weight { grams, estimated }: Weight) -> String {
+    format!("{}{grams} g", if estimated { "~" } else { "" })
 }
 
 pub(crate) fn group_name(code: u8) -> &'static str {

@@ -80,8 +80,10 @@ pub(crate) struct Waiting {
     /// Units in this parcel.
     #[schema(minimum = 1)]
     quantity: u32,
-    /// Grams, estimated.
+    /// Grams.
     weight_g: u32,
+    /// True if what one of its goods weighs is a guess.
+    weight_estimated: bool,
     /// The handling class that it most likely is of.
     #[schema(example = "hazmat_check")]
     likely: &'static str,
@@ -238,7 +240,8 @@ fn waiting(id: OrderId, stored: &StoredOrder, merchant: Option<&str>) -> Result<
                 sku: line.sku.to_owned(),
                 title: line.title.to_owned(),
                 quantity: item.quantity.unwrap_or(line.quantity),
-                weight_g: held.weight_g,
+                weight_g: held.weight.grams,
+                weight_estimated: held.weight.estimated,
                 likely: class_name(held.handling),
                 confidence: Some(held.confidence).filter(|&percent| percent > 0),
                 held_at: Timestamp(held.at_ms),

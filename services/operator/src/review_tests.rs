@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sluice_domain::{Fingerprint, Handling, commands::MAX_COMMANDS, limits::MAX_REVIEW_BYTES};
 use sluice_schemas::{
     command::{Keep, Verdict},
-    delta::{Delta, Item, Items},
+    delta::{Delta, Item, Items, Weight},
     order::{Head, ShipTo, put_head, put_line},
     wire::Reader,
 };
@@ -47,7 +47,7 @@ fn held(n: u64, merchant: &str, title: &str, more: &[Delta<'_>]) -> (OrderId, St
     let deltas = [
         Delta::Accepted { position: 1 },
         Delta::Classified { parcels: 2, rules: 7, model: n as u32 },
-        Delta::Held { parcel: 1, handling: likely, confidence, weight_g: 300, items },
+        Delta::Held { parcel: 1, handling: likely, confidence, weight: Weight::known(300), items },
     ];
     (id(n), StoredOrder { row: row(&[&deltas, more].concat()), record: record(n, merchant, &["MILK", title]) })
 }
@@ -81,7 +81,7 @@ async fn what_waits_is_listed_newest_first() {
     let page = get(&world, "/v1/review").await;
     assert_eq!((ids(&page), &page["next"]), (vec![id(3).to_string(), id(2).to_string()], &Value::Null));
     let item = json!({"id": format!("{}-1", id(2)), "order": id(2).to_string(), "parcel": 1, "line": 1, "merchant": "m-2",
-        "sku": "x-1", "title": "SEA", "quantity": 3, "weight_g": 300, "likely": "hazmat_check", "confidence": 41,
+        "sku": "x-1", "title": "SEA", "quantity": 3, "weight_g": 300, "weight_estimated": false, "likely": "hazmat_check", "confidence": 41,
         "held_at": "2026-11-11T00:00:00.007Z", "placed_at": "2026-11-11T00:00:00.002Z", "rules": 7, "model": 2});
     assert_eq!(page["items"][1], item);
     assert_eq!(page["items"][0]["confidence"], Value::Null);

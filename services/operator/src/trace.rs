@@ -116,6 +116,8 @@ pub struct ParcelTrace<'a> {
     /// Grams.
     #[schema(required = true)]
     pub weight_g: Option<u32>,
+    /// Whether what some of its goods weigh is a guess; false, too, where this was not told yet.
+    pub weight_estimated: bool,
     /// What is in it.
     pub items: Vec<ItemTrace<'a>>,
     /// Why it was last dead-lettered, if it was.
@@ -340,8 +342,6 @@ fn return_trace<'a>(state: &OrderState<'a>, back: &Return<'a>, lines: &[Line<'a>
 
 fn parcel_trace<'a>(state: &OrderState<'a>, parcel: &Parcel<'a>, lines: &[Line<'a>]) -> ParcelTrace<'a> {
     let contents = parcel.contents();
-    let asked = parcel.attempts.iter().find_map(|attempt| attempt.requested.as_ref());
-    let weight = asked.map(|(_, requested)| requested.weight_g).or(parcel.packed.map(|(_, weight_g, _)| weight_g));
     let items = contents.iter().flat_map(|(_, items)| items.iter()).map(|item| {
         let line = lines.get(usize::from(item.line));
         let quantity = item.quantity.or(line.map(|line| line.quantity));
@@ -352,7 +352,8 @@ fn parcel_trace<'a>(state: &OrderState<'a>, parcel: &Parcel<'a>, lines: &[Line<'
         status: state.parcel_status(parcel),
         standing: standing_name(parcel.standing()),
         handling: contents.map(|(group, _)| group_name(group)),
-        weight_g: weight,
+        weight_g: parcel.weight().map(|weight| weight.grams),
+        weight_estimated: parcel.weight().is_some_and(|weight| weight.estimated),
         items: items.collect(),
         dead_letter: parcel.dead_letter.map(dead_letter),
         attempts: parcel.attempts.iter().map(|attempt| attempt_trace(state.id, parcel, attempt)).collect(),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sluice_domain::{Fingerprint, SlotCount};
 use sluice_schemas::{
     command::Verdict,
-    delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID},
+    delta::{Delta, FIRST_RETURN, Item, Items, Requested, VOID, Weight},
     milestone::Remark,
     order::{Head, ShipTo, put_head, put_line},
     word::Progress,
@@ -46,7 +46,15 @@ fn items(items: &[Item]) -> Vec<u8> {
 
 fn requested<'a>(parcel: u8, attempt: u8, carrier: &'a str, items: &'a [u8]) -> Delta<'a> {
     let items = Items::read(&mut sluice_schemas::wire::Reader::new(items)).unwrap();
-    Delta::Requested(Requested { parcel, attempt, handling: 0, carrier, weight_g: 1_250, items, order_position: None })
+    Delta::Requested(Requested {
+        parcel,
+        attempt,
+        handling: 0,
+        carrier,
+        weight: Weight::known(1_250),
+        items,
+        order_position: None,
+    })
 }
 
 fn settled(parcel: u8, attempt: u8, outcome: OutcomeKind, text: &str) -> Delta<'_> {
@@ -181,7 +189,7 @@ fn dead_letters_are_told_apart_from_what_a_carrier_took_after_all() {
 fn what_a_replay_has_decided_is_told_by_its_event() {
     let [first, ..] = contents();
     let all = Items::read(&mut sluice_schemas::wire::Reader::new(&first)).unwrap();
-    let packed = Delta::Packed { parcel: 0, handling: 1, weight_g: 5, items: all };
+    let packed = Delta::Packed { parcel: 0, handling: 1, weight: Weight { grams: 5, estimated: true }, items: all };
     let dead = |replay| Delta::DeadLettered { parcel: Some(0), rules: 3, reason: "nobody", replay };
     let again = Delta::Replayed { parcel: Some(0), replay: 1, attempt: 0, command: 7, by: "operator" };
     let shown = shown(&stored(&[

@@ -248,6 +248,10 @@ pub struct Config {
     pub log_level: String,
     /// Rule file for goods that the catalogue doesn't know; the embedded one if absent.
     pub rules: Option<PathBuf>,
+    /// Model file for goods that neither catalogue nor rules know; the embedded one if absent.
+    pub model: Option<PathBuf>,
+    /// Whether goods of which a wrong guess might do harm wait for a person.
+    pub review: bool,
     /// The key by which an operator sees every merchant's orders.
     pub operator_key: Option<Hidden>,
     /// … or the environment variable that holds it.
@@ -292,6 +296,8 @@ impl Default for Config {
             log_format: LogFormat::Pretty,
             log_level: "info".to_owned(),
             rules: None,
+            model: None,
+            review: true,
             operator_key: None,
             operator_key_env: None,
             operator_key_hash: None,
@@ -328,7 +334,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 type Setter = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every key that an environment variable overrides: `SLUICE_` and the key in upper case, behind its table's name.
-const OVERRIDES: [(&str, Setter); 24] = [
+const OVERRIDES: [(&str, Setter); 26] = [
     ("SLUICE_LISTEN", |c, v| set(&mut c.listen, v, "an address and port such as 127.0.0.1:8080")),
     ("SLUICE_DATA_DIR", |c, v| set(&mut c.data_dir, v, "a folder")),
     ("SLUICE_PLACED_AT_WINDOW_S", |c, v| set(&mut c.placed_at_window_s, v, "a number of seconds")),
@@ -355,6 +361,11 @@ const OVERRIDES: [(&str, Setter); 24] = [
         c.rules = Some(PathBuf::from(v));
         Ok(())
     }),
+    ("SLUICE_MODEL", |c, v| {
+        c.model = Some(PathBuf::from(v));
+        Ok(())
+    }),
+    ("SLUICE_REVIEW", |c, v| set(&mut c.review, v, "true or false")),
     ("SLUICE_OPERATOR_KEY", |c, v| {
         (c.operator_key, c.operator_key_env) = (Some(Hidden::new(v)), None);
         Ok(())

@@ -4,9 +4,10 @@
 use std::{mem::replace, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use sluice_classify::{Chain, Knowledge, Learned, MAX_LEARNED, Rules, usual_weights};
+use sluice_classify::{ByModel, Chain, Knowledge, Learned, MAX_LEARNED, Rules, usual_weights};
 use sluice_data::Catalogue;
 use sluice_domain::Handling;
+use sluice_goods::Model;
 use sluice_operator::Kept;
 use sluice_pipeline::Documents;
 use tokio::{
@@ -25,13 +26,19 @@ const STUDY: Duration = Duration::from_secs(5);
 pub struct Known {
     whole: Arc<Knowledge>,
     catalogue: Arc<Catalogue>,
-    usual_g: [u32; Handling::ALL.len()],
+    usual_g: Usual,
     parts: Mutex<Parts>,
 }
+
+/// Grams of one unit by handling class.
+type Usual = [u32; Handling::ALL.len()];
 
 #[derive(Debug, Clone)]
 struct Parts {
     rules: Arc<Rules>,
+    model: Arc<Model>,
+    /// Whether lines are held.
+    holds: bool,
     learned: Arc<Learned>,
 }
 
@@ -41,11 +48,17 @@ impl Parts {
             Some(path) => Rules::load(path)?,
             None => Rules::embedded()?,
         };
-        Ok(Self { rules: Arc::new(rules), learned })
+        let model = match &config.model {
+            Some(path) => Model::load(path)?,
+            None => Model::embedded()?,
+        };
+        Ok(Self { rules: Arc::new(rules), model: Arc::new(model), holds: config.review, learned })
     }
 
-    fn chain(&self, catalogue: &Arc<Catalogue>) -> Chain {
+    fn chain(&self, catalogue: &Arc<Catalogue>, usual_g: Usual) -> Chain {
+        let model = ByModel::new(Arc::clone(&self.model), usual_g, self.holds);
         Chain::standard(Arc::clone(catalogue), Arc::clone(&self.learned), Arc::clone(&self.rules))
+            .with_model(Box::new(model))
     }
 }
 
@@ -57,8 +70,9 @@ impl Known {
     pub fn load(config: &Config) -> Result<Arc<Self>, StartError> {
         let catalogue = Arc::new(sluice_data::catalogue()?);
         let parts = Parts::read(config, Arc::default())?;
-        let whole = Arc::new(Knowledge::new(parts.chain(&catalogue)));
-        Ok(Arc::new(Self { whole, usual_g: usual_weights(&catalogue), catalogue, parts: Mutex::new(parts) }))
+        let usual_g = usual_weights(&catalogue);
+        let whole = Arc::new(Knowledge::new(parts.chain(&catalogue, usual_g)));
+        Ok(Arc::new(Self { whole, usual_g, catalogue, parts: Mutex::new(parts) }))
     }
 
     /// What stages classify by.
@@ -74,7 +88,7 @@ impl Known {
     pub fn reload(&self, config: &Config) -> Result<(), StartError> {
         let mut parts = self.parts.lock();
         *parts = Parts::read(config, Arc::clone(&parts.learned))?;
-        self.whole.replace(parts.chain(&self.catalogue));
+        self.whole.replace(parts.chain(&self.catalogue, self.usual_g));
         Ok(())
     }
 
@@ -84,7 +98,7 @@ impl Known {
         let mut parts = self.parts.lock();
         if learned != *parts.learned {
             parts.learned = Arc::new(learned);
-            self.whole.replace(parts.chain(&self.catalogue));
+            self.whole.replace(parts.chain(&self.catalogue, self.usual_g));
         }
     }
 }

@@ -23,6 +23,8 @@ mod patient;
 pub mod reload;
 pub mod serve;
 mod server;
+#[cfg(test)]
+mod shipping_tests;
 pub mod signals;
 pub mod simulate;
 pub mod telemetry;

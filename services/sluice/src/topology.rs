@@ -76,6 +76,9 @@ pub enum StartError {
     /// The rule file can't be used.
     #[error(transparent)]
     Rules(#[from] RulesError),
+    /// The model can't be used.
+    #[error(transparent)]
+    Model(#[from] sluice_goods::ModelError),
     /// The embedded catalogue can't be used.
     #[error("the embedded catalogue can't be read: {0}")]
     Data(#[from] sluice_data::DataError),
@@ -108,7 +111,7 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Rules(_) => exit::USAGE,
+            Self::Config(_) | Self::Rules(_) | Self::Model(_) => exit::USAGE,
             Self::Data(_) | Self::Threads(_) => exit::INTERNAL,
             Self::Listen { .. } => exit::NO_ADDRESS,
             Self::Engine { source: LogError::Damaged { .. }, .. } => exit::FOUND_WRONG,

@@ -59,6 +59,11 @@ pub struct ParcelView<'a> {
     /// What it needs on its way; null if nobody knows yet, or it could not be offered to any carrier.
     #[schema(value_type = Option<String>, required = true, example = "chilled")]
     pub handling: Option<&'static str>,
+    /// Grams; null if nothing says what is in it.
+    #[schema(required = true, example = 1250)]
+    pub weight_g: Option<u32>,
+    /// True if what some of its goods weigh is a guess, and so is `weight_g`; false, too, in orders from before this was told.
+    pub weight_estimated: bool,
     /// The carrier that took it, or else was asked last; null before one was.
     #[schema(max_length = 32, required = true)]
     pub carrier: Option<&'a str>,
@@ -216,6 +221,8 @@ fn parcel_view<'a>(
     let mut view = ParcelView {
         id: ParcelId { order: state.id, number: parcel.number },
         handling: contents.and_then(|c| Group::from_code(c.0)).map(Group::name),
+        weight_g: parcel.weight().map(|weight| weight.grams),
+        weight_estimated: parcel.weight().is_some_and(|weight| weight.estimated),
         carrier: requested.map(|r| r.carrier),
         // Empty: the carrier took it and gave no number that can be shown.
         tracking_number: parcel.accepted().and_then(|a| a.outcome).map(|o| o.2).filter(|number| !number.is_empty()),
@@ -413,7 +420,7 @@ mod tests {
     use serde_json::json;
     use sluice_domain::{Fingerprint, SlotCount};
     use sluice_schemas::{
-        delta::{Delta, Item, Items, Requested},
+        delta::{Delta, Item, Items, Requested, Weight},
         milestone::Remark,
         order::{Head, ShipTo, put_head, put_line},
     };
@@ -459,7 +466,7 @@ mod tests {
             attempt,
             handling: parcel,
             carrier,
-            weight_g: 1,
+            weight: Weight { grams: 1_250, estimated: parcel == 1 },
             items,
             order_position: None,
         })
@@ -504,10 +511,10 @@ mod tests {
                 "id": id, "status": "carrier_requested", "customer": "c-77", "placed_at": at(0),
                 "parcels": [
                     {"id": first, "handling": "chilled", "carrier": "strong", "tracking_number": "T-1",
-                     "status": "picked_up",
+                     "weight_g": 1_250, "weight_estimated": false, "status": "picked_up",
                      "lines": [{"line": 0, "sku": "1", "title": "MILK", "quantity": 4, "unit_price": 129}]},
                     {"id": second, "handling": "ambient", "carrier": "slow", "tracking_number": null,
-                     "status": "carrier_requested",
+                     "weight_g": 1_250, "weight_estimated": true, "status": "carrier_requested",
                      "lines": [{"line": 1, "sku": "2", "title": "TEA", "quantity": 1, "unit_price": 300}]},
                 ],
                 "timeline": [

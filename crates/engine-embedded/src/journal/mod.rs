@@ -72,7 +72,7 @@ impl Group {
 }
 
 /// Bytes that a group with so much payload takes on the device.
-fn group_len(payload: u32) -> u64 {
+pub(crate) fn group_len(payload: u32) -> u64 {
     (GROUP_HEAD as u64 + u64::from(payload)).next_multiple_of(BLOCK as u64)
 }
 

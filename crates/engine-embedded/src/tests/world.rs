@@ -293,6 +293,7 @@ impl Harness for World {
             all.extend(batch.entries.iter().map(|e| Sent {
                 position: e.position,
                 shipment: e.shipment,
+                weight: e.weight,
                 record: batch.bytes[e.record.clone()].to_vec(),
                 maybe_sent: e.maybe_sent,
             }));

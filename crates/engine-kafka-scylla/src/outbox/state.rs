@@ -52,7 +52,7 @@ impl Frame {
                         position: u64::from(number),
                         shipment: ShipmentId { order, parcel: s.parcel, attempt: s.attempt },
                         group: Group::from_code(s.handling).unwrap_or(Group::Ambient),
-                        weight_g: s.weight_g,
+                        weight: s.weight,
                         maybe_sent: false,
                         record: record..items,
                         items: items..batch.bytes.len(),

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use sluice_schemas::{
-    delta::Items,
+    delta::{Items, Weight},
     frame::{self, Shipment},
 };
 
@@ -16,7 +16,8 @@ fn frame_of(partition: i32, offset: i64, entries: u32) -> Frame {
         record[0] = sluice_schemas::order::VERSION;
         record[1..17].copy_from_slice(&u128::from(n).to_be_bytes());
         let items = Items::default();
-        Shipment { parcel: 0, attempt: 0, handling: 0, weight_g: 1, items, record: &record }.put(&mut payload);
+        Shipment { parcel: 0, attempt: 0, handling: 0, weight: Weight::known(1), items, record: &record }
+            .put(&mut payload);
     }
     let (frame, damage) = Frame::read(partition, offset, &payload);
     assert!(damage.is_empty());

@@ -16,7 +16,7 @@ use sluice_brokers::Brokers;
 use sluice_domain::{OrderId, ShipmentId};
 use sluice_pipeline::{LogError, Outbox, OutboxBatch, OutcomeReport, Outcomes};
 use sluice_schemas::{
-    delta::{Item, Items},
+    delta::{Item, Items, Weight},
     frame::{self, Shipment},
     outcome::OutcomeKind,
     wire::Reader,
@@ -92,8 +92,8 @@ impl World {
         for number in numbers {
             let (record, items) = (self.record(number), Self::items(number));
             let items = Items::read(&mut Reader::new(&items)).unwrap();
-            Shipment { parcel: 1, attempt: 2, handling: 0, weight_g: number as u32, items, record: &record }
-                .put(&mut out);
+            let weight = Self::weight(number);
+            Shipment { parcel: 1, attempt: 2, handling: 0, weight, items, record: &record }.put(&mut out);
         }
         out
     }
@@ -173,9 +173,13 @@ impl World {
         })
     }
 
+    fn weight(number: u64) -> Weight {
+        Weight { grams: number as u32, estimated: number % 2 == 1 }
+    }
+
     fn check(&self, entry: &sluice_pipeline::OutboxEntry, batch: &OutboxBatch) -> Taken {
         let number = entry.shipment.order.0 as u64;
-        assert_eq!((entry.shipment.parcel, entry.shipment.attempt, entry.weight_g), (1, 2, number as u32));
+        assert_eq!((entry.shipment.parcel, entry.shipment.attempt, entry.weight), (1, 2, Self::weight(number)));
         assert_eq!(&batch.bytes[entry.record.clone()], &self.record(number)[..]);
         assert_eq!(&batch.bytes[entry.items.clone()], &Self::items(number)[..]);
         Taken { position: entry.position, number, maybe_sent: entry.maybe_sent }
@@ -404,8 +408,8 @@ fn damage_is_passed_over() {
     cut.truncate(cut.len() - 4);
     world.put(0, &cut);
     let mut alien = world.frame(5..6);
-    let short =
-        Shipment { parcel: 0, attempt: 0, handling: 0, weight_g: 1, items: Items::default(), record: b"no order" };
+    let (items, weight) = (Items::default(), World::weight(1));
+    let short = Shipment { parcel: 0, attempt: 0, handling: 0, weight, items, record: b"no order" };
     short.put(&mut alien);
     alien.extend_from_slice(&world.frame(6..8)[frame::HEAD..]);
     world.put(0, &alien);

@@ -486,7 +486,7 @@ impl KafkaLog {
                 parcel: requested.parcel,
                 attempt: requested.attempt,
                 handling: requested.handling,
-                weight_g: requested.weight_g,
+                weight: requested.weight,
                 items: requested.items,
                 record: bytes,
             };

@@ -24,7 +24,7 @@ use sluice_pipeline::{
     conformance::{CARRIERS, Order, PLACED_AT_MS, Sent, Told, stages},
 };
 use sluice_schemas::{
-    delta::Items,
+    delta::{Items, Weight},
     event::{self, ContentType, read::Change},
     frame::{self, Shipment},
     wire::Reader as Bytes,
@@ -420,7 +420,8 @@ impl Cluster {
         frame::start(&mut bytes, self.deployment.epoch);
         let items = Items::read(&mut Bytes::new(&items)).unwrap();
         let record = order.record();
-        Shipment { parcel: 0, attempt: 0, handling: 0, weight_g: 1, items, record: &record }.put(&mut bytes);
+        Shipment { parcel: 0, attempt: 0, handling: 0, weight: Weight::known(1), items, record: &record }
+            .put(&mut bytes);
         let topic = Names::new(&self.config.prefix).shipments(CARRIERS[usize::from(carrier)]);
         for partition in 0..i32::from(PARTITIONS) {
             let record = BaseRecord::<[u8], [u8]>::to(&topic).partition(partition).payload(&bytes);
@@ -454,6 +455,7 @@ impl Cluster {
                 self.given[at].push(Sent {
                     position: entry.position,
                     shipment: entry.shipment,
+                    weight: entry.weight,
                     record: batch.bytes[entry.record].to_vec(),
                     maybe_sent: entry.maybe_sent,
                 });

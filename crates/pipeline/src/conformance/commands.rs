@@ -14,7 +14,7 @@ use sluice_schemas::{
     word::{Progress, Tracked},
 };
 
-use super::{CARRIERS, Harness, Make, Order, PLACED_AT_MS, accept, answer, offered, order, submission};
+use super::{CARRIERS, Harness, Make, Order, PLACED_AT_MS, accept, answer, check_weights, offered, order, submission};
 use crate::{Receipt, Words};
 
 fn command(order: &Order, id: u64, wish: Wish<'_>) -> Words {
@@ -54,7 +54,9 @@ fn settle(harness: &mut dyn Harness, shipment: ShipmentId, kind: OutcomeKind) {
 
 fn with_state<T>(harness: &mut dyn Harness, order: &Order, look: impl FnOnce(&OrderState<'_>) -> T) -> T {
     let stored = harness.read(order.id()).expect("an order");
-    look(&OrderState::fold(order.id(), &stored.row).expect("a row that reads"))
+    let state = OrderState::fold(order.id(), &stored.row).expect("a row that reads");
+    check_weights(&state, &stored.record);
+    look(&state)
 }
 
 /// Class, what became of commands by id, and where each parcel stands towards being cancelled.
@@ -74,7 +76,7 @@ fn void(order: &Order, parcel: u8) -> ShipmentId {
 pub(super) fn what_no_carrier_has_moved_can_be_cancelled(make: Make<'_>) {
     use Cancelling::{AlreadyRequested, Cancelled, DeadLettered, OnItsWay, VoidRequested};
     let mut harness = make();
-    let order = order(&*harness, "a", &["c0", "c0", "c0", "nobody"]);
+    let order = order(&*harness, "a", &["c0~", "c0", "c0", "nobody"]);
     accept(&mut *harness, std::slice::from_ref(&order));
     harness.outbox(0);
     let [first, second, third] = [0, 1, 2].map(|parcel| order.shipment(parcel, 0));
@@ -170,7 +172,7 @@ pub(super) fn a_command_in_the_batch_of_its_order(make: Make<'_>) {
 
 pub(super) fn delivered_goods_come_back_once(make: Make<'_>) {
     let mut harness = make();
-    let order = order(&*harness, "a", &["c0", "none", "c0"]);
+    let order = order(&*harness, "a", &["c0~", "none", "c0"]);
     accept(&mut *harness, std::slice::from_ref(&order));
     for parcel in 0..2 {
         settle(&mut *harness, order.shipment(parcel, 0), OutcomeKind::Accepted);

@@ -11,7 +11,7 @@ use crate::{OutcomeReport, Receipt};
 
 pub(super) fn an_order_is_accepted_read_and_offered(make: Make<'_>) {
     let mut harness = make();
-    let order = order(&*harness, "a", &["c0", "c1", "none"]);
+    let order = order(&*harness, "a", &["c0~", "c1", "none"]);
     accept(&mut *harness, std::slice::from_ref(&order));
     for round in 0..3 {
         let (class, stored) = state_of(&mut *harness, &order);
@@ -106,7 +106,7 @@ pub(super) fn an_outcome_twice_in_one_batch_counts_once(make: Make<'_>) {
 
 pub(super) fn a_turned_down_parcel_goes_to_the_other_carrier(make: Make<'_>) {
     let mut harness = make();
-    let order = order(&*harness, "a", &["c0"]);
+    let order = order(&*harness, "a", &["c0~"]);
     accept(&mut *harness, std::slice::from_ref(&order));
     for attempt in 0..7u8 {
         let carrier = u16::from(attempt % 2);

@@ -94,7 +94,7 @@ pub(super) fn an_order_that_no_stage_could_decide_is_decided_anew(make: Make<'_>
 
 pub(super) fn a_parcel_that_nobody_took_is_offered_again(make: Make<'_>) {
     let mut harness = make();
-    let order = order(&*harness, "a", &["c0", "nobody", "c0"]);
+    let order = order(&*harness, "a", &["c0~", "nobody~", "c0"]);
     accept(&mut *harness, std::slice::from_ref(&order));
     offered(&mut *harness, 0, &[order.shipment(0, 0), order.shipment(2, 0)], &[], "two have a carrier");
     harness.report(vec![answer(order.shipment(0, 0), OutcomeKind::GivenUp)]);

@@ -5,7 +5,12 @@ use sluice_domain::{
     commands::Back,
     order_state::{NewsStep, OutcomeStep, last_replay, on_news, on_outcome},
 };
-use sluice_schemas::{delta::Item, order::OrderRef, outcome::OutcomeKind, word::Word};
+use sluice_schemas::{
+    delta::{Item, Weight},
+    order::OrderRef,
+    outcome::OutcomeKind,
+    word::Word,
+};
 
 use super::CARRIERS;
 use crate::{
@@ -16,10 +21,23 @@ use crate::{
 
 /// The stages of the suite. Each line of an order is a parcel of its own, and its SKU says what becomes of it: `c0` and
 /// `c1` name the carrier, `nobody` is carried by nobody, `none` needs no parcel, `poison` makes the stage panic, `bad`
-/// makes it reject the order, `held` waits to be reviewed, and `mended` a new order, but not one that is decided anew, whose parcel `c1` carries. A parcel
-/// that a carrier turns down goes to the other one, and one that is offered again to `c1`.
+/// makes it reject the order, `held` waits to be reviewed, and `mended` a new order, but not one that is decided anew, whose
+/// parcel `c1` carries. A parcel that a carrier turns down goes to the other one, and one that is offered again to `c1`.
+/// A parcel's weight is an estimate if the SKU ends in `~`.
 pub fn stages() -> Vec<Box<dyn Stage>> {
     vec![Box::new(BySku)]
+}
+
+/// What a parcel of the order in `record` weighs.
+pub(super) fn weight_of(record: &[u8], parcel: u8) -> Weight {
+    let order = OrderRef::decode(record).expect("the record of an order");
+    let skus = order.lines().filter_map(|line| line.ok().map(|line| line.sku));
+    let sku = skus.filter(|sku| *sku != "none").nth(usize::from(parcel));
+    weight(sku.expect("a line for each parcel"))
+}
+
+fn weight(sku: &str) -> Weight {
+    Weight { grams: 500, estimated: sku.ends_with('~') }
 }
 
 struct BySku;
@@ -39,14 +57,14 @@ impl BySku {
                 "mended" if anew.is_none() => return effects.reject(input, "not mended yet"),
                 "mended" => Some(1),
                 "poison" => panic!("poison"),
-                "held" => {
+                "held" | "held~" => {
                     let item = Item { line: number as u16, quantity: None };
-                    effects.hold_parcel((Handling::HazmatCheck, 41), 500, &[item]);
+                    effects.hold_parcel((Handling::HazmatCheck, 41), weight(line.sku), &[item]);
                     continue;
                 }
-                sku => sku.strip_prefix('c').and_then(|n| n.parse().ok()),
+                sku => sku.trim_end_matches('~').strip_prefix('c').and_then(|n| n.parse().ok()),
             };
-            effects.add_parcel(Group::Ambient, 500, &[Item { line: number as u16, quantity: None }]);
+            effects.add_parcel(Group::Ambient, weight(line.sku), &[Item { line: number as u16, quantity: None }]);
             let parcel = effects.parcels().len() - 1;
             match carrier {
                 Some(carrier) => effects.route(parcel, carrier),
@@ -73,7 +91,7 @@ impl commands::Carriers for ByWeight {
     }
 
     fn pick(&mut self, _: Group, back: &Back) -> Result<u16, String> {
-        if back.weight_g == 500 { Ok(1) } else { Err("nobody brings so little".into()) }
+        if back.weight.grams == 500 { Ok(1) } else { Err("nobody brings so little".into()) }
     }
 }
 
@@ -83,7 +101,7 @@ impl Stage for BySku {
     }
 
     fn apply(&self, _: &Ctx<'_>, rows: &Rows, batch: &BatchView<'_>, effects: &mut Effects) {
-        (effects.rules, effects.model) = (7, 9);
+        effects.rules = 7;
         for (input, order) in batch.placed() {
             match order {
                 Ok(order) => Self::decide(input, &order, None, effects),
@@ -126,8 +144,8 @@ impl Stage for BySku {
                 }
                 Ok(OutcomeStep::Reroute { turned_down, next, order_position, .. }) => {
                     effects.settle(input, parcel, attempt, kind);
-                    let weight_g = turned_down.weight_g;
-                    effects.next_attempt(next, Group::Ambient, weight_g, &turned_down.items, order_position);
+                    let weight = turned_down.weight;
+                    effects.next_attempt(next, Group::Ambient, weight, &turned_down.items, order_position);
                     let other = u16::from(turned_down.carrier == CARRIERS[0]);
                     effects.route(effects.parcels().len() - 1, other);
                 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sluice_domain::SlotCount;
 use sluice_schemas::{
-    delta::{Delta, Item, Items, Requested},
+    delta::{Delta, Item, Items, Requested, Weight},
     order::{Head, ShipTo, put_head, put_line},
     outcome::OutcomeKind,
     wire::Reader,
@@ -72,7 +72,15 @@ fn items(lines: &[u16]) -> Vec<u8> {
 fn asks<'a>(parcel: u8, attempt: u8, carrier: &'a str, group: Group, items: &'a [u8]) -> Delta<'a> {
     let items = Items::read(&mut Reader::new(items)).unwrap();
     let handling = group as u8;
-    Delta::Requested(Requested { parcel, attempt, handling, carrier, weight_g: 1, items, order_position: None })
+    Delta::Requested(Requested {
+        parcel,
+        attempt,
+        handling,
+        carrier,
+        weight: Weight::known(1),
+        items,
+        order_position: None,
+    })
 }
 
 fn settled(attempt: u8, outcome: OutcomeKind, text: &str) -> Delta<'_> {

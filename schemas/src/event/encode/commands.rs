@@ -66,15 +66,15 @@ pub fn encode_return(out: &mut Vec<u8>, order_id: u128, merchant: &str, deltas: 
             let at = w.open(2);
             w.number_if(1, u64::from(parcel));
             w.number_if(2, u64::from(source));
-            let (handling, weight_g, items, asked) = match all.next().ok_or(WHAT)??.1 {
-                Delta::Requested(Requested { handling, weight_g, items, carrier, .. }) => {
-                    (handling, weight_g, items, Some(carrier))
+            let (handling, weight, items, asked) = match all.next().ok_or(WHAT)??.1 {
+                Delta::Requested(Requested { handling, weight, items, carrier, .. }) => {
+                    (handling, weight, items, Some(carrier))
                 }
-                Delta::Packed { handling, weight_g, items, .. } => (handling, weight_g, items, None),
+                Delta::Packed { handling, weight, items, .. } => (handling, weight, items, None),
                 _ => return Err(WHAT),
             };
             w.number_if(3, handling_number(handling));
-            w.number_if(4, u64::from(weight_g));
+            w.number_if(4, u64::from(weight.grams));
             w.items(5, &items)?;
             match asked {
                 Some(carrier) => w.bytes(6, carrier.as_bytes()),
@@ -83,6 +83,7 @@ pub fn encode_return(out: &mut Vec<u8>, order_id: u128, merchant: &str, deltas: 
                     w.bytes(7, reason.as_bytes());
                 }
             }
+            w.number_if(8, u64::from(weight.estimated));
             w.close(at);
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::{
 use sluice_domain::{Group, OrderId, ShipmentId};
 use sluice_pipeline::{Answer, Clock, Manifest, OutboxBatch, OutboxEntry, OutcomeReport, ShipmentAnswer};
 use sluice_schemas::{
-    delta::{Item, Items},
+    delta::{Item, Items, Weight},
     order::{Head, Line, ShipTo, put_head, put_line},
     outcome::OutcomeKind,
 };
@@ -67,7 +67,15 @@ pub(super) fn batch(positions: Range<u64>) -> OutboxBatch {
         Items::encode(&[Item { line: 0, quantity: None }, Item { line: 1, quantity: None }], &mut batch.bytes);
         let items = record.end..batch.bytes.len();
         let group = Group::Chilled;
-        batch.entries.push(OutboxEntry { position, shipment, group, weight_g: 900, maybe_sent: false, record, items });
+        batch.entries.push(OutboxEntry {
+            position,
+            shipment,
+            group,
+            weight: Weight::known(900),
+            maybe_sent: false,
+            record,
+            items,
+        });
     }
     batch
 }

@@ -145,7 +145,9 @@ fn put_shipment(bytes: &[u8], entry: &OutboxEntry, address: &[u8], out: &mut Vec
     out.extend_from_slice(b",\"handling\":\"");
     out.extend_from_slice(entry.group.name().as_bytes());
     out.extend_from_slice(b"\",\"weight_g\":");
-    put_number(out, u64::from(entry.weight_g));
+    put_number(out, u64::from(entry.weight.grams));
+    out.extend_from_slice(b",\"weight_estimated\":");
+    out.extend_from_slice(if entry.weight.estimated { b"true" } else { b"false" });
     let to = &order.ship_to;
     for (key, value) in [
         (address, to.name),
@@ -299,7 +301,7 @@ mod tests {
     use sluice_domain::{Group, OrderId};
     use sluice_pipeline::OutboxBatch;
     use sluice_schemas::{
-        delta::Item,
+        delta::{Item, Weight},
         order::{Head, ShipTo, put_head, put_line as put_record_line},
     };
 
@@ -339,7 +341,7 @@ mod tests {
             position,
             shipment,
             group,
-            weight_g: 1_250,
+            weight: Weight { grams: 1_250, estimated: true },
             maybe_sent: false,
             record,
             items: entry_items,
@@ -364,7 +366,7 @@ mod tests {
             value,
             json!({"manifest_id": "m", "expires_at": "2026-11-11T00:00:00.000Z", "shipments": [{
                 "shipment_id": format!("{id}-0-0"), "order_id": id, "merchant": "m-1", "handling": "age_restricted",
-                "weight_g": 1250,
+                "weight_g": 1250, "weight_estimated": true,
                 "ship_to": {"name": "Zoë \"Z\" O\\Neil", "street": "1 \u{1}\n\tRoad", "city": "Köln",
                             "postal_code": "50667", "country": "DE"},
                 "lines": [{"sku": "c", "title": "YOGURT | 6 OZ", "quantity": 7, "unit_price": 129},

@@ -9,7 +9,7 @@ use sluice_pipeline::{
     effects::{Decision, Route as Routed},
 };
 use sluice_schemas::{
-    delta::{Delta, Item, Items, Requested},
+    delta::{Delta, Item, Items, Requested, Weight},
     outcome::{Outcome, OutcomeKind},
     wire::Reader,
     word::{Progress, Tracked},
@@ -48,7 +48,7 @@ fn row(asked: &[&str], group: Group, weight_g: u32) -> Vec<u8> {
             attempt: attempt as u8,
             handling: group as u8,
             carrier,
-            weight_g,
+            weight: Weight { grams: weight_g, estimated: true },
             items: Items::read(&mut Reader::new(&items)).unwrap(),
             order_position: None,
         };
@@ -80,7 +80,7 @@ fn said(effects: &Effects) -> Vec<Said> {
             Routed::Nobody(reason) => Err(effects.text(reason).to_owned()),
             held @ (Routed::Held(..) | Routed::Nothing) => Err(format!("{held:?}")),
         };
-        (p.number, p.attempt, p.group, p.weight_g, route)
+        (p.number, p.attempt, p.group, p.weight.grams, route)
     };
     let what = |(input, decision): &(u32, Decision)| match decision {
         Decision::Classified { parcels, .. } => (*input, parcels.clone().map(parcel).collect(), None),
@@ -205,10 +205,10 @@ fn parcels_that_nobody_takes_are_dead_lettered_by_name() {
     let (mut batch, mut effects) = (Batch::default(), Effects::default());
     batch.push_placed(order(0), Fingerprint(1), b"");
     effects.classified(0);
-    effects.add_parcel(Group::Frozen, 31_000, &[Item { line: 0, quantity: None }]);
-    effects.add_parcel(Group::Frozen, 1_234_567, &[Item { line: 0, quantity: None }]);
-    effects.add_parcel(Group::LivePlant, 1, &[Item { line: 0, quantity: None }]);
-    effects.add_parcel(Group::Frozen, 30_000, &[Item { line: 0, quantity: None }]);
+    effects.add_parcel(Group::Frozen, Weight::known(31_000), &[Item { line: 0, quantity: None }]);
+    effects.add_parcel(Group::Frozen, Weight::known(1_234_567), &[Item { line: 0, quantity: None }]);
+    effects.add_parcel(Group::LivePlant, Weight::known(1), &[Item { line: 0, quantity: None }]);
+    effects.add_parcel(Group::Frozen, Weight::known(30_000), &[Item { line: 0, quantity: None }]);
     stage.apply(&Ctx { now_ms: 0, carriers: &[] }, &Rows::default(), &batch.view(0..1), &mut effects);
     let routes: Vec<_> = said(&effects).remove(0).1.into_iter().map(|p| p.4).collect();
     let nobody = |text: &str| Err(text.to_owned());
@@ -229,9 +229,34 @@ fn a_reject_goes_on_with_the_same_goods() {
     let (decided, effects) = after(&two, &row(&["a"], Group::Frozen, 900), 0, OutcomeKind::Rejected);
     assert_eq!(decided, [(0, vec![(0, 1, Group::Frozen, 900, Ok(1))], None)]);
     let parcel = effects.parcel(0);
-    assert_eq!(parcel.order_position, Some(77));
+    assert_eq!((parcel.order_position, parcel.weight), (Some(77), Weight { grams: 900, estimated: true }));
     let quantities: Vec<_> = effects.items(parcel).iter().map(|i| (i.line, i.quantity)).collect();
     assert_eq!(quantities, [(0, Some(2)), (3, Some(1))]);
+}
+
+/// What was packed for one carrier may be too heavy for the others, and after a change of the table for all.
+#[test]
+fn a_parcel_too_heavy_for_those_left_is_dead_lettered_by_weight() {
+    let limit = |id: &str, max_weight_g| CarrierRule { max_weight_g, ..carrier(id, 500) };
+    let frozen = Group::Frozen;
+    let asked_a = row(&["a"], frozen, 20_000);
+    for (b, c, expected) in [
+        (20_000, 5_000, Ok(1)),
+        (19_999, 5_000, Err(" (limit of the others 19,999 g)")),
+        (5_000, 19_000, Err(" (limit of the others 19,000 g)")),
+    ] {
+        // The one that turned it down takes less by now, too.
+        let three = table(vec![limit("a", 4_000), limit("b", b), limit("c", c)]);
+        let (mut decided, _) = after(&three, &asked_a, 0, OutcomeKind::Rejected);
+        let (_, parcels, reason) = decided.remove(0);
+        match expected {
+            Ok(carrier) => assert_eq!(parcels, [(0, 1, frozen, 20_000, Ok(carrier))]),
+            Err(left) => {
+                let taken = "every carrier that takes frozen parcels of 20,000 g has turned it down";
+                assert_eq!((parcels.len(), reason), (0, Some(format!("{taken}{left}; a: no van"))));
+            }
+        }
+    }
 }
 
 #[test]
@@ -374,7 +399,7 @@ fn classify(events: &[Event], range: std::ops::Range<usize>, effects: &mut Effec
         if let Event::Placed(parcels) = &events[n] {
             effects.classified(n);
             for &(group, weight_g) in parcels {
-                effects.add_parcel(Group::ALL[group], weight_g, &[Item { line: 0, quantity: None }]);
+                effects.add_parcel(Group::ALL[group], Weight::known(weight_g), &[Item { line: 0, quantity: None }]);
             }
         }
     }
@@ -436,9 +461,9 @@ proptest! {
             match &parcel.route {
                 Routed::Open => prop_assert!(false, "a parcel was forgotten"),
                 Routed::Held(..) | Routed::Nothing => prop_assert!(false, "nothing is held here"),
-                Routed::Carrier(n) => check_pick(&rules, &health, parcel.group, parcel.weight_g, *n, &tried),
+                Routed::Carrier(n) => check_pick(&rules, &health, parcel.group, parcel.weight.grams, *n, &tried),
                 Routed::Nobody(_) => {
-                    let takes = |r: &CarrierRule| r.groups.contains(parcel.group) && r.max_weight_g >= parcel.weight_g;
+                    let takes = |r: &CarrierRule| r.groups.contains(parcel.group) && r.max_weight_g >= parcel.weight.grams;
                     prop_assert!(!rules.iter().any(takes));
                 }
             }
@@ -504,14 +529,14 @@ fn pace() {
             effects.clear();
             for n in 0..ORDERS {
                 effects.classified(n);
-                effects.add_parcel(Group::ALL[n % 3], 500, &[Item { line: 0, quantity: None }]);
+                effects.add_parcel(Group::ALL[n % 3], Weight::known(500), &[Item { line: 0, quantity: None }]);
             }
             let start = Instant::now();
             stage.apply(&ctx, &Rows::default(), &batch.view(0..ORDERS), &mut effects);
             best = best.min(start.elapsed().as_nanos() as f64 / ORDERS as f64);
             effects.clear();
             effects.classified(0);
-            effects.add_parcel(Group::Ambient, 500, &[Item { line: 0, quantity: None }]);
+            effects.add_parcel(Group::Ambient, Weight::known(500), &[Item { line: 0, quantity: None }]);
             let start = Instant::now();
             stage.apply(&ctx, &Rows::default(), &batch.view(0..1), &mut effects);
             alone = alone.min(start.elapsed().as_nanos() as f64);

@@ -43,7 +43,7 @@ impl Route {
             if parcel.route != Routed::Open {
                 continue;
             }
-            let (group, weight_g, order) = (parcel.group, parcel.weight_g, batch.meta(parcel.input as usize).order);
+            let (group, weight_g, order) = (parcel.group, parcel.weight.grams, batch.meta(parcel.input as usize).order);
             match odds.pick(group, weight_g, order, parcel.attempt, None) {
                 Some(carrier) => effects.route(index, carrier),
                 None => effects.nobody(index, &self.why_nobody(group, weight_g)),
@@ -73,7 +73,7 @@ impl Route {
                 settle(effects);
                 match self.another(odds, outcome, row, &turned_down, (since, next)) {
                     Ok((group, carrier)) => {
-                        effects.next_attempt(next, group, turned_down.weight_g, &turned_down.items, order_position);
+                        effects.next_attempt(next, group, turned_down.weight, &turned_down.items, order_position);
                         effects.route(effects.parcels().len() - 1, carrier);
                     }
                     Err(reason) => effects.dead_letter(&reason, last_replay(row)),
@@ -120,10 +120,14 @@ impl Route {
             }
         }
         let order = OrderId(outcome.order);
-        let weight_g = turned_down.weight_g;
+        let weight_g = turned_down.weight.grams;
         odds.pick(group, weight_g, order, next, Some(&tried)).map(|carrier| (group, carrier)).ok_or_else(|| {
             let (name, weight) = (group.name(), grams(weight_g));
-            format!("every carrier that takes {name} parcels of {weight} g has turned it down; {}", said(outcome))
+            let mut left = self.table.taking(group).filter(|(number, _)| !tried.contains(*number));
+            // Splitting goes by the most that any carrier takes, so others may take less; what is packed stays so.
+            let left = left.next().map(|(_, rule)| format!(" (limit of the others {} g)", grams(rule.max_weight_g)));
+            let left = left.unwrap_or_default();
+            format!("every carrier that takes {name} parcels of {weight} g has turned it down{left}; {}", said(outcome))
         })
     }
 }
@@ -187,8 +191,9 @@ impl commands::Carriers for OfOrder<'_, '_> {
 
     fn pick(&mut self, group: Group, back: &Back) -> Result<u16, String> {
         let one_way = self.stage.table.one_way();
-        let picked = self.odds.pick(group, back.weight_g, self.order, 0, Some(&one_way));
-        picked.ok_or_else(|| format!("no carrier brings {} parcels of {} g back", group.name(), grams(back.weight_g)))
+        let picked = self.odds.pick(group, back.weight.grams, self.order, 0, Some(&one_way));
+        picked
+            .ok_or_else(|| format!("no carrier brings {} parcels of {} g back", group.name(), grams(back.weight.grams)))
     }
 }
 

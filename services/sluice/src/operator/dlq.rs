@@ -132,6 +132,8 @@ pub(super) struct Letter {
     handling: Option<String>,
     /// Grams.
     weight_g: Option<u32>,
+    /// Whether what some of its goods weigh is a guess.
+    weight_estimated: bool,
     /// Who was asked, and what they said.
     asked: Vec<String>,
     /// Number of the event that tells of it, among those of the order.
@@ -152,6 +154,7 @@ impl Letter {
             reason: dead.reason.clone(),
             handling: None,
             weight_g: None,
+            weight_estimated: false,
             asked: Vec::new(),
             event: trace.dead_letter_told(None),
             checked: true,
@@ -170,6 +173,7 @@ impl Letter {
             reason: dead.reason.clone(),
             handling: parcel.handling.clone(),
             weight_g: parcel.weight_g,
+            weight_estimated: parcel.weight_estimated,
             asked: asked.collect(),
             event: trace.dead_letter_told(Some(parcel.number)),
             checked: true,
@@ -191,6 +195,7 @@ impl Letter {
             reason: dead.reason,
             handling: None,
             weight_g: None,
+            weight_estimated: false,
             asked: Vec::new(),
             event: event.number(),
             checked: false,
@@ -370,7 +375,7 @@ fn text(trace: &Trace, letters: &[Letter]) -> String {
     let mut lines = vec![trace.head()];
     for letter in letters {
         let Some(parcel) = trace.all_parcels().find(|parcel| Some(parcel.number) == letter.parcel) else { continue };
-        let weight = parcel.weight_g.map_or("?".into(), |grams| count(grams.into()));
+        let weight = parcel.grams();
         let handling = parcel.handling.as_deref().map_or("?".into(), plain);
         lines.push(format!("\nparcel {}  {handling}  {weight} g", parcel.number));
         lines.push(format!("  dead-lettered {}: {}", plain(&letter.at), plain(&letter.reason)));

@@ -97,9 +97,18 @@ pub(super) struct Parcel {
     pub standing: String,
     pub handling: Option<String>,
     pub weight_g: Option<u32>,
+    pub weight_estimated: bool,
     pub items: Vec<Item>,
     pub dead_letter: Option<DeadLetter>,
     pub attempts: Vec<Attempt>,
+}
+
+impl Parcel {
+    /// Its weight for people, where `~` marks an estimate.
+    pub(super) fn grams(&self) -> String {
+        let mark = if self.weight_estimated { "~" } else { "" };
+        self.weight_g.map_or("?".into(), |grams| format!("{mark}{}", count(grams.into())))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -185,7 +194,7 @@ impl Trace {
         for parcel in self.all_parcels() {
             table.add_row([
                 parcel.number.to_string(),
-                parcel.weight_g.map_or("?".into(), |grams| count(grams.into())),
+                parcel.grams(),
                 plain(&parcel.status).into_owned(),
                 plain(&parcel.standing).into_owned(),
                 parcel.handling.as_deref().map_or("?".into(), plain).into_owned(),

@@ -59,8 +59,10 @@ impl Merchants {
         let about = again.or_else(|| {
             let id = u64::from(self.left);
             let mut ids: Vec<OrderId> = Vec::new();
-            if id.is_multiple_of(REPLAYS) {
-                ids.extend(oracle.dead_lettered());
+            match wish_of(id) {
+                Wish::Replay { .. } => ids.extend(oracle.dead_lettered()),
+                Wish::Review { .. } => ids.extend(oracle.held()),
+                Wish::Cancel | Wish::Return { .. } => {}
             }
             if ids.is_empty() {
                 ids.extend(oracle.acknowledged());

@@ -175,7 +175,7 @@ impl<S: Stage> Stage for Dropping<S> {
                         if items.len() > 1 {
                             items.pop();
                         }
-                        effects.add_parcel(parcel.group, parcel.weight_g, &items);
+                        effects.add_parcel(parcel.group, parcel.weight, &items);
                     }
                 }
                 Decision::Rejected { reason, replay } => effects.reject_anew(input, whole.text(reason), *replay),
@@ -223,7 +223,7 @@ impl<S: Stage> Stage for Eager<S> {
                 position: 0,
                 shipment: ShipmentId { order, parcel: parcel.number, attempt: 0 },
                 group: parcel.group,
-                weight_g: parcel.weight_g,
+                weight: parcel.weight,
                 maybe_sent: false,
                 items: record.end..shipments.bytes.len(),
                 record,

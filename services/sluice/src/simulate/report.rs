@@ -28,6 +28,8 @@ pub struct Tally {
     pub dead_lettered: u64,
     /// Of those stored at the end: dead-lettered once, and decided anew.
     pub replayed: u64,
+    /// Of those stored at the end: a person has said what was in a parcel of it.
+    pub reviewed: u64,
     /// Of those stored at the end: nobody can tell whether a carrier took them.
     pub parked: u64,
     /// Orders that retention let go.
@@ -57,6 +59,7 @@ impl Tally {
             finished,
             dead_lettered,
             replayed,
+            reviewed,
             parked,
             retired,
             calls,
@@ -74,6 +77,7 @@ impl Tally {
         self.finished += finished;
         self.dead_lettered += dead_lettered;
         self.replayed += replayed;
+        self.reviewed += reviewed;
         self.parked += parked;
         self.retired += retired;
         self.calls += calls;

@@ -72,6 +72,7 @@ impl Summary {
             ("  finished", t.finished),
             ("  dead-lettered", t.dead_lettered),
             ("  replayed", t.replayed),
+            ("  reviewed", t.reviewed),
             ("  parked as unknown", t.parked),
             ("orders retired", t.retired),
             ("commits refused", t.refused),

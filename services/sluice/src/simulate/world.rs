@@ -156,6 +156,7 @@ impl World {
         self.tally.finished = (counts.finished + counts.cancelled) as u64;
         self.tally.dead_lettered = counts.dead_lettered as u64;
         self.tally.replayed = counts.replayed as u64;
+        self.tally.reviewed = counts.reviewed as u64;
         self.tally.parked = counts.parked as u64;
         self.oracle.at_rest()?;
         let Some(life) = &self.life else { return Ok(()) };
