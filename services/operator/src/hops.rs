@@ -7,7 +7,7 @@ use sluice_domain::{Group, Handling, OrderId, OrderState};
 use sluice_http::Timestamp;
 use sluice_schemas::{
     CodecError,
-    command::Verdict,
+    command::{Keep, Verdict},
     delta::{Delta, FIRST_RETURN, Requested, VOID, Weight},
     event::decided::Numbers,
     milestone::Milestone,
@@ -347,15 +347,7 @@ fn hop<'a>(at: u64, late_ms: i64, delta: &Delta<'a>) -> Hop<'a> {
                 format!("to be reviewed; most likely {}, {confidence} %, {}", class_name(handling), weighing(weight));
             Hop { what: "held", parcel: Some(parcel), detail: Some(detail.into()), ..blank }
         }
-        Delta::Reviewed { parcel, handling: None, .. } => {
-            let detail = Some("cancelled while it was held".into());
-            Hop { what: "withdrawn", parcel: Some(parcel), detail, ..blank }
-        }
-        Delta::Reviewed { parcel, handling: Some(handling), keep, by, .. } => {
-            let kept = keep.name().map(|name| format!(", kept as a {name}")).unwrap_or_default();
-            let detail = format!("{} by {by}{kept}", class_name(handling));
-            Hop { what: "reviewed", parcel: Some(parcel), detail: Some(detail.into()), ..blank }
-        }
+        Delta::Reviewed { parcel, handling, keep, by, .. } => review(parcel, handling, (keep, by), blank),
         Delta::Requested(requested) => request(&requested, blank),
         Delta::Settled { parcel, attempt, outcome, text: said } => Hop {
             what: if attempt & VOID == 0 { "settled" } else { "void_settled" },
@@ -393,6 +385,17 @@ fn hop<'a>(at: u64, late_ms: i64, delta: &Delta<'a>) -> Hop<'a> {
             Hop { what: "dead_lettered", parcel, rules: Some(rules), detail: text(reason), ..blank }
         }
     }
+}
+
+/// What has ended that a parcel was held.
+fn review<'a>(parcel: u8, handling: Option<u8>, (keep, by): (Keep, &str), blank: Hop<'a>) -> Hop<'a> {
+    let Some(handling) = handling else {
+        let detail = Some("cancelled while it was held".into());
+        return Hop { what: "withdrawn", parcel: Some(parcel), detail, ..blank };
+    };
+    let kept = keep.name().map(|name| format!(", kept as a {name}")).unwrap_or_default();
+    let detail = format!("{} by {by}{kept}", class_name(handling));
+    Hop { what: "reviewed", parcel: Some(parcel), detail: Some(detail.into()), ..blank }
 }
 
 fn request<'a>(requested: &Requested<'a>, blank: Hop<'a>) -> Hop<'a> {

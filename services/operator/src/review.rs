@@ -80,9 +80,9 @@ pub(crate) struct Waiting {
     /// Units in this parcel.
     #[schema(minimum = 1)]
     quantity: u32,
-    /// Grams, estimated.
+    /// Grams.
     weight_g: u32,
-    /// True if that is a guess.
+    /// True if what one of its goods weighs is a guess.
     weight_estimated: bool,
     /// The handling class that it most likely is of.
     #[schema(example = "hazmat_check")]

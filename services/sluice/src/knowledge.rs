@@ -172,6 +172,9 @@ impl Studies {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use sluice_pipeline::{Change, LogError, documents::Entry};
     use sluice_schemas::order::Line;
 
     use super::*;
@@ -211,5 +214,43 @@ mod tests {
         assert_eq!(held(&known, "odd thing"), (Handling::Chilled, false));
         known.learn([]);
         assert_eq!(held(&known, "odd thing"), (Handling::LivePlant, true));
+    }
+    /// One rule, in a store that may be away.
+    struct Store(std::sync::atomic::AtomicBool);
+
+    impl Documents for Store {
+        fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+            Ok(None)
+        }
+
+        fn scan(&self, _: &[u8], after: Option<&[u8]>, _: usize) -> Result<Vec<Entry>, LogError> {
+            if self.0.load(Relaxed) {
+                return Err(LogError::Store("away".to_owned()));
+            }
+            let rule = "{\"title\":\"Odd thing\",\"sku\":\"x\",\"merchant\":\"m\",\"handling\":\"frozen\",\"by\":\"ann\",\
+                \"at\":1,\"order\":\"o\",\"parcel\":0}";
+            let all = vec![(b"goods/rules/1".to_vec(), rule.into())];
+            Ok(if after.is_none() { all } else { Vec::new() })
+        }
+
+        fn write(&self, _: &[Change]) -> Result<(), LogError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_changes_nothing() {
+        let known = Known::load(&Config::default()).unwrap();
+        let store = Arc::new(Store(true.into()));
+        let before = held(&known, "odd thing");
+        let studies = Studies::begun(Some(&known), store.clone()).await;
+        assert_eq!(held(&known, "odd thing"), before);
+        assert!(*studies.is_away.lock());
+        store.0.store(false, Relaxed);
+        (studies.kept().taught)();
+        assert_eq!(held(&known, "odd thing"), (Handling::Frozen, false));
+        store.0.store(true, Relaxed);
+        studies.study();
+        assert_eq!(held(&known, "odd thing"), (Handling::Frozen, false), "what was known stays in force");
     }
 }

@@ -228,7 +228,6 @@ impl Pipeline {
                 return Err(listen(source));
             }
         };
-        let publisher = tokio::spawn(publish(ops));
         let receipts = tokio::spawn(engine.hand_out_receipts());
         Ok(Self {
             engine,
@@ -238,7 +237,7 @@ impl Pipeline {
             notifiers,
             stop_notifiers,
             webhooks,
-            publisher,
+            publisher: tokio::spawn(publish(ops)),
             studying: studies.go_on(),
             receipts,
             failed,
