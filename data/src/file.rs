@@ -137,7 +137,6 @@ impl<'a> Columns<'a> {
     ///
     /// # Errors
     /// When there is none, or it is cut short.
-    #[expect(clippy::should_implement_trait, reason = "it takes a name and may fail")]
     pub fn next(&mut self, name: &'static str) -> Result<Column<'a>, DataError> {
         let missing = DataError::Column { file: self.file, column: name, problem: "is missing or cut short" };
         let Some((length, rest)) = self.rest.split_first_chunk::<4>() else {

@@ -13,7 +13,7 @@ use super::life::wait_for_status;
 use crate::support::{
     client::Client,
     engine::{Engine, on_both_engines},
-    orders::{order, order_of},
+    orders::{THING, order, order_of},
     setup::{Carrier, GOOD, Setup},
     wait_for,
     world::World,
@@ -188,7 +188,7 @@ fn a_merchant_is_told_of_its_own_orders(engine: &Engine) {
     let _server = world.serve();
     let (one, other) = (world.client(), world.other_client());
     let mut theirs = Stream::open(&other, "/v1/events?follow=true", &[]);
-    let ids: Vec<_> = (0..5).map(|n| one.order(&format!("k-{n}"), &order_of(&[("THING", 1)])).id()).collect();
+    let ids: Vec<_> = (0..5).map(|n| one.order(&format!("k-{n}"), &order_of(&[(THING, 1)])).id()).collect();
     let own = other.order("k-0", &order()).id();
     let told = wait_for("all is told", || {
         let (all, _) = rest(&one, None, 2);

@@ -83,7 +83,8 @@ fn a_person_says_what_it_is_and_it_goes_on(engine: &Engine) {
     let waits = item["id"].as_str().unwrap().to_owned();
     assert_eq!((&item["order"], &item["line"], &item["merchant"]), (&json!(id), &json!(1), &json!("m-1")));
     assert_eq!((&item["title"], &item["quantity"], &item["sku"]), (&json!(MYSTERY), &json!(3), &json!("x-1")));
-    assert_eq!((&item["likely"], &item["confidence"]), (&json!("hazmat_check"), &Value::Null), "a rule is sure");
+    assert_eq!((&item["likely"], &item["confidence"]), (&json!("hazmat_check"), &Value::Null), "a rule says so");
+    assert!(item["model"].as_u64().is_some_and(|model| model > 0), "{item}");
     assert!(item["rules"].as_u64().is_some_and(|rules| rules > 0), "{item}");
     assert_eq!(operator.get("/v1/review?merchant=m-2").json(), json!({"items": [], "next": null}));
     assert_eq!(server.metric("sluice_parcels_held_total"), Some(1.0));

@@ -13,8 +13,10 @@ pub const PLANT: &str = "ORCHID | 1 CT";
 pub const YOGURT: &str = "YOGURT | 6 OZ";
 /// 1,361 g, frozen.
 pub const ICE: &str = "ICE CREAM | 48 OZ";
-/// 350 g, an estimate; ambient: nobody knows what it is.
-pub const THING: &str = "QWERTYUIOP";
+/// 400 g, an estimate; ambient.
+pub const THING: &str = "SHIRT";
+/// Nobody knows what it is: held.
+pub const RIDDLE: &str = "QWERTYUIOP";
 
 /// Milliseconds since the Unix epoch.
 pub fn now_ms() -> u64 {

@@ -404,7 +404,6 @@ mod tests {
         let milk = Word::new(b"milk");
         let mut rows = vec![milk.row()];
         milk.grams(|row| rows.push(row));
-        assert_eq!(rows.len(), 1 + 5 + 4 + 3);
-        println!("{:?}", &rows);
+        assert_eq!(rows, [28851, 56371, 52057, 32979, 81952, 22211, 24508, 28958, 108208, 93626, 92951, 75822, 110063]);
     }
 }

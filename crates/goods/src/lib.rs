@@ -24,3 +24,18 @@ pub use error::ModelError;
 pub use explain::{Explanation, Reason};
 pub use model::{Judgement, Model};
 pub use scores::{DangerScores, Scores, TaskScores};
+
+/// What must hold for any bytes that are taken for a title, well-formed or not: what a fuzzer tries to break. Panics if it
+/// doesn't.
+#[doc(hidden)]
+pub fn check_text(model: &Model, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let normal = text::Normal::of(&text);
+    assert!(normal.bytes().len() <= text::SEEN, "{} bytes", normal.bytes().len());
+    assert_eq!(text::Normal::of(normal.as_str()).as_str(), normal.as_str(), "normal twice");
+    let said = model.judge(&text, Some(&text));
+    assert_eq!(said, model.judge_spelled(&text, Some(&text)), "spelled");
+    let sane = |share: f32| (0.0..=1.001).contains(&share);
+    assert!(sane(said.confidence) && sane(said.risk) && sane(said.department_confidence), "{said:?}");
+    assert_eq!(model.explain(&text, None).judgement, model.judge(&text, None), "explained");
+}

@@ -31,6 +31,8 @@ const NAME: &str = "model";
 const MAGIC: &[u8; 8] = b"SLUICEGM";
 /// Bytes of a file that are read at most; the embedded one has a tenth.
 const LARGEST: u64 = 16 << 20;
+/// Words of a model at most: 136 bytes of memory each.
+const MOST_WORDS: usize = 1 << 20;
 
 /// Learned from a catalogue: tells from a title how goods must be handled, and which department they belong to.
 pub struct Model {
@@ -127,7 +129,8 @@ impl Model {
     }
 
     /// What goods with this title are. Who made them counts only if the model was trained with manufacturers.
-    /// Takes time in proportion to the first 200 bytes of the title, and allocates nothing.
+    /// Takes time in proportion to the first 200 bytes of the title, and allocates nothing unless dozens of accents are piled on
+    /// one letter.
     #[must_use]
     #[inline]
     pub fn judge(&self, title: &str, manufacturer: Option<&str>) -> Judgement {
@@ -309,6 +312,12 @@ const EMPTY: Slot = Slot { tag: 0, at: u32::MAX };
 
 impl Dictionary {
     fn new(model: &Model, words: &[&str], vectors: &[[i8; LANES]]) -> Result<Self, ModelError> {
+        if words.len() > MOST_WORDS {
+            return Err(ModelError::content(
+                "words",
+                format!("there are {}, and at most {MOST_WORDS} fit", words.len()),
+            ));
+        }
         let mut slots = vec![EMPTY; (2 * words.len()).next_power_of_two()].into_boxed_slice();
         let mask = slots.len() - 1;
         let mut known = Vec::with_capacity(words.len());
@@ -320,9 +329,6 @@ impl Dictionary {
             }
             slots[slot] = Slot { tag: (word.hash >> 32) as u32, at: known.len() as u32 };
             known.push(Known { word: model.spell(&word), vector: vector.map(i16::from) });
-        }
-        if words.len() > u32::MAX as usize / 4 {
-            return Err(ModelError::content("words", "there are too many"));
         }
         Ok(Self { slots, known: known.into() })
     }
@@ -340,3 +346,7 @@ impl Dictionary {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -159,7 +159,7 @@ mod tests {
             ("JALAPEÑO PÂTÉ", "jalapeno pate"),
             ("JALAPEN\u{303}O", "jalapeno"),
             ("STRASSE straße", "strasse strasse"),
-            ("ﬁsh ½ ℔", "fish 1⁄2 lb"),
+            ("ﬁsh ½ ㎏", "fish 1⁄2 kg"),
             ("한국 김치", "한국 김치"),
             ("", ""),
         ];

@@ -28,5 +28,5 @@ pub use knowledge::Knowledge;
 pub use learned::{Learned, MAX_LEARNED};
 pub use model::ByModel;
 pub use rule_file::RulesError;
-pub use rules::Rules;
+pub use rules::{Matched, Rules};
 pub use stage::Classify;

@@ -40,6 +40,21 @@ pub(crate) struct Rule {
     pub(crate) reason: Option<String>,
 }
 
+/// Which rule decided, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matched<'a> {
+    /// The rule's id.
+    pub rule: &'a str,
+    /// Why there is the rule, if its file says so.
+    pub reason: Option<&'a str>,
+    /// The words of the title, as they are compared.
+    pub phrase: String,
+    /// What the goods need by it.
+    pub handling: Handling,
+    /// A person must look at what it matches.
+    pub review: bool,
+}
+
 /// A rule file, ready to match.
 #[derive(Debug)]
 pub struct Rules {
@@ -117,10 +132,24 @@ impl Rules {
         self.rules.is_empty()
     }
 
-    /// Why there is the rule of this id, if its file says so.
+    /// The rule that decides on a title, and the words by which it was found; for people.
     #[must_use]
-    pub fn reason(&self, id: &str) -> Option<&str> {
-        self.rules.iter().find(|rule| rule.id == id)?.reason.as_deref()
+    pub fn matched(&self, title: &str) -> Option<Matched<'_>> {
+        let mut buffer = [0; SEEN + 2];
+        let length = reduce(title, &mut buffer);
+        let text = &buffer[..length];
+        let found = self.finder.find_overlapping_iter(text);
+        let of = |found: aho_corasick::Match| Some((*self.owner.get(found.pattern().as_usize())?, found.range()));
+        let (first, range) = found.filter_map(of).min_by_key(|(rule, range)| (*rule, range.start))?;
+        let rule = self.rules.get(usize::from(first))?;
+        let phrase = String::from_utf8_lossy(text.get(range)?).trim().to_owned();
+        Some(Matched {
+            rule: &rule.id,
+            reason: rule.reason.as_deref(),
+            phrase,
+            handling: rule.handling,
+            review: rule.review,
+        })
     }
 
     fn first_match(&self, title: &str) -> Option<&Rule> {

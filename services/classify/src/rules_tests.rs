@@ -64,7 +64,9 @@ fn a_rule_may_ask_for_a_person_and_say_why() {
     let rules = rules(&(kit + &rule("\"beer\"", "[\"BEER\"]", "\"age_restricted\"", "4000"))).unwrap();
     let held = |title| rules.classify(&Line { sku: "x", title, quantity: 1, unit_price: 1 }).map(|known| known.hold);
     assert_eq!((held("My chemistry kit"), held("beer"), held("tea")), (Some(true), Some(false), None));
-    assert_eq!((rules.reason("kit"), rules.reason("beer")), (Some("what is in it?"), None));
+    let matched = |title| rules.matched(title).map(|matched| (matched.rule, matched.reason, matched.review));
+    assert_eq!(matched("My chemistry kit"), Some(("kit", Some("what is in it?"), true)));
+    assert_eq!(matched("Beer"), Some(("beer", None, false)));
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub enum Command {
     Tap(TapArgs),
     /// Show what nobody carries
     Dlq(DlqArgs),
-    /// Say what goods are that nobody knows
+    /// Say what goods are that nobody knows: what waits for a person, models that judge titles, and why
     Goods(GoodsArgs),
     /// Verify a stopped data folder, and name any damage by file and offset
     Check(CheckArgs),

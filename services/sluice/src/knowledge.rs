@@ -1,13 +1,13 @@
 //! What a node classifies goods by: the catalogue of this build, the files that the configuration names, and what reviewers have
 //! decided for good. Each of them can be replaced while the node runs; what can't be used leaves everything as it is.
 
-use std::{mem::replace, sync::Arc, time::Duration};
+use std::{mem::replace, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use sluice_classify::{ByModel, Chain, Knowledge, Learned, MAX_LEARNED, Rules, usual_weights};
+use sluice_classify::{ByModel, Chain, Knowledge, Learned, MAX_LEARNED, Rules, RulesError, usual_weights};
 use sluice_data::Catalogue;
 use sluice_domain::Handling;
-use sluice_goods::Model;
+use sluice_goods::{Model, ModelError};
 use sluice_operator::Kept;
 use sluice_pipeline::Documents;
 use tokio::{
@@ -33,29 +33,33 @@ pub struct Known {
 /// Grams of one unit by handling class.
 type Usual = [u32; Handling::ALL.len()];
 
+/// What a chain is made of besides the catalogue.
 #[derive(Debug, Clone)]
-struct Parts {
-    rules: Arc<Rules>,
-    model: Arc<Model>,
-    /// Whether lines are held.
-    holds: bool,
-    learned: Arc<Learned>,
+pub(crate) struct Parts {
+    pub rules: Arc<Rules>,
+    pub model: Arc<Model>,
+    /// Whether lines are held because of what the model says.
+    pub holds: bool,
+    pub learned: Arc<Learned>,
+}
+
+/// The rules of `file`, or of this build.
+pub(crate) fn rules(file: Option<&Path>) -> Result<Arc<Rules>, RulesError> {
+    file.map_or_else(Rules::embedded, Rules::load).map(Arc::new)
+}
+
+/// The model of `file`, or of this build.
+pub(crate) fn model(file: Option<&Path>) -> Result<Arc<Model>, ModelError> {
+    file.map_or_else(Model::embedded, Model::load).map(Arc::new)
 }
 
 impl Parts {
     fn read(config: &Config, learned: Arc<Learned>) -> Result<Self, StartError> {
-        let rules = match &config.rules {
-            Some(path) => Rules::load(path)?,
-            None => Rules::embedded()?,
-        };
-        let model = match &config.model {
-            Some(path) => Model::load(path)?,
-            None => Model::embedded()?,
-        };
-        Ok(Self { rules: Arc::new(rules), model: Arc::new(model), holds: config.review, learned })
+        let (rules, model) = (rules(config.rules.as_deref())?, model(config.model.as_deref())?);
+        Ok(Self { rules, model, holds: config.review, learned })
     }
 
-    fn chain(&self, catalogue: &Arc<Catalogue>, usual_g: Usual) -> Chain {
+    pub fn chain(&self, catalogue: &Arc<Catalogue>, usual_g: Usual) -> Chain {
         let model = ByModel::new(Arc::clone(&self.model), usual_g, self.holds);
         Chain::standard(Arc::clone(catalogue), Arc::clone(&self.learned), Arc::clone(&self.rules))
             .with_model(Box::new(model))

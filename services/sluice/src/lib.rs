@@ -2,7 +2,7 @@
 //!
 //! * [`config`]: what an operator can set; [`cli`]: what can be run; [`exit`]: how it ends.
 //! * [`topology`]: the pipeline, wired in one function; [`knowledge`]: what it classifies goods by.
-//! * [`serve`], [`demo`], [`load`], [`carrier_sim`], [`check`], [`top`], [`operator`]: the subcommands.
+//! * [`serve`], [`demo`], [`load`], [`carrier_sim`], [`check`], [`top`], [`operator`], [`goods`]: the subcommands.
 
 pub mod carrier_sim;
 pub mod check;

@@ -39,7 +39,7 @@ pub struct Report {
     pub folds: Vec<Fold>,
     /// Of all folds together.
     pub pooled: Scores,
-    /// The same, where all but 1 % of the misses were to be held.
+    /// The same, where more was held: of all misses only 1 % might pass.
     pub strict: Scores,
     /// What handling classes were taken for.
     pub handling: Matrix,
@@ -62,7 +62,7 @@ pub struct Fold {
     pub scores: Scores,
     /// Above which risk lines were held, as set without it.
     pub review_above_risk: f32,
-    /// The same, for all but 1 % of the misses.
+    /// The same, where of all misses only 1 % might pass.
     pub strict_risk: f32,
     /// By what its scores of handling classes were divided.
     pub handling_temperature: f32,

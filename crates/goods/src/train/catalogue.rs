@@ -100,6 +100,9 @@ pub(crate) struct Example {
     pub features: Vec<(u32, f32)>,
 }
 
+/// What products have in common: type, size, maker, handling class and department.
+type Alike<'a> = (&'a str, Option<&'a str>, Option<&'a str>, usize, Option<usize>);
+
 /// A catalogue that is ready to be learned from.
 pub(crate) struct Prepared {
     pub examples: Vec<Example>,
@@ -119,7 +122,7 @@ impl Prepared {
         let vectors = sluice_data::vectors()?;
         let departments = departments(catalogue);
         let mut of_type: HashMap<&str, u64> = HashMap::new();
-        let mut same: BTreeMap<(&str, Option<&str>, Option<&str>, usize, Option<usize>), u64> = BTreeMap::new();
+        let mut same: BTreeMap<Alike<'_>, u64> = BTreeMap::new();
         for product in &catalogue.products {
             let kind = product.product_type.as_str();
             *of_type.entry(kind).or_default() += 1;

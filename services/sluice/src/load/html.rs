@@ -34,7 +34,8 @@ pub struct Origin {
     pub at: String,
 }
 
-const STYLE: &str = "\
+/// How pages look.
+pub(crate) const STYLE: &str = "\
 :root{color-scheme:light dark;--back:#fff;--text:#1b1f24;--soft:#57606a;--line:#d8dee4;--good:#1a7f37;--bad:#cf222e;\
 --c0:#0969da;--c1:#1a7f37;--c2:#cf222e;--c3:#8250df;--c4:#9a6700}\
 @media(prefers-color-scheme:dark){:root{--back:#0d1117;--text:#e6edf3;--soft:#9198a1;--line:#30363d;--good:#3fb950;\
@@ -80,7 +81,7 @@ pub fn page(report: &LoadReport, origin: &Origin) -> String {
 }
 
 /// Text as it may stand in an element or an attribute. Control characters, which XML has no way to write, are replaced.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -12,7 +12,7 @@ const TICKS: f64 = 6.0;
 
 /// How values lie on an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scale {
+pub(crate) enum Scale {
     /// Evenly, from zero.
     Linear,
     /// By decades.
@@ -23,19 +23,19 @@ pub(super) enum Scale {
 
 /// An axis.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     pub title: &'static str,
     pub scale: Scale,
 }
 
 /// A curve: its name and its points, ascending in x. It is interrupted where y is no number.
-pub(super) struct Curve {
+pub(crate) struct Curve {
     pub name: &'static str,
     pub points: Vec<(f64, f64)>,
 }
 
 /// A plot of at most five curves.
-pub(super) struct Plot {
+pub(crate) struct Plot {
     pub title: &'static str,
     pub x: Axis,
     pub y: Axis,

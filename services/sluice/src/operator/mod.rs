@@ -17,5 +17,6 @@ pub mod trace;
 mod webhooks;
 
 pub use dlq::{DlqArgs, DlqCommand};
+pub(crate) use paint::plain;
 pub use tap::TapArgs;
 pub use trace::TraceArgs;
