@@ -369,6 +369,13 @@ impl<'a> Delta<'a> {
                 out.extend_from_slice(&[parcel, attempt, progress.code()]);
                 put_bytes(out, text.as_bytes());
             }
+            _ => self.encode_command(out),
+        }
+    }
+
+    /// The fields of what follows from people's wishes, and of what they must look at.
+    fn encode_command(&self, out: &mut Vec<u8>) {
+        match *self {
             Delta::Commanded { id, verdict } => {
                 out.extend_from_slice(&id.to_be_bytes());
                 out.push(verdict as u8);
@@ -403,6 +410,7 @@ impl<'a> Delta<'a> {
                     out.push(replay);
                 }
             }
+            _ => {}
         }
     }
 
@@ -458,6 +466,14 @@ impl<'a> Delta<'a> {
                 progress: Progress::from_code(r.byte("progress")?)?,
                 text: r.str("text")?,
             },
+            _ => Self::read_command(tag, r)?,
+        };
+        Ok((late, delta))
+    }
+
+    /// Reads the fields of what follows from people's wishes, and of what they must look at.
+    fn read_command(tag: u8, r: &mut Reader<'a>) -> Result<Self, CodecError> {
+        Ok(match tag {
             10 => Delta::Commanded {
                 id: u64::from_be_bytes(r.array("command id")?),
                 verdict: Verdict::from_code(r.byte("verdict")?)?,
@@ -494,8 +510,7 @@ impl<'a> Delta<'a> {
                 by: r.str("operator")?,
             },
             _ => return Err(CodecError { what: "delta tag" }),
-        };
-        Ok((late, delta))
+        })
     }
 }
 

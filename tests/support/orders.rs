@@ -15,8 +15,6 @@ pub const YOGURT: &str = "YOGURT | 6 OZ";
 pub const ICE: &str = "ICE CREAM | 48 OZ";
 /// 400 g, an estimate; ambient.
 pub const THING: &str = "SHIRT";
-/// Nobody knows what it is: held.
-pub const RIDDLE: &str = "QWERTYUIOP";
 
 /// Milliseconds since the Unix epoch.
 pub fn now_ms() -> u64 {

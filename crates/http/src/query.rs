@@ -15,7 +15,7 @@ const NAMED: usize = 10;
 pub struct Query<'t> {
     pairs: Vec<(Cow<'t, str>, Cow<'t, str>)>,
     errors: Vec<FieldError>,
-    /// Parameters that there aren't.
+    /// Parameters that there aren't, and then those that are missing.
     others: Vec<FieldError>,
 }
 
@@ -59,7 +59,7 @@ impl<'t> Query<'t> {
     ) -> Option<T> {
         let found = self.take(name, expected, parse);
         if found.is_none() && !self.pairs.iter().any(|(known, _)| known == name) {
-            self.errors.push(FieldError::missing(name, expected));
+            self.others.push(FieldError::missing(name, expected));
         }
         found
     }

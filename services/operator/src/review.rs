@@ -82,7 +82,7 @@ pub(crate) struct Waiting {
     quantity: u32,
     /// Grams.
     weight_g: u32,
-    /// True if what one of its goods weighs is a guess.
+    /// True if that is a guess.
     weight_estimated: bool,
     /// The handling class that it most likely is of.
     #[schema(example = "hazmat_check")]

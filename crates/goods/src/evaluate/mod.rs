@@ -39,8 +39,8 @@ pub struct Report {
     pub folds: Vec<Fold>,
     /// Of all folds together.
     pub pooled: Scores,
-    /// The same, where more was held: of all misses only 1 % might pass.
-    pub strict: Scores,
+    /// The same, where less was held: misses of 1 % of all dangerous goods might pass.
+    pub lenient: Scores,
     /// What handling classes were taken for.
     pub handling: Matrix,
     /// What departments were taken for.
@@ -62,8 +62,8 @@ pub struct Fold {
     pub scores: Scores,
     /// Above which risk lines were held, as set without it.
     pub review_above_risk: f32,
-    /// The same, where of all misses only 1 % might pass.
-    pub strict_risk: f32,
+    /// The same, where misses of 1 % of all dangerous goods might pass.
+    pub lenient_risk: f32,
     /// By what its scores of handling classes were divided.
     pub handling_temperature: f32,
     /// By what its scores of departments were divided.
@@ -146,14 +146,14 @@ fn report(prepared: &Prepared, outcomes: &[Outcome]) -> Report {
             fold,
             scores: scores(&[(&outcome.judged, policy)]),
             review_above_risk: policy.calibration.review_above_risk,
-            strict_risk: policy.strict_risk,
+            lenient_risk: policy.lenient_risk,
             handling_temperature: policy.calibration.handling_temperature,
             department_temperature: policy.calibration.department_temperature,
         }
     };
-    let strict: Vec<Policy> = outcomes.iter().map(|outcome| outcome.policy.strict()).collect();
+    let lenient: Vec<Policy> = outcomes.iter().map(|outcome| outcome.policy.lenient()).collect();
     let all: Vec<_> = outcomes.iter().map(|outcome| (outcome.judged.as_slice(), &outcome.policy)).collect();
-    let strictly: Vec<_> = all.iter().zip(&strict).map(|((judged, _), policy)| (*judged, policy)).collect();
+    let leniently: Vec<_> = all.iter().zip(&lenient).map(|((judged, _), policy)| (*judged, policy)).collect();
     let names = Handling::ALL.map(|handling| handling.name().to_owned()).to_vec();
     let (mut handling, mut of_departments) = (Matrix::new(names), Matrix::new(prepared.departments.clone()));
     let (mut handling_bins, mut department_bins) = (Bin::all(), Bin::all());
@@ -172,7 +172,7 @@ fn report(prepared: &Prepared, outcomes: &[Outcome]) -> Report {
     Report {
         folds: (0..).zip(outcomes).map(fold).collect(),
         pooled: scores(&all),
-        strict: scores(&strictly),
+        lenient: scores(&leniently),
         handling,
         departments: of_departments,
         handling_calibration: handling_bins,

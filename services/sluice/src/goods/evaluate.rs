@@ -147,7 +147,7 @@ fn confusion(matrix: &Matrix) -> String {
 
 /// What else is to be said, in sentences.
 pub(super) fn statements(report: &Report) -> Vec<String> {
-    let (all, danger, strict) = (&report.pooled, &report.pooled.danger, &report.strict.danger);
+    let (all, danger, lenient) = (&report.pooled, &report.pooled.danger, &report.lenient.danger);
     let sure = |name: &str, task: &sluice_goods::TaskScores| {
         format!(
             "{name}: {} are decided at the confidence that was set for a precision of 95 %; {} of them are right.",
@@ -171,10 +171,11 @@ pub(super) fn statements(report: &Report) -> Vec<String> {
             percent(danger.passed_of_dangerous())
         ),
         format!(
-            "Were only 1 % of the misses to pass: {} held, {} pass ({} of the misses).",
-            percent(strict.held),
-            count(strict.passed),
-            percent(strict.passed_of_misses())
+            "Were less than 1 % of all dangerous goods to pass, rather than of the misses: {} held, {} pass ({} of all dangerous \
+             goods).",
+            percent(lenient.held),
+            count(lenient.passed),
+            percent(lenient.passed_of_dangerous())
         ),
     ]
 }

@@ -43,7 +43,7 @@ pub struct GoodsArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum GoodsCommand {
     /// Look at what waits for a person to say what it is, and say so
-    Review(ReviewArgs),
+    Review(Box<ReviewArgs>),
     /// Train a model on a catalogue, and write its file
     Train(TrainArgs),
     /// Say how good models of a catalogue are on types of goods that they have never seen
@@ -57,7 +57,7 @@ pub enum GoodsCommand {
 /// Runs `sluice goods`, and gives the exit code.
 pub async fn command(args: GoodsArgs) -> u8 {
     let ended = match args.command {
-        GoodsCommand::Review(args) => review::command(args).await,
+        GoodsCommand::Review(args) => review::command(*args).await,
         GoodsCommand::Train(args) => return train::command(&args),
         GoodsCommand::Evaluate(args) => return evaluate::command(&args),
         GoodsCommand::Explain(args) => return explain::command(&args),
