@@ -3,7 +3,7 @@
 use std::{cell::Cell, collections::BTreeSet, net::ToSocketAddrs};
 
 use serde_json::{Value, json};
-use sluice_domain::limits::{MAX_BATCH_BYTES, MAX_EVENTS_BYTES, MAX_ORDER_BYTES, MAX_RETURN_BYTES};
+use sluice_domain::limits::{MAX_BATCH_BYTES, MAX_EVENTS_BYTES, MAX_ORDER_BYTES, MAX_RETURN_BYTES, MAX_REVIEW_BYTES};
 
 use super::{
     commands::{bring_back, cancel},
@@ -16,7 +16,7 @@ use crate::support::{
     engine::{Engine, on_both_engines},
     events::Events,
     journal::{groups, overwrite},
-    orders::order,
+    orders::{order, order_of},
     proxy::Proxy,
     setup::{EVENTS_SECRET, GOOD, SECRET, Setup},
     wait_for,
@@ -28,9 +28,26 @@ on_both_engines!(every_documented_status_is_seen);
 /// What is told of orders.
 const TOLD: &str = "/v1/events";
 /// Seen where events expire, which takes longer than any test here: `services/events/tests`, and the cluster engine's own.
-/// Owners that take their time, and orders with as many commands as are kept: `services/operator/src/replay_tests.rs`.
-const ELSEWHERE: [(&str, &str, u16); 4] =
-    [("get", TOLD, 410), ("get", OPERATOR_TOLD, 410), ("post", OPERATOR_REPLAY, 202), ("post", OPERATOR_REPLAY, 409)];
+/// Owners that take their time, and orders with as many commands as are kept: `replay_tests.rs` of
+/// `services/operator`. Reviews while something is away: `review_tests.rs` beside it.
+const ELSEWHERE: [(&str, &str, u16); 11] = [
+    ("get", TOLD, 410),
+    ("get", OPERATOR_TOLD, 410),
+    ("post", OPERATOR_REPLAY, 202),
+    ("post", OPERATOR_REPLAY, 409),
+    ("post", REVIEWED, 202),
+    ("post", REVIEWED, 408),
+    ("post", REVIEWED, 409),
+    ("post", REVIEWED, 503),
+    ("get", REVIEW, 503),
+    ("get", KEPT, 503),
+    ("delete", KEPT_ONE, 503),
+];
+/// What waits for a person, and what decisions about it are kept for.
+const REVIEW: &str = "/v1/review";
+const REVIEWED: &str = "/v1/review/{id}";
+const KEPT: &str = "/v1/review/kept";
+const KEPT_ONE: &str = "/v1/review/kept/{id}";
 /// What operators are shown.
 const OPERATOR_TOLD: &str = "/v1/operator/events";
 const OPERATOR_ORDER: &str = "/v1/operator/orders/{id}";
@@ -111,6 +128,7 @@ fn every_documented_status_is_seen(engine: &Engine) {
     told(&mut seen, &world);
     streams(&mut seen, &world, &id);
     operators(&mut seen, &world, &id);
+    reviews(&mut seen, &world);
     for (path, answer) in [ORDERS, BATCH, EVENTS, RETURNS].into_iter().zip(slow) {
         note(&mut seen, "post", path, 408, &answer.join().unwrap());
     }
@@ -282,6 +300,43 @@ fn operators(seen: &mut Seen, world: &World, id: &str) {
     });
     note(seen, "get", OPERATOR_TOLD, 503, &refused);
     assert_eq!(merchant.get("/v1/events?wait=1").status, 200, "merchants have places of their own");
+}
+
+fn reviews(seen: &mut Seen, world: &World) {
+    const JSON: &str = "content-type: application/json";
+    let (operator, merchant) = (world.client_of(OPERATOR_KEY), world.client());
+    // Nobody knows what it is.
+    merchant.order("k-review", &order_of(&[("QWERTYUIOP", 1)])).id();
+    let listed = wait_for("it waits", || {
+        let answer = operator.get(REVIEW);
+        answer.json()["items"].as_array().is_some_and(|items| !items.is_empty()).then_some(answer)
+    });
+    note(seen, "get", REVIEW, 200, &listed);
+    let id = listed.json()["items"][0]["id"].as_str().unwrap().to_owned();
+    let path = format!("POST /v1/review/{id}");
+    let post = |client: &Client, headers: &[&str], body: &[u8]| client.send(&path, headers, body);
+    let row = br#"{"handling": "chilled", "keep": "row"}"#;
+    note(seen, "post", REVIEWED, 400, &post(&operator, &[JSON], b"{"));
+    note(seen, "post", REVIEWED, 401, &post(&merchant, &[JSON], row));
+    note(seen, "post", REVIEWED, 404, &operator.send("POST /v1/review/no-id-at-all", &[JSON], row));
+    note(seen, "post", REVIEWED, 405, &operator.get(&format!("/v1/review/{id}")));
+    note(seen, "post", REVIEWED, 413, &post(&operator, &[JSON], &[b' '; MAX_REVIEW_BYTES + 1]));
+    note(seen, "post", REVIEWED, 415, &post(&operator, &["content-type: text/plain"], row));
+    note(seen, "post", REVIEWED, 422, &post(&operator, &[JSON], b"{}"));
+    let decided =
+        wait_for("it is decided", || Some(post(&operator, &[JSON], row)).filter(|answer| answer.status == 200));
+    note(seen, "post", REVIEWED, 200, &decided);
+    for (path, wrong) in [(REVIEW, "/v1/review?limit=0"), (KEPT, "/v1/review/kept?keep=all")] {
+        note(seen, "get", path, 400, &operator.get(wrong));
+        note(seen, "get", path, 401, &merchant.get(path));
+        note(seen, "get", path, 405, &operator.send(&format!("DELETE {path}"), &[], b""));
+    }
+    note(seen, "get", KEPT, 200, &operator.get("/v1/review/kept?keep=row"));
+    let forget = format!("DELETE /v1/review/kept/{id}");
+    note(seen, "delete", KEPT_ONE, 401, &merchant.send(&forget, &[], b""));
+    note(seen, "delete", KEPT_ONE, 405, &operator.get(&format!("/v1/review/kept/{id}")));
+    note(seen, "delete", KEPT_ONE, 204, &operator.send(&forget, &[], b""));
+    note(seen, "delete", KEPT_ONE, 404, &operator.send(&forget, &[], b""));
 }
 
 fn operations(seen: &mut Seen, client: &Client, id: &str) {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -12,14 +12,22 @@ use super::*;
 
 /// Documents in memory.
 #[derive(Default)]
-pub(crate) struct Memory(pub Mutex<BTreeMap<Vec<u8>, Vec<u8>>>);
+pub(crate) struct Memory(pub Mutex<BTreeMap<Vec<u8>, Vec<u8>>>, pub AtomicBool);
+
+impl Memory {
+    fn there(&self) -> Result<(), LogError> {
+        if self.1.load(Relaxed) { Err(LogError::Store("away".to_owned())) } else { Ok(()) }
+    }
+}
 
 impl Documents for Memory {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        self.there()?;
         Ok(self.0.lock().unwrap().get(key).cloned())
     }
 
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, max: usize) -> Result<Vec<Entry>, LogError> {
+        self.there()?;
         let all = self.0.lock().unwrap();
         let found =
             all.iter().filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_slice() > after));
@@ -27,6 +35,7 @@ impl Documents for Memory {
     }
 
     fn write(&self, changes: &[Change]) -> Result<(), LogError> {
+        self.there()?;
         for change in changes {
             match change.clone() {
                 Change::Put { key, value } => self.0.lock().unwrap().insert(key, value),

@@ -1,6 +1,6 @@
 //! What waits, over the routes themselves: listed, decided, kept and taken back.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use axum::{
     body::Body,
@@ -206,4 +206,28 @@ async fn what_is_kept_is_listed_by_pages() {
     // A rule's place is none among rows.
     let (status, _) = ask(&world, "GET", &format!("/v1/review/kept?keep=rule&after={next}"), "").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+/// What the integration tests don't bring about: see `every_documented_status_is_seen` there.
+#[tokio::test(start_paused = true)]
+async fn what_is_away_is_said_to_be_and_what_never_comes_is_not_waited_for() {
+    let world = world(true, vec![held(0, "m-1", "ICE", &[])]);
+    let path = format!("/v1/review/{}-1", id(0));
+    let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    let request = Request::post(&path).header("authorization", "Bearer key").header("content-type", "application/json");
+    let (status, problem) = world.ask(request.body(endless).unwrap()).await;
+    assert_eq!((status, &problem["type"]), (StatusCode::REQUEST_TIMEOUT, &json!("urn:sluice:problem:request-timeout")));
+    world.away.store(true, Relaxed);
+    world.documents.1.store(true, Relaxed);
+    let row = json!({"handling": "frozen", "keep": "row"}).to_string();
+    for (method, path, body) in [
+        ("GET", "/v1/review", ""),
+        ("POST", &path, &row),
+        ("GET", "/v1/review/kept?keep=row", ""),
+        ("DELETE", &format!("/v1/review/kept/{}-1", id(0)), ""),
+    ] {
+        let (status, problem) = ask(&world, method, path, body).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{method} {path}: {problem}");
+    }
+    assert_eq!(world.heard.lock().unwrap().len(), 0);
 }

@@ -1,6 +1,9 @@
 //! A world for tests of the routes: orders by themselves, and an owner that decides at once, or never.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use axum::{
     body::{Body, to_bytes},
@@ -34,6 +37,8 @@ pub(crate) struct World {
     pub documents: Arc<Memory>,
     /// How many orders were looked at.
     pub looked: Mutex<usize>,
+    /// The store is away.
+    pub away: AtomicBool,
 }
 
 pub(crate) fn id(n: u64) -> OrderId {
@@ -42,7 +47,7 @@ pub(crate) fn id(n: u64) -> OrderId {
 
 pub(crate) fn world(decides: bool, orders: Vec<(OrderId, StoredOrder)>) -> Arc<World> {
     let (orders, heard, documents) = (Mutex::new(orders), Mutex::default(), Arc::default());
-    Arc::new(World { orders, heard, decides, documents, looked: Mutex::default() })
+    Arc::new(World { orders, heard, decides, documents, looked: Mutex::default(), away: AtomicBool::default() })
 }
 
 /// A row of these deltas.
@@ -75,6 +80,9 @@ impl World {
 
 impl Orders for World {
     fn read(&self, id: OrderId) -> BoxFuture<'_, Result<Option<StoredOrder>, LogError>> {
+        if self.away.load(Relaxed) {
+            return Box::pin(async { Err(LogError::Store("away".into())) });
+        }
         let found =
             self.orders.lock().unwrap().iter().find(|(known, _)| *known == id).map(|(_, stored)| stored.clone());
         Box::pin(async move { Ok(found) })
@@ -93,6 +101,9 @@ impl Lookup for World {
     }
 
     fn held<'a>(&'a self, before: Option<OrderId>, max: usize) -> BoxFuture<'a, Result<Listed, LogError>> {
+        if self.away.load(Relaxed) {
+            return Box::pin(async { Err(LogError::Store("away".into())) });
+        }
         let all = self.orders.lock().unwrap();
         let mut rest = all.iter().filter(|(id, _)| before.is_none_or(|before| *id < before)).cloned();
         let page: Vec<_> = rest.by_ref().take(max).collect();
