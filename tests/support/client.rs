@@ -138,6 +138,8 @@ impl Connection {
         let status = head.get(9..12).and_then(|text| text.parse().ok()).ok_or_else(|| wrong("no status"))?;
         let mut answer = Answer { status, head, body: Vec::new() };
         let length = answer.header("content-length").and_then(|text| text.parse::<usize>().ok());
+        // RFC 9110, 8.6: there is none where there is no content.
+        let length = length.or((status == 204).then_some(0));
         let length = length.ok_or_else(|| wrong("no content-length"))?;
         while self.input.len() < end + 4 + length {
             self.read_more()?;
