@@ -151,7 +151,7 @@ pub fn run(args: &AppArgs) -> Result<AppReport, Box<dyn std::error::Error>> {
     };
     let owners = Owners::start(&owners, &stages)?;
     let writer = Writer::start(&log, deployment)?;
-    let bodies = orders::Bodies::new(true, 20_000)?;
+    let bodies = orders::Bodies::new(true, 20_000, None)?;
     // Joining the group is no part of the work.
     thread::sleep(Duration::from_secs(4));
     let (next, json) = (AtomicU64::new(0), AtomicU64::new(0));

@@ -78,6 +78,8 @@ enum What {
     Engine,
     /// The engine without HTTP, real baskets
     Baskets,
+    /// The engine without HTTP, orders of two lines, of which the catalogue doesn't know one in ten
+    Unknown,
     /// The engine with one carrier of four down for the whole run
     Down,
     /// Over HTTP in batches of 1,000
@@ -111,9 +113,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let all = args.what.is_empty();
     let wants = |what| all || args.what.contains(&what);
     let runs = Runs::new(args.dry)?;
-    for (what, name) in
-        [(What::Engine, "engine"), (What::Baskets, "engine_baskets"), (What::Down, "engine_carrier_down")]
-    {
+    for (what, name) in [
+        (What::Engine, "engine"),
+        (What::Unknown, "engine_unknown"),
+        (What::Baskets, "engine_baskets"),
+        (What::Down, "engine_carrier_down"),
+    ] {
         if wants(what) {
             runs.engine(&args, what, name)?;
         }
@@ -158,6 +163,7 @@ impl Runs {
         let work = engine::Workload {
             orders,
             two_lines: what != What::Baskets,
+            unknown_every: (what == What::Unknown).then_some(10),
             carriers_down: usize::from(what == What::Down),
             partitions: args.partitions,
             producers: args.producers,

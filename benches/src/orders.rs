@@ -33,11 +33,11 @@ pub struct Bodies {
 }
 
 impl Bodies {
-    /// Makes `count` of them, of two lines or as whole baskets.
-    pub fn new(two_lines: bool, count: u64) -> Result<Self, Box<dyn std::error::Error>> {
+    /// Makes `count` of them, of two lines or as whole baskets; of every so manyth line the catalogue doesn't know the SKU.
+    pub fn new(two_lines: bool, count: u64, unknown_every: Option<u64>) -> Result<Self, Box<dyn std::error::Error>> {
         let (catalogue, baskets) = (sluice_data::catalogue()?, sluice_data::baskets()?);
         let writer = OrderWriter::new(&catalogue, &baskets)?;
-        let mut bytes = Vec::new();
+        let (mut bytes, mut lines) = (Vec::new(), 0);
         for i in 0..count {
             let mut body = Vec::new();
             let basket = if two_lines {
@@ -47,11 +47,28 @@ impl Bodies {
                 i as usize
             };
             let text = String::from_utf8(body)?;
+            let text = unknown_every.map_or_else(|| text.clone(), |every| with_unknown(&text, every, &mut lines));
             let at = text.find("1970-01-01T").ok_or("no placed_at in the body")?;
             bytes.push((text, at, writer.merchant(basket).to_owned()));
         }
         Ok(Self { bytes })
     }
+}
+
+/// A body in which every so manyth line, counted on from `lines`, has an SKU that is no product's; its title stays.
+fn with_unknown(body: &str, every: u64, lines: &mut u64) -> String {
+    const SKU: &str = "\"sku\":\"";
+    let mut parts = body.split(SKU);
+    let mut changed = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        *lines += 1;
+        changed.push_str(SKU);
+        if lines.is_multiple_of(every) {
+            changed.push_str("X-");
+        }
+        changed.push_str(part);
+    }
+    changed
 }
 
 const STAMP_LEN: usize = "1970-01-01T00:00:00.000Z".len();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use sluice_domain::SlotCount;
-use sluice_engine_embedded::Engine;
+use sluice_engine_embedded::{Engine, EngineConfig};
 use sluice_pipeline::{Intake, Receipt, Submission};
 use sluice_sim::{FaultPlan, Oracle, Rng, Violation, oracle::RequestNo, plan::Workload};
 
@@ -29,6 +29,9 @@ struct Waiting {
     woken: Arc<Flag>,
 }
 
+/// In runs with retention: what waits holds its segment and all later ones, and then nothing would ever be retired.
+const HOLDS_EVERY: u32 = 60;
+
 /// See the module.
 pub(super) struct Clients {
     rng: Rng,
@@ -36,6 +39,8 @@ pub(super) struct Clients {
     goods: Arc<Goods>,
     slots: SlotCount,
     window_ms: u64,
+    /// Every so manyth order may have goods that wait for a person.
+    holds_every: u32,
     /// The longest pause between two submissions, µs.
     pause_us: u64,
     fresh_left: u32,
@@ -49,15 +54,16 @@ pub(super) struct Clients {
 
 impl Clients {
     /// The clients of `plan`.
-    pub(super) fn new(plan: &FaultPlan, goods: Arc<Goods>, slots: SlotCount, window_ms: u64) -> Self {
+    pub(super) fn new(plan: &FaultPlan, goods: Arc<Goods>, config: &EngineConfig) -> Self {
         let mut rng = plan.rng("clients");
         Self {
             pause_us: rng.pick(&[0, 2_000, 50_000, 1_000_000]).copied().unwrap_or(0),
             rng,
             work: plan.workload.clone(),
             goods,
-            slots,
-            window_ms,
+            slots: config.slots,
+            window_ms: config.window_ms,
+            holds_every: if config.retention.is_on() { HOLDS_EVERY } else { 1 },
             fresh_left: plan.workload.orders,
             next_key: 0,
             next_at_us: 0,
@@ -114,7 +120,9 @@ impl Clients {
         let rng = &mut self.rng;
         let merchant = if rng.coin() { 0 } else { rng.below(u64::from(self.work.merchants)) as u16 };
         let count = rng.between(self.work.lines.0, self.work.lines.1);
-        let kinds = self.goods.kinds() as u64;
+        // The last kind waits for a person.
+        let waits = self.next_key.is_multiple_of(self.holds_every);
+        let kinds = self.goods.kinds() as u64 - u64::from(!waits);
         let lines = (0..count).map(|_| (rng.below(kinds) as u16, rng.between(1, 3) as u32)).collect();
         let poison = rng.hits(self.work.poison);
         let flaw = match rng.below(3) {

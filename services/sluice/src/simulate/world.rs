@@ -87,7 +87,7 @@ impl World {
             table: Arc::new(sizes::table(&plan).unwrap_or_else(|error| unreachable!("{error}"))),
             notifiers: sizes::notifiers(&plan),
             oracle: Oracle::new(Box::new(move |line| judge.group_of(line)), config.retention.is_on()),
-            clients: Clients::new(&plan, Arc::clone(&goods), config.slots, config.window_ms),
+            clients: Clients::new(&plan, Arc::clone(&goods), &config),
             merchants: Merchants::new(&plan),
             looks: Looks::new(2 * plan.workload.orders, newest_wins, config.retention.is_on()),
             life: None,
