@@ -15,6 +15,7 @@ use crate::support::{
     client::{Answer, Client},
     engine::{Engine, on_both_engines},
     orders::{YOGURT, order_of},
+    process::{Process, program},
     setup::{Carrier, GOOD, Setup},
     wait_for,
     world::World,
@@ -24,6 +25,7 @@ on_both_engines!(
     a_person_says_what_it_is_and_it_goes_on,
     a_rule_is_kept_and_taken_back,
     what_waits_is_cancelled_at_once,
+    what_other_rules_would_decide_is_listed,
 );
 
 /// Takes what has MYSTERY in its title for hazardous, and leaves it to a person.
@@ -184,4 +186,28 @@ fn what_waits_is_cancelled_at_once(engine: &Engine) {
     let late = decide(&operator, &waits, &json!({"handling": "frozen"}));
     late.problem(409);
     assert!(late.text().contains("cancelled"), "{}", late.text());
+}
+
+/// Of the orders in the log, whichever engine has them, beside a server that goes on.
+fn what_other_rules_would_decide_is_listed(engine: &Engine) {
+    let (world, folder) = world(engine, &[GOOD]);
+    let _server = world.serve();
+    let client = world.client();
+    let id = client.order("k-1", &order_of(&[(YOGURT, 2), (MYSTERY, 3)])).id();
+    wait_for_items(&world.client_of(KEY), 1);
+    assert_eq!(client.view(&id)["parcels"].as_array().unwrap().len(), 2);
+    let (config, rules) = (folder.path().join("sluice.toml"), folder.path().join("rules.toml").display().to_string());
+    fs::write(&config, world.config()).unwrap();
+    let (config, data) = (config.display().to_string(), world.data_dir().display().to_string());
+    let orders = if world.has_journal() { ["--data-dir", &*data] } else { ["--config", &*config] };
+    let arguments = [&["goods", "diff", "--json", "--rules", &rules, "--rules", "embedded"], &orders[..]].concat();
+    let ended = Process::run(program(&arguments), world.folder(), "goods-diff");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    let numbers = ["orders", "lines", "known", "unreadable"].map(|name| report[name].as_u64().unwrap());
+    assert_eq!(numbers, [1, 2, 0, 0], "{report}");
+    assert_ne!(report["before"]["rules"], report["after"]["rules"]);
+    let mystery = report["titles"].as_array().unwrap().iter().find(|titles| titles["title"] == MYSTERY).unwrap();
+    let before = json!({"handling": "hazmat_check", "source": "rule", "confidence": 0, "held": true});
+    assert_eq!((&mystery["before"], &mystery["after"]["source"]), (&before, &json!("model")), "{report}");
 }

@@ -150,9 +150,12 @@ impl Connection {
 
     fn read_more(&mut self) -> io::Result<()> {
         let mut bytes = [0; 64 << 10];
-        match self.stream.read(&mut bytes)? {
-            0 => Err(ErrorKind::UnexpectedEof.into()),
-            read => {
+        match self.stream.read(&mut bytes) {
+            // A signal, such as that of a child that ended: nothing was read.
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
                 self.input.extend_from_slice(&bytes[..read]);
                 Ok(())
             }
