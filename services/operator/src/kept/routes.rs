@@ -102,9 +102,9 @@ impl Asked {
         let mut query = Query::new(text, &["keep", "limit", "after"]);
         let keep = query.require("keep", "`rule` or `row`, once", keep_of);
         let limit = query.take("limit", "an integer from 1 to 1000, at most once", |value| number(value, LIMITS.1));
-        let after = query.take("after", "`next` of the page before, of the same `keep`, at most once", |value| {
-            key_of(value).filter(|(of, _)| keep.is_none_or(|keep| keep == *of)).map(|_| value.to_owned())
-        });
+        // Of rules or of rows: it is a place among ids.
+        let after = query
+            .take("after", "`next` of the page before, at most once", |value| key_of(value).map(|_| value.to_owned()));
         query.end()?;
         Ok(Self { keep: keep.unwrap_or_default(), limit: limit.unwrap_or(LIMITS.0), after })
     }

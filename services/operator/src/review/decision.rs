@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sluice_domain::{
     Fingerprint, OrderId, OrderState,
     commands::{MAX_COMMANDS, counted, plan_review},
@@ -50,7 +50,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const UNKEPT: &str = "What is to be kept of the decision can't be read or written now; send it again.";
 
 /// What a reviewer says of a parcel.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = ReviewDecision)]
 #[expect(dead_code, reason = "describes the body, which is read without it")]
 pub(crate) struct DecisionBody {
