@@ -14,7 +14,7 @@ use std::{
 
 use sluice_carrier::notifier::{Moment, Next, Notifier, NotifierConfig};
 use sluice_carrier::routing::{CarrierRule, GroupSet, Route, Table};
-use sluice_classify::{ByModel, Chain, Classify, Knowledge, Rules, usual_weights};
+use sluice_classify::{ByModel, Chain, Classify, Knowledge, Review, Rules, usual_weights};
 use sluice_domain::Group;
 use sluice_engine_embedded::{Engine, EngineConfig, FjallStore, RealDisk, Threads};
 use sluice_goods::Model;
@@ -106,7 +106,7 @@ const QUIET: Duration = Duration::from_millis(200);
 /// The classifiers, for all stages to share.
 pub fn knowledge() -> Result<Arc<Knowledge>, Box<dyn std::error::Error>> {
     let (catalogue, rules) = (Arc::new(sluice_data::catalogue()?), Arc::new(Rules::embedded()?));
-    let model = ByModel::new(Arc::new(Model::embedded()?), usual_weights(&catalogue), true);
+    let model = ByModel::new(Arc::new(Model::embedded()?), usual_weights(&catalogue), Review::AsTrained);
     let chain = Chain::standard(catalogue, Arc::default(), rules).with_model(Box::new(model));
     Ok(Arc::new(Knowledge::new(chain)))
 }

@@ -1,6 +1,7 @@
 //! What a model file says of itself.
 
 use serde::{Deserialize, Serialize};
+use sluice_domain::{Group, Handling};
 
 use crate::scores::Scores;
 
@@ -43,8 +44,10 @@ pub struct Calibration {
     pub handling_temperature: f32,
     /// Scores of departments are divided by this.
     pub department_temperature: f32,
-    /// A line with a higher risk is held for review.
+    /// A line that seems to be plain ambient goods is held for review at a higher risk.
     pub review_above_risk: f32,
+    /// Any other line is held at a higher risk than this: it is handled with care anyway.
+    pub review_others_above_risk: f32,
     /// From this confidence on, 95 % of the handling classes given to unseen texts were right.
     pub confident_from: f32,
 }
@@ -52,7 +55,21 @@ pub struct Calibration {
 impl Default for Calibration {
     /// Scores as they are, and everything held.
     fn default() -> Self {
-        Self { handling_temperature: 1.0, department_temperature: 1.0, review_above_risk: 0.0, confident_from: 1.0 }
+        Self {
+            handling_temperature: 1.0,
+            department_temperature: 1.0,
+            review_above_risk: 0.0,
+            review_others_above_risk: 0.0,
+            confident_from: 1.0,
+        }
+    }
+}
+
+impl Calibration {
+    /// The risk above which lines that seem to be of a class are held for review.
+    #[must_use]
+    pub fn held_above(&self, class: Handling) -> f32 {
+        if class.group() == Some(Group::Ambient) { self.review_above_risk } else { self.review_others_above_risk }
     }
 }
 

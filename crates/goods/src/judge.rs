@@ -1,6 +1,8 @@
 //! From a text to a judgement: sums of integers, in one pass, on the stack. A known word is one look-up of what its n-grams
 //! would add up to, so that whether a word is known changes the time and nothing else.
 
+use sluice_domain::Handling;
+
 use crate::{
     about::Calibration,
     features::{Around, Sink, Word, weight},
@@ -164,6 +166,13 @@ pub(crate) struct Handled {
     pub risk: f32,
 }
 
+impl Handled {
+    /// Whether a person has to look.
+    pub fn is_held(&self, calibration: &Calibration) -> bool {
+        Handling::ALL.get(self.class).is_none_or(|class| self.risk > calibration.held_above(*class))
+    }
+}
+
 /// Handling classes for which a wrong guess does harm: frozen, age-restricted and hazmat-check, by code.
 pub(crate) const DANGEROUS: [usize; 3] = [5, 6, 7];
 
@@ -190,8 +199,6 @@ pub(crate) fn department(scores: &[f32; LANES], departments: usize, calibration:
 
 #[cfg(test)]
 mod tests {
-    use sluice_domain::Handling;
-
     use super::*;
 
     #[test]

@@ -155,11 +155,12 @@ impl Model {
         let calibration = &self.about.calibration;
         let handled = handled(scores, calibration);
         let (department, department_confidence) = department(scores, self.about.departments.len(), calibration);
+        let handling = Handling::ALL[handled.class];
         Judgement {
-            handling: Handling::ALL[handled.class],
+            handling,
             confidence: handled.confidence,
             risk: handled.risk,
-            review: handled.risk > calibration.review_above_risk,
+            review: handled.risk > calibration.held_above(handling),
             department: department as u8,
             department_confidence,
         }

@@ -26,7 +26,7 @@ pub use catalogue::{ByCatalogue, usual_weights};
 pub use classifier::{Chain, Classified, Classifier, Fallback, Source};
 pub use knowledge::Knowledge;
 pub use learned::{Learned, MAX_LEARNED};
-pub use model::ByModel;
+pub use model::{ByModel, Review};
 pub use rule_file::RulesError;
 pub use rules::{Matched, Rules};
 pub use stage::Classify;

@@ -252,6 +252,8 @@ pub struct Config {
     pub model: Option<PathBuf>,
     /// Whether goods of which a wrong guess might do harm wait for a person.
     pub review: bool,
+    /// The probability of being dangerous in another way above which they do, instead of the model's bounds.
+    pub review_above_risk: Option<f32>,
     /// The key by which an operator sees every merchant's orders.
     pub operator_key: Option<Hidden>,
     /// … or the environment variable that holds it.
@@ -298,6 +300,7 @@ impl Default for Config {
             rules: None,
             model: None,
             review: true,
+            review_above_risk: None,
             operator_key: None,
             operator_key_env: None,
             operator_key_hash: None,
@@ -334,7 +337,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 type Setter = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every key that an environment variable overrides: `SLUICE_` and the key in upper case, behind its table's name.
-const OVERRIDES: [(&str, Setter); 26] = [
+const OVERRIDES: [(&str, Setter); 27] = [
     ("SLUICE_LISTEN", |c, v| set(&mut c.listen, v, "an address and port such as 127.0.0.1:8080")),
     ("SLUICE_DATA_DIR", |c, v| set(&mut c.data_dir, v, "a folder")),
     ("SLUICE_PLACED_AT_WINDOW_S", |c, v| set(&mut c.placed_at_window_s, v, "a number of seconds")),
@@ -366,6 +369,7 @@ const OVERRIDES: [(&str, Setter); 26] = [
         Ok(())
     }),
     ("SLUICE_REVIEW", |c, v| set(&mut c.review, v, "true or false")),
+    ("SLUICE_REVIEW_ABOVE_RISK", |c, v| set(c.review_above_risk.insert(0.0), v, "a number from 0 to 1")),
     ("SLUICE_OPERATOR_KEY", |c, v| {
         (c.operator_key, c.operator_key_env) = (Some(Hidden::new(v)), None);
         Ok(())
@@ -474,6 +478,9 @@ impl Config {
             if !(least..=most).contains(&value) {
                 return Err(ConfigError::at(key, format!("expected {least} to {most}, got {value}")));
             }
+        }
+        if let Some(risk) = self.review_above_risk.filter(|risk| !(0.0..=1.0).contains(risk)) {
+            return Err(ConfigError::at("review_above_risk", format!("expected a number from 0 to 1, got {risk}")));
         }
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::at("data_dir", "expected a folder"));

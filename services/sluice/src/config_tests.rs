@@ -129,6 +129,7 @@ fn what_types_cannot_say_is_checked() {
         change(&mut config);
         config.check().unwrap_err().to_string()
     };
+    assert_eq!(error(|c| c.review_above_risk = Some(5.0)), "review_above_risk: expected a number from 0 to 1, got 5");
     assert_eq!(error(|c| c.partitions = 0), "partitions: expected 1 to 64, got 0");
     assert!(error(|c| c.merchants.clear()).contains("at least one [[merchant]]"));
     assert!(error(|c| c.carriers.clear()).contains("at least one [[carrier]]"));

@@ -4,7 +4,7 @@
 use std::{mem::replace, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use sluice_classify::{ByModel, Chain, Knowledge, Learned, MAX_LEARNED, Rules, RulesError, usual_weights};
+use sluice_classify::{ByModel, Chain, Knowledge, Learned, MAX_LEARNED, Review, Rules, RulesError, usual_weights};
 use sluice_data::Catalogue;
 use sluice_domain::Handling;
 use sluice_goods::{Model, ModelError};
@@ -38,8 +38,8 @@ type Usual = [u32; Handling::ALL.len()];
 pub(crate) struct Parts {
     pub rules: Arc<Rules>,
     pub model: Arc<Model>,
-    /// Whether lines are held because of what the model says.
-    pub holds: bool,
+    /// Which lines are held because of what the model says.
+    pub review: Review,
     pub learned: Arc<Learned>,
 }
 
@@ -56,11 +56,16 @@ pub(crate) fn model(file: Option<&Path>) -> Result<Arc<Model>, ModelError> {
 impl Parts {
     fn read(config: &Config, learned: Arc<Learned>) -> Result<Self, StartError> {
         let (rules, model) = (rules(config.rules.as_deref())?, model(config.model.as_deref())?);
-        Ok(Self { rules, model, holds: config.review, learned })
+        let review = match (config.review, config.review_above_risk) {
+            (false, _) => Review::Never,
+            (true, None) => Review::AsTrained,
+            (true, Some(risk)) => Review::AboveRisk(risk),
+        };
+        Ok(Self { rules, model, review, learned })
     }
 
     pub fn chain(&self, catalogue: &Arc<Catalogue>, usual_g: Usual) -> Chain {
-        let model = ByModel::new(Arc::clone(&self.model), usual_g, self.holds);
+        let model = ByModel::new(Arc::clone(&self.model), usual_g, self.review);
         Chain::standard(Arc::clone(catalogue), Arc::clone(&self.learned), Arc::clone(&self.rules))
             .with_model(Box::new(model))
     }

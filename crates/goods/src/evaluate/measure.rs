@@ -152,7 +152,7 @@ pub(crate) fn scores(parts: &[(&[Judged], &Policy)]) -> Scores {
                 let taken = department(&of.scores, of.departments, calibration);
                 of_departments.add(right, taken, policy.department_confident_from, of.products);
             }
-            let review = judged.risk > calibration.review_above_risk;
+            let review = judged.is_held(calibration);
             all += of.products;
             held += if review { of.products } else { 0 };
             danger.products += if DANGEROUS.contains(&of.handling) { of.products } else { 0 };

@@ -14,7 +14,7 @@ use serde::Serialize;
 use sluice_domain::Handling;
 
 use crate::{
-    judge::{DEPARTMENTS, LANES, department, handled},
+    judge::{DANGEROUS, DEPARTMENTS, LANES, department, handled},
     model::Model,
     scores::Scores,
     train::{self, Catalogue, FOLDS, Options, Policy, Prepared, Progress, STEPS, Trade, TrainError},
@@ -51,6 +51,8 @@ pub struct Report {
     pub department_calibration: Vec<Bin>,
     /// What holding lines for review costs and gives, in the held-out folds.
     pub trades: Vec<Trade>,
+    /// All folds together, with rules before the model.
+    pub chain: ChainScores,
 }
 
 /// One fold.
@@ -70,23 +72,52 @@ pub struct Fold {
     pub department_temperature: f32,
 }
 
+/// What a chain does with types of goods that its model has never seen: rules decide first, the model what is left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ChainScores {
+    /// Products that were judged.
+    pub products: u64,
+    /// Decided by a rule.
+    pub by_rules: u64,
+    /// … and of the class that it says.
+    pub rules_right: u64,
+    /// Products that got their class, whether held or not.
+    pub right: u64,
+    /// Held for review by the model or a rule.
+    pub held: u64,
+    /// Dangerous products: frozen, for adults, hazardous.
+    pub dangerous: u64,
+    /// Those of them that pass as plain ambient goods.
+    pub passed: u64,
+}
+
+/// A rule's answer to a title, if there is one for it, and whether a person must look all the same.
+pub type Before<'a> = &'a dyn Fn(&str) -> Option<(Handling, bool)>;
+
 /// What came of one fold.
 struct Outcome {
+    held: Vec<usize>,
     judged: Vec<Judged>,
     policy: Policy,
 }
 
-/// Runs the protocol. It takes as long as thirty trainings, spread over the processors.
+/// Runs the protocol, and says what rules `before` the model change. It takes as long as thirty trainings, spread over the
+/// processors.
 ///
 /// # Errors
 /// [`TrainError`] as [`train::train`].
-pub fn evaluate(catalogue: &Catalogue, options: &Options, progress: Progress<'_>) -> Result<Report, TrainError> {
+pub fn evaluate(
+    catalogue: &Catalogue,
+    options: &Options,
+    before: Before<'_>,
+    progress: Progress<'_>,
+) -> Result<Report, TrainError> {
     let prepared = Prepared::new(catalogue, options.makers)?;
     let steps = u64::from(FOLDS * (FOLDS + 1)) * STEPS;
     let done = AtomicU64::new(0);
     let tick = || progress(done.fetch_add(1, Relaxed) + 1, steps);
     let outcomes = each_fold(|fold| outcome(&prepared, options, fold, &tick))?;
-    Ok(report(&prepared, &outcomes))
+    Ok(report(&prepared, &outcomes, before))
 }
 
 fn outcome(prepared: &Prepared, options: &Options, fold: u32, tick: &(dyn Fn() + Sync)) -> Result<Outcome, TrainError> {
@@ -94,10 +125,10 @@ fn outcome(prepared: &Prepared, options: &Options, fold: u32, tick: &(dyn Fn() +
     let (held, rest): (Vec<usize>, Vec<usize>) = all.partition(|example| prepared.examples[*example].fold == fold);
     let mut within = Vec::with_capacity(rest.len());
     for inner in 0..FOLDS {
-        within.extend(train::held_back(prepared, options, &rest, |example| example.inner_fold == inner, tick)?);
+        within.push(train::held_back(prepared, options, &rest, |example| example.inner_fold == inner, tick)?);
     }
     let model = train::part(prepared, options, &rest, tick)?;
-    Ok(Outcome { judged: judge(&model, prepared, &held), policy: Policy::set(&within) })
+    Ok(Outcome { judged: judge(&model, prepared, &held), held, policy: Policy::set(&within) })
 }
 
 /// Runs `work` for every fold, on as many threads as there are processors, and gives what came of them in order.
@@ -138,7 +169,7 @@ pub(crate) fn judge(model: &Model, prepared: &Prepared, of: &[usize]) -> Vec<Jud
     of.iter().map(one).collect()
 }
 
-fn report(prepared: &Prepared, outcomes: &[Outcome]) -> Report {
+fn report(prepared: &Prepared, outcomes: &[Outcome], before: Before<'_>) -> Report {
     let departments = prepared.departments.len();
     let fold = |(fold, outcome): (u32, &Outcome)| {
         let policy = &outcome.policy;
@@ -178,7 +209,29 @@ fn report(prepared: &Prepared, outcomes: &[Outcome]) -> Report {
         handling_calibration: handling_bins,
         department_calibration: department_bins,
         trades: train::trades(&all),
+        chain: chain(prepared, outcomes, before),
     }
+}
+
+fn chain(prepared: &Prepared, outcomes: &[Outcome], before: Before<'_>) -> ChainScores {
+    let mut scores = ChainScores::default();
+    for Outcome { held, judged, policy } in outcomes {
+        for (example, of) in held.iter().zip(judged) {
+            let ruled = before(&prepared.examples[*example].title);
+            let handled = handled(&of.scores, &policy.calibration);
+            let said = (handled.class, handled.is_held(&policy.calibration));
+            let (class, review) = ruled.map_or(said, |(class, review)| (class as usize, review));
+            let count = |counts: bool| if counts { of.products } else { 0 };
+            scores.products += of.products;
+            scores.by_rules += count(ruled.is_some());
+            scores.rules_right += count(ruled.is_some() && class == of.handling);
+            scores.right += count(class == of.handling);
+            scores.held += count(review);
+            scores.dangerous += count(DANGEROUS.contains(&of.handling));
+            scores.passed += count(!review && of.is_missed(class));
+        }
+    }
+    scores
 }
 
 const _: () = assert!(DEPARTMENTS == Handling::ALL.len());

@@ -50,12 +50,11 @@ pub fn train(catalogue: &Catalogue, options: &Options, progress: Progress<'_>) -
     let tick = || progress(done.fetch_add(1, Relaxed) + 1, steps);
     let all: Vec<usize> = (0..prepared.examples.len()).collect();
     let parts = each_fold(|fold| held_back(&prepared, options, &all, |example| example.fold == fold, &tick))?;
-    let judged = parts.concat();
-    let policy = Policy::set(&judged);
+    let policy = Policy::set(&parts);
     let draft = fit::fit(&prepared, &all, options.seed, &tick);
     let mut about = about(&prepared, options);
     about.calibration = policy.calibration;
-    about.scores = Some(evaluate::scores(&[(&judged, &policy)]));
+    about.scores = Some(evaluate::scores(&[(&parts.concat(), &policy)]));
     Ok(write(&prepared, draft, about)?)
 }
 

@@ -1,21 +1,26 @@
 //! How sure a model has to be, set on what models said about texts that they had not seen.
 
 use serde::{Deserialize, Serialize};
+use sluice_domain::{Group, Handling};
 
 use crate::{
     about::Calibration,
     evaluate::Judged,
-    judge::{self, DANGEROUS, DEPARTMENTS, LANES, softmax},
+    judge::{self, DANGEROUS, DEPARTMENTS, Handled, LANES, softmax},
     scores::share,
 };
 
 /// Wanted of what is decided without review at the confidence that is set for it.
 const PRECISION: f64 = 0.95;
-/// Share of the dangerous goods that are missed that may pass without review where the risk is set. At most 1 % is wanted of
-/// types of goods that nobody has seen; one type of many products can be as much by itself, so less than half is aimed at.
-const MAY_PASS: f64 = 0.004;
-/// Where the risk is set leniently: misses that may pass, as a share of all dangerous goods; 1 % is wanted of unseen types.
-const MAY_PASS_LENIENTLY: f64 = 0.0025;
+/// Share of the misses (dangerous goods that seem to be plain ambient ones) that may pass without review, in each part of what
+/// was held back. At most 1 % is wanted of types of goods that nobody has seen; one type of many products can be as much by
+/// itself, so half is aimed at.
+const MAY_PASS: f64 = 0.005;
+/// The same leniently: misses that may pass, as a share of all dangerous goods.
+const MAY_PASS_LENIENTLY: f64 = 0.005;
+/// Share of the goods that seem to be anything else and pass that may be dangerous in another way: handled with care, but not
+/// with that which they need.
+const MAY_DIFFER: f64 = 0.005;
 /// Points of a trade-off.
 const TRADES: usize = 24;
 
@@ -45,25 +50,32 @@ pub struct Trade {
 }
 
 impl Policy {
-    pub(crate) fn set(judged: &[Judged]) -> Self {
+    /// The policy that follows from several parts of what was held back, each of product types of its own.
+    pub(crate) fn set(parts: &[Vec<Judged>]) -> Self {
+        let all = || parts.iter().flatten();
         let mut calibration = Calibration {
-            handling_temperature: temperature(judged, |of| Some((of.handling, of.handling_scores(), DEPARTMENTS))),
-            department_temperature: temperature(judged, |of| Some((of.department?, of.all_scores(), of.departments))),
+            handling_temperature: temperature(all(), |of| Some((of.handling, of.handling_scores(), DEPARTMENTS))),
+            department_temperature: temperature(all(), |of| Some((of.department?, of.all_scores(), of.departments))),
             ..Calibration::default()
         };
         let sure = |of: &Judged| {
             let handled = judge::handled(&of.scores, &calibration);
             Some((handled.confidence, handled.class == of.handling, of.products))
         };
-        calibration.confident_from = confident_from(judged.iter().filter_map(sure).collect());
+        calibration.confident_from = confident_from(all().filter_map(sure).collect());
         let sure = |of: &Judged| {
             let (class, confidence) = judge::department(&of.scores, of.departments, &calibration);
             Some((confidence, class == of.department?, of.products))
         };
-        let department_confident_from = confident_from(judged.iter().filter_map(sure).collect());
-        let risks = Risks::new(judged.iter().map(|of| (of, &calibration)));
-        let lenient_risk = risks.least_held(MAY_PASS_LENIENTLY, risks.dangerous);
-        calibration.review_above_risk = risks.least_held(MAY_PASS, risks.missed);
+        let department_confident_from = confident_from(all().filter_map(sure).collect());
+        // Of every part: the bound has to do for types that are none of all these.
+        let risks: Vec<Risks> = parts.iter().map(|part| Risks::new(part.iter().map(|of| (of, &calibration)))).collect();
+        let least = |bound: &dyn Fn(&Risks) -> f32| risks.iter().map(bound).fold(1.0, f32::min);
+        let lenient_risk = least(&|risks| risks.least_held(MAY_PASS_LENIENTLY, risks.dangerous));
+        let review_above_risk = least(&|risks| risks.least_held(MAY_PASS, risks.missed));
+        let others = others(all().map(|of| (judge::handled(&of.scores, &calibration), of)));
+        calibration.review_others_above_risk = safe_up_to(others).max(review_above_risk);
+        calibration.review_above_risk = review_above_risk;
         Self { calibration, department_confident_from, lenient_risk }
     }
 
@@ -77,6 +89,32 @@ impl Policy {
 /// What holding back more or less costs and gives, of parts that were each judged by a policy of their own.
 pub(crate) fn trades(parts: &[(&[Judged], &Policy)]) -> Vec<Trade> {
     Risks::new(parts.iter().flat_map(|(judged, policy)| judged.iter().map(|of| (of, &policy.calibration)))).trades()
+}
+
+/// Risk, products and whether they are dangerous in another way, of what doesn't seem to be plain ambient goods.
+fn others<'a>(of: impl Iterator<Item = (Handled, &'a Judged)>) -> Vec<(f32, u64, bool)> {
+    let differs = |handled: &Handled, of: &Judged| handled.class != of.handling && DANGEROUS.contains(&of.handling);
+    of.filter(|(handled, _)| !is_ambient(handled.class))
+        .map(|(handled, of)| (handled.risk, of.products, differs(&handled, of)))
+        .collect()
+}
+
+/// The highest risk up to which few enough are dangerous in another way than they seem to be.
+fn safe_up_to(mut others: Vec<(f32, u64, bool)>) -> f32 {
+    others.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut up_to, mut differ, mut all) = (0.0, 0, 0);
+    for equal in others.chunk_by(|a, b| a.0 == b.0) {
+        all += equal.iter().map(|(_, products, _)| products).sum::<u64>();
+        differ += equal.iter().filter(|(.., differs)| *differs).map(|(_, products, _)| products).sum::<u64>();
+        if share(differ, all) <= MAY_DIFFER {
+            up_to = equal.first().map_or(up_to, |(risk, ..)| *risk);
+        }
+    }
+    up_to
+}
+
+fn is_ambient(class: usize) -> bool {
+    Handling::ALL.get(class).is_some_and(|class| class.group() == Some(Group::Ambient))
 }
 
 /// The lowest confidence at and above which the wanted precision was reached; more than 1 if none was.
@@ -94,8 +132,11 @@ fn confident_from(mut sure: Vec<(f32, bool, u64)>) -> f32 {
 }
 
 /// The divisor of scores that makes the right classes likeliest, found by narrowing down (golden section).
-fn temperature<const N: usize>(judged: &[Judged], of: impl Fn(&Judged) -> Option<(usize, [f32; N], usize)>) -> f32 {
-    let all: Vec<_> = judged.iter().filter_map(|judged| Some((of(judged)?, judged.products as f64))).collect();
+fn temperature<'a, const N: usize>(
+    judged: impl Iterator<Item = &'a Judged>,
+    of: impl Fn(&Judged) -> Option<(usize, [f32; N], usize)>,
+) -> f32 {
+    let all: Vec<_> = judged.filter_map(|judged| Some((of(judged)?, judged.products as f64))).collect();
     let unlikely = |temperature: f32| -> f64 {
         let one = |((right, scores, classes), products): &((usize, [f32; N], usize), f64)| {
             let likely = softmax(scores, *classes, temperature).get(*right).copied().unwrap_or_default();
@@ -112,26 +153,32 @@ fn temperature<const N: usize>(judged: &[Judged], of: impl Fn(&Judged) -> Option
     (low + high) / 2.0
 }
 
-/// Products by risk, highest first, with the misses among them.
+/// Products that seem to be plain ambient goods by risk, highest first, with the misses among them.
 struct Risks {
-    all: Vec<(f32, u64, bool)>,
+    ambient: Vec<(f32, u64, bool)>,
     lines: u64,
+    /// Other products that are held.
+    others_held: u64,
     missed: u64,
     dangerous: u64,
 }
 
 impl Risks {
     fn new<'a>(judged: impl Iterator<Item = (&'a Judged, &'a Calibration)>) -> Self {
-        let mut risks = Self { all: Vec::new(), lines: 0, missed: 0, dangerous: 0 };
+        let mut risks = Self { ambient: Vec::new(), lines: 0, others_held: 0, missed: 0, dangerous: 0 };
         for (of, calibration) in judged {
             let handled = judge::handled(&of.scores, calibration);
-            let missed = of.is_missed(handled.class);
-            risks.all.push((handled.risk, of.products, missed));
             risks.lines += of.products;
-            risks.missed += if missed { of.products } else { 0 };
-            risks.dangerous += if DANGEROUS.contains(&of.handling) { of.products } else { 0 };
+            let dangerous = DANGEROUS.contains(&of.handling);
+            risks.dangerous += if dangerous { of.products } else { 0 };
+            if is_ambient(handled.class) {
+                risks.missed += if dangerous { of.products } else { 0 };
+                risks.ambient.push((handled.risk, of.products, dangerous));
+            } else {
+                risks.others_held += if handled.is_held(calibration) { of.products } else { 0 };
+            }
         }
-        risks.all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        risks.ambient.sort_by(|a, b| b.0.total_cmp(&a.0));
         risks
     }
 
@@ -139,7 +186,7 @@ impl Risks {
     fn least_held(&self, may_pass: f64, whole: u64) -> f32 {
         let mut passing = self.missed;
         // Equal risks are held together or not at all.
-        for equal in self.all.chunk_by(|a, b| a.0 == b.0) {
+        for equal in self.ambient.chunk_by(|a, b| a.0 == b.0) {
             if share(passing, whole) <= may_pass {
                 return equal.first().map_or(0.0, |(risk, ..)| *risk);
             }
@@ -150,10 +197,11 @@ impl Risks {
 
     /// The trade-off, from nothing held to nearly all.
     fn trades(&self) -> Vec<Trade> {
-        let (mut held, mut passing, mut trades) = (0, self.missed, Vec::with_capacity(TRADES));
-        for (risk, products, missed) in &self.all {
-            // Steps of a seventh upwards: the interesting part is where little is held.
-            let next = 0.002 * (0.98 / 0.002f64).powf(trades.len() as f64 / (TRADES - 1) as f64);
+        let (mut held, mut passing, mut trades) = (self.others_held, self.missed, Vec::with_capacity(TRADES));
+        let others = share(self.others_held, self.lines);
+        for (risk, products, missed) in &self.ambient {
+            // Growing steps: the interesting part is where little is held.
+            let next = others + 0.002 * (0.98 / 0.002f64).powf(trades.len() as f64 / (TRADES - 1) as f64);
             if share(held, self.lines) >= next {
                 let (passed_of_misses, passed_of_dangerous) =
                     (share(passing, self.missed), share(passing, self.dangerous));
@@ -182,9 +230,7 @@ impl Judged {
 
     /// Whether goods that are dangerous were taken for plain ambient ones.
     pub(crate) fn is_missed(&self, class: usize) -> bool {
-        use sluice_domain::{Group, Handling};
-        DANGEROUS.contains(&self.handling)
-            && Handling::ALL.get(class).is_some_and(|class| class.group() == Some(Group::Ambient))
+        DANGEROUS.contains(&self.handling) && is_ambient(class)
     }
 }
 
@@ -201,8 +247,8 @@ mod tests {
     #[test]
     fn overconfident_scores_are_softened() {
         // Sure to 99.9 %, and right nine times of ten.
-        let all = [judged(0, 0, 9.0, 90), judged(1, 0, 9.0, 10)];
-        let policy = Policy::set(&all);
+        let all = vec![judged(0, 0, 9.0, 90), judged(1, 0, 9.0, 10)];
+        let policy = Policy::set(std::slice::from_ref(&all));
         assert!(policy.calibration.handling_temperature > 1.5);
         let handled = judge::handled(&all[0].scores, &policy.calibration);
         assert!((handled.confidence - 0.9).abs() < 0.02, "{}", handled.confidence);
@@ -212,7 +258,7 @@ mod tests {
     fn so_much_is_held_that_few_misses_pass() {
         let mut all: Vec<Judged> = (0..100).map(|n| judged(2, 2, 1.0 + n as f32 / 20.0, 10)).collect();
         all.extend((0..100).map(|n| judged(7, 2, 1.0 + n as f32 / 40.0, 1)));
-        let policy = Policy::set(&all);
+        let policy = Policy::set(std::slice::from_ref(&all));
         let risks = Risks::new(all.iter().map(|of| (of, &policy.calibration)));
         let passes = |above: f32| {
             let pass = |of: &&Judged| of.handling == 7 && judge::handled(&of.scores, &policy.calibration).risk <= above;
@@ -229,8 +275,8 @@ mod tests {
     fn equal_risks_are_held_together() {
         let all =
             vec![(0.5, 1, true), (0.2, 9, true), (0.2, 5, false), (0.2, 1, true), (0.1, 1, true), (0.1, 80, false)];
-        let risks = Risks { all, lines: 97, missed: 12, dangerous: 20 };
-        let passing = |above: f32| risks.all.iter().filter(|(risk, _, missed)| *missed && *risk <= above).count();
+        let risks = Risks { ambient: all, lines: 97, others_held: 0, missed: 12, dangerous: 20 };
+        let passing = |above: f32| risks.ambient.iter().filter(|(risk, _, missed)| *missed && *risk <= above).count();
         assert_eq!((risks.least_held(0.6, 20), risks.least_held(0.5, 20), risks.least_held(0.04, 20)), (0.5, 0.1, 0.0));
         assert_eq!(passing(risks.least_held(0.5, 20)), 1);
     }

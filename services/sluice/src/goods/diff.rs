@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use sluice_classify::{Chain, Classified, Source, usual_weights};
+use sluice_classify::{Chain, Classified, Review, Source, usual_weights};
 use sluice_domain::Handling;
 use sluice_engine_kafka_scylla::topics;
 use sluice_schemas::order::{Line, lines_of};
@@ -262,7 +262,7 @@ fn sides(args: &DiffArgs) -> Result<Compare, Box<dyn std::error::Error>> {
         let parts = Parts {
             rules: rules(file(rule_file).as_deref())?,
             model: model(file(model_file).as_deref())?,
-            holds: true,
+            review: Review::AsTrained,
             learned: Arc::default(),
         };
         Ok(parts.chain(&catalogue, usual_g))

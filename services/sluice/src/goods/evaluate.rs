@@ -11,7 +11,7 @@ use sluice_goods::{
 };
 
 use super::{Bar, catalogue, html, percent, train::name};
-use crate::{exit, output, output::count};
+use crate::{exit, knowledge, output, output::count};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,6 +36,9 @@ pub struct EvaluateArgs {
     /// Learn from manufacturers, and judge with them
     #[arg(long)]
     pub manufacturer: bool,
+    /// Rule file that decides before the model in the last figures; the embedded one if absent
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
     /// Write a page with tables and plots, which needs nothing else
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
@@ -69,9 +72,11 @@ pub(super) fn command(args: &EvaluateArgs) -> u8 {
 
 fn evaluated(args: &EvaluateArgs) -> Result<Report, Box<dyn std::error::Error>> {
     let all = catalogue::read(&args.catalogue)?;
+    let rules = knowledge::rules(args.rules.as_deref())?;
+    let before = |title: &str| rules.matched(title).map(|matched| (matched.handling, matched.review));
     let bar = Bar::new("evaluating");
     let options = train::Options { name: name(&args.catalogue), seed: args.seed, makers: args.manufacturer };
-    Ok(evaluate(&all, &options, &|done, all| bar.show(done, all))?)
+    Ok(evaluate(&all, &options, &before, &|done, all| bar.show(done, all))?)
 }
 
 /// The columns of the table of folds: what they are called and what they show.
@@ -147,6 +152,8 @@ fn confusion(matrix: &Matrix) -> String {
 
 /// What else is to be said, in sentences.
 pub(super) fn statements(report: &Report) -> Vec<String> {
+    let chain = &report.chain;
+    let of_chain = |part: u64, whole: u64| percent(if whole == 0 { 0.0 } else { part as f64 / whole as f64 });
     let (all, danger, lenient) = (&report.pooled, &report.pooled.danger, &report.lenient.danger);
     let sure = |name: &str, task: &sluice_goods::TaskScores| {
         format!(
@@ -177,6 +184,16 @@ pub(super) fn statements(report: &Report) -> Vec<String> {
             count(lenient.passed),
             percent(lenient.passed_of_dangerous())
         ),
+        format!(
+            "With rules before the model, they decide {} of all lines, {} of these right; {} are held, {} get their class, and {} \
+             of {} dangerous goods pass as plain ambient ones.",
+            of_chain(chain.by_rules, chain.products),
+            of_chain(chain.rules_right, chain.by_rules),
+            of_chain(chain.held, chain.products),
+            of_chain(chain.right, chain.products),
+            count(chain.passed),
+            count(chain.dangerous)
+        ),
     ]
 }
 
@@ -192,7 +209,8 @@ pub(super) mod tests {
         let mut all = catalogue::read(&path).unwrap();
         all.products = all.products.into_iter().step_by(60).collect();
         let options = train::Options { name: "some".into(), seed: 1, makers: true };
-        evaluate(&all, &options, &|_, _| {}).unwrap()
+        let before = |title: &str| title.starts_with("FRZN").then_some((sluice_domain::Handling::Frozen, false));
+        evaluate(&all, &options, &before, &|_, _| {}).unwrap()
     }
 
     #[test]
@@ -203,6 +221,10 @@ pub(super) mod tests {
         assert!(mean(|scores| scores.handling.accuracy) > 0.6, "{:?}", report.pooled);
         assert_eq!(rows(&report).len(), 8);
         assert_eq!(report.handling.products(), report.pooled.handling.products);
+        let chain = &report.chain;
+        assert_eq!(chain.products, report.pooled.handling.products);
+        assert!(chain.by_rules > 20 && chain.rules_right > chain.by_rules * 9 / 10, "{chain:?}");
+        assert!(chain.right > chain.products / 2 && chain.passed + chain.held < chain.products, "{chain:?}");
         let shown = text(&report);
         for part in ["departments accuracy", "deviation", "hazmat_check", "held for review", "95 %", "recall"] {
             assert!(shown.contains(part), "{part}: {shown}");

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use serde::Serialize;
-use sluice_classify::{Source, usual_weights};
+use sluice_classify::{Review, Source, usual_weights};
 use sluice_goods::{Explanation, Model, Reason};
 use sluice_schemas::order::Line;
 
@@ -115,7 +115,12 @@ pub(super) fn command(args: &ExplainArgs) -> u8 {
 fn explained(args: &ExplainArgs) -> Result<Explained, Box<dyn std::error::Error>> {
     let catalogue = Arc::new(sluice_data::catalogue()?);
     let (rules, model) = (rules(args.rules.as_deref())?, model(args.model.as_deref())?);
-    let parts = Parts { rules: Arc::clone(&rules), model: Arc::clone(&model), holds: true, learned: Arc::default() };
+    let parts = Parts {
+        rules: Arc::clone(&rules),
+        model: Arc::clone(&model),
+        review: Review::AsTrained,
+        learned: Arc::default(),
+    };
     let chain = parts.chain(&catalogue, usual_weights(&catalogue));
     let line = Line { sku: &args.sku, title: &args.title, quantity: 1, unit_price: 0 };
     let decided = chain.classify(&line);
@@ -145,7 +150,7 @@ fn says(model: &Model, explanation: Explanation) -> ModelSays {
         handling: judgement.handling.name(),
         confidence: judgement.confidence,
         risk: judgement.risk,
-        held_above_risk: model.about().calibration.review_above_risk,
+        held_above_risk: model.about().calibration.held_above(judgement.handling),
         department: model.about().departments.get(usize::from(judgement.department)).cloned().unwrap_or_default(),
         department_confidence: judgement.department_confidence,
         reasons: explanation.reasons,

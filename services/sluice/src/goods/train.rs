@@ -136,10 +136,10 @@ fn text(trained: &Trained<'_>) -> String {
             ));
         }
     }
-    let above = about.calibration.review_above_risk;
+    let (above, others) = (about.calibration.review_above_risk, about.calibration.review_others_above_risk);
     let held = about.scores.as_ref().map_or(0.0, |scores| scores.danger.held);
     text.push_str(&format!(
-        "{:>18}: above a risk of {above:.4}, which were {} of those",
+        "{:>18}: above a risk of {above:.4} if they seem to be plain ambient goods, else of {others:.4}: {} of those",
         "held for review",
         percent(held)
     ));
