@@ -1,5 +1,5 @@
-//! Any bytes as a title: bounded, never a panic, and the same whichever way it is judged. Run with
-//! `cargo +nightly fuzz run goods_text`; a stable test runs the kept corpus.
+//! Any bytes as a title: bounded, never a panic, and the same whichever way it is judged. Run with `fuzz/run goods_text`;
+//! a test runs the kept corpus.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -84,10 +84,11 @@ impl Normal {
         }
     }
 
-    /// The order matters: marks come off decomposed letters, and what a compatibility form stands for may have a case again.
+    /// The order matters: marks come off decomposed letters, what a compatibility form stands for may have a case again, and
+    /// what is dropped is gone before its neighbours are composed.
     fn fill(&mut self, text: &str) {
-        let letters = text.chars().flat_map(folded).nfkd().filter(|&letter| !is_mark(letter)).flat_map(folded);
-        for letter in letters.map(look_alike).filter(|&letter| !is_mark(letter)).nfkc() {
+        let letters = text.chars().flat_map(folded).nfkd().filter(|&letter| !is_dropped(letter)).flat_map(folded);
+        for letter in letters.map(look_alike).filter(|&letter| !is_dropped(letter)).nfkc() {
             if !self.push(letter) {
                 break;
             }
@@ -97,8 +98,8 @@ impl Normal {
     /// False when it is full.
     fn push(&mut self, letter: char) -> bool {
         let letter = match letter {
-            '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' => ' ',
-            letter if letter.is_control() || is_invisible(letter) => return true,
+            '\t'..='\r' => ' ',
+            letter if is_dropped(letter) => return true,
             letter => letter,
         };
         let end = self.length + letter.len_utf8();
@@ -120,9 +121,10 @@ fn folded(letter: char) -> impl Iterator<Item = char> {
     letter.to_uppercase().flat_map(char::to_lowercase)
 }
 
-/// Accents that stand over, under or through a letter.
-fn is_mark(letter: char) -> bool {
-    matches!(letter, '\u{300}'..='\u{36f}') || is_invisible(letter)
+/// Accents that stand over, under or through a letter, and what shows nothing at all.
+fn is_dropped(letter: char) -> bool {
+    let control = letter.is_control() && !matches!(letter, '\t'..='\r');
+    control || matches!(letter, '\u{300}'..='\u{36f}') || is_invisible(letter)
 }
 
 fn is_invisible(letter: char) -> bool {
@@ -161,6 +163,7 @@ mod tests {
             ("STRASSE straße", "strasse strasse"),
             ("ﬁsh ½ ㎏", "fish 1⁄2 kg"),
             ("한국 김치", "한국 김치"),
+            ("\u{1100}\u{1161}\u{13}\u{11a8}", "각"),
             ("", ""),
         ];
         for (text, expected) in cases {
