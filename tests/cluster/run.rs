@@ -19,7 +19,7 @@ use crate::support::{
     orders::now_ms,
     setup::{ALL, Carrier, GOOD},
     wait_at_most,
-    witness::{Witness, assert_cancelled, assert_conserved},
+    witness::{Witness, assert_cancelled, assert_conserved, assert_reviewed},
 };
 
 /// Remembers its answers, is slow at times, and fails in most ways that a carrier may fail.
@@ -206,6 +206,10 @@ impl Stage {
         for id in &testimony.cancelled {
             let reader = Client { address: self.cluster.address(), ..self.cluster.client(0) };
             assert_cancelled(&reader.view(id));
+        }
+        for (parcel, handling) in &testimony.reviewed {
+            let reader = Client { address: self.cluster.address(), ..self.cluster.client(0) };
+            assert_reviewed(&reader.view(parcel.rsplit_once('-').unwrap().0), parcel, handling);
         }
         self.cluster.wait_for_no_lag();
         // In each run the witness may have been stopped between an order and its answer.

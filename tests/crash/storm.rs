@@ -8,9 +8,9 @@ use sluice::load::{LoadConfig, Merchant, Sending, Sent};
 use crate::support::{
     Random, block_on,
     judge::{Acked, Classes, acknowledged, judge, never_acknowledged},
-    setup::{Carrier, GOOD, Setup},
+    setup::{Carrier, GOOD, OPERATOR_KEY, Setup},
     wait_for,
-    witness::{Testimony, Witness, assert_cancelled},
+    witness::{Testimony, Witness, assert_cancelled, assert_reviewed},
     world::{Server, World},
 };
 
@@ -68,6 +68,7 @@ impl Storm {
         let partitions = self.partitions[start as usize % self.partitions.len()];
         // Checkpoints all the time, so that kills meet them in every phase.
         let top = format!("checkpoint_mb = 1\nhot_mb = 1\npartitions = {partitions}\nplaced_at_window_s = 3600\n");
+        let top = format!("{top}operator_key = {OPERATOR_KEY:?}\n");
         Setup::new(self.carriers).with(&top)
     }
 
@@ -97,6 +98,13 @@ impl Storm {
         let acked = self.assert_sound(&world, &sent, &testimony);
         let classes = judge(&world, &acked);
         testimony.cancelled.iter().for_each(|id| assert_cancelled(&world.client().view(id)));
+        assert!(testimony.reviewed.len() >= 2, "hardly anything waited for a person");
+        for (parcel, handling) in &testimony.reviewed {
+            let (order, _) = parcel.rsplit_once('-').unwrap();
+            assert_reviewed(&world.client().view(order), parcel, handling);
+        }
+        let waiting = world.client_of(OPERATOR_KEY).get("/v1/review").json();
+        assert_eq!(waiting["items"].as_array().map(Vec::len), Some(0), "{waiting}");
         let unknown = never_acknowledged(&world, &acked) as u64;
         assert!(unknown <= sent.tally.unanswered, "carriers know {unknown} orders that nobody was told of");
         self.assert_counts(&server, &acked, &sent);

@@ -26,7 +26,7 @@ use super::{
     judge::Court,
     process::{Ended, Process, program},
     proxy::Proxy,
-    setup::{Carrier, Setup},
+    setup::{Carrier, OPERATOR_KEY, Setup},
     wait_at_most,
 };
 
@@ -189,7 +189,8 @@ impl Cluster {
     /// Creates a deployment, and no node. `name` is new, of letters and digits.
     pub fn new(name: &str, kafka: &str, store: &str, carriers: &[Carrier], seed: u64) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let setup = Setup::with_defaults(carriers).with("placed_at_window_s = 3600\n");
+        let top = format!("placed_at_window_s = 3600\noperator_key = {OPERATOR_KEY:?}\n");
+        let setup = Setup::with_defaults(carriers).with(&top);
         let carriers = Carriers::start(folder.path(), &setup.carriers, seed);
         let config = folder.path().join("cluster.toml");
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

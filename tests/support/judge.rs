@@ -119,8 +119,12 @@ fn is_settled(view: &Value) -> bool {
 
 /// Whether the time line says this of a parcel.
 fn has(view: &Value, parcel: &Value, milestone: &str) -> bool {
-    let timeline = view["timeline"].as_array().unwrap();
-    timeline.iter().any(|entry| entry["milestone"] == milestone && entry["parcel"] == parcel["id"])
+    times(view, parcel, milestone) > 0
+}
+
+fn times(view: &Value, parcel: &Value, milestone: &str) -> usize {
+    let timeline = view["timeline"].as_array().unwrap().iter();
+    timeline.filter(|entry| entry["milestone"] == milestone && entry["parcel"] == parcel["id"]).count()
 }
 
 /// Whether its carrier was asked to forget it and has not answered.
@@ -137,8 +141,9 @@ fn is_decided(parcel: &Value) -> bool {
     ["carrier_accepted", "cancelled", "dead_lettered"].iter().any(|status| parcel["status"] == *status)
 }
 
+/// Whether it is on hold for another reason than that a person had to look at it, which the witness has done.
 fn is_parked(view: &Value, parcel: &Value) -> bool {
-    has(view, parcel, "on_hold")
+    times(view, parcel, "on_hold") > times(view, parcel, "reviewed")
 }
 
 /// Reads all orders until all are settled; gives up once nothing has changed for too long.

@@ -16,6 +16,9 @@ pub const ICE: &str = "ICE CREAM | 48 OZ";
 /// 400 g, an estimate; ambient.
 pub const THING: &str = "SHIRT";
 
+/// Nothing that a catalogue, a rule or a model knows: it waits for a person.
+pub const ODDITY: &str = "QWXZJV GRUMBLEF | 3 CT";
+
 /// Milliseconds since the Unix epoch.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64

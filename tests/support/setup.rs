@@ -6,6 +6,8 @@ use std::{fmt::Write as _, net::SocketAddr, path::Path};
 pub const SECRET: &str = "whsec_c2x1aWNlLXRlc3RzLXNpZ25pbmctc2VjcmV0LTAx";
 /// Signs what carriers tell.
 pub const EVENTS_SECRET: &str = "whsec_c2x1aWNlLXRlc3RzLWV2ZW50cy1zZWNyZXQtMDEu";
+/// The operator's key of a setup that has one.
+pub const OPERATOR_KEY: &str = "operators-key-2b90";
 /// Every handling group.
 pub const ALL: &[&str] = &["chilled", "ambient", "frozen", "age_restricted", "hazmat_check", "live_plant"];
 
