@@ -83,7 +83,10 @@ fn what_cannot_be_cancelled_stays_as_it_is(engine: &Engine) {
     let client = world.client();
     let frozen = client.order("k-frozen", &order_of(&[(ICE, 1)])).id();
     wait_for_status(&client, &frozen, "carrier_accepted");
-    assert_eq!(cancel(&client, &frozen).status, 202);
+    let first = cancel(&client, &frozen);
+    // Over Kafka the carrier may have refused before the answer is made.
+    let late = !world.answers_decided() && first.status == 409;
+    assert!(first.status == 202 || late, "{}", first.text());
     let refused = |view: &Value| milestones(view).contains(&"void_refused");
     let view = wait_for("the refusal is shown", || Some(client.view(&frozen)).filter(refused));
     assert_eq!(view["status"], "carrier_accepted");

@@ -22,6 +22,7 @@ const PROMISED: Kinds = &[
     ("sluice_orders_replayed_total", "counter"),
     ("sluice_parcels_held_total", "counter"),
     ("sluice_parcels_reviewed_total", "counter"),
+    ("sluice_parcels_withdrawn_total", "counter"),
     ("sluice_stage_batch_seconds", "histogram"),
     ("sluice_carrier_calls_total", "counter"),
     ("sluice_carrier_events_total", "counter"),

@@ -176,7 +176,7 @@ fn a_rule_is_kept_and_taken_back(engine: &Engine) {
 
 fn what_waits_is_cancelled_at_once(engine: &Engine) {
     let (world, _rules) = world(engine, &[GOOD]);
-    let _server = world.serve();
+    let server = world.serve();
     let (client, operator) = (world.client(), world.client_of(KEY));
     let id = client.order("k-1", &order_of(&[(MYSTERY, 1)])).id();
     let waits = wait_for_items(&operator, 1)[0]["id"].as_str().unwrap().to_owned();
@@ -186,6 +186,8 @@ fn what_waits_is_cancelled_at_once(engine: &Engine) {
     let late = decide(&operator, &waits, &json!({"handling": "frozen"}));
     late.problem(409);
     assert!(late.text().contains("cancelled"), "{}", late.text());
+    wait_for("it is counted", || server.metric("sluice_parcels_withdrawn_total").filter(|n| *n >= 1.0));
+    assert_eq!(server.metric("sluice_parcels_reviewed_total"), Some(0.0));
 }
 
 /// Of the orders in the log, whichever engine has them, beside a server that goes on.

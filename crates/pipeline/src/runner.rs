@@ -192,6 +192,20 @@ impl<L: Log> Runner<L> {
         if reviewed > 0 {
             metrics::counter!("sluice_parcels_reviewed_total").increment(reviewed as u64);
         }
+        let withdrawn: usize = self.effects.decisions().iter().map(|decided| self.withdrawn(decided)).sum();
+        if withdrawn > 0 {
+            metrics::counter!("sluice_parcels_withdrawn_total").increment(withdrawn as u64);
+        }
+    }
+
+    /// Parcels that were held, and that a cancellation has done away with.
+    fn withdrawn(&self, (input, decision): &(u32, Decision)) -> usize {
+        let Decision::Commanded { parcels, .. } = decision else { return 0 };
+        // A parcel that a review finds to be no goods goes nowhere, too.
+        if parcels.is_empty() || is_review(self.batch.record(*input as usize)) {
+            return 0;
+        }
+        parcels.clone().filter(|&parcel| self.effects.parcel(parcel).route == Route::Nothing).count()
     }
 
     fn find_duplicates(&mut self, range: Range<usize>) -> Result<(), LogError> {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sluice_domain::{Fingerprint, Handling, OrderId};
+use sluice_domain::{Fingerprint, Handling, OrderId, limits::MAX_PARCELS};
 use sluice_http::Problem;
 use sluice_pipeline::{Change, Documents, LogError, documents::Entry};
 use sluice_schemas::command::Keep;
@@ -65,7 +65,7 @@ pub(crate) fn parse_parcel_id(id: &str) -> Option<(OrderId, u8)> {
     let (order, parcel) = id.split_once('-')?;
     let (order, parcel) = (order.parse().ok()?, parcel.parse().ok()?);
     // One parcel has one name.
-    (parcel_id(order, parcel) == id).then_some((order, parcel))
+    (usize::from(parcel) < MAX_PARCELS && parcel_id(order, parcel) == id).then_some((order, parcel))
 }
 
 /// What is kept under this id, and its key.

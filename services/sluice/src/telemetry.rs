@@ -27,12 +27,13 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every metric that no service describes itself.
-const METRICS: [(Kind, &str, Unit, &str); 49] = [
+const METRICS: [(Kind, &str, Unit, &str); 50] = [
     (Counter, "sluice_orders_accepted_total", Unit::Count, "Orders that became durable"),
     (Counter, "sluice_orders_replayed_total", Unit::Count, "Requests answered as the repetition of an earlier one"),
     (Gauge, "sluice_orders", Unit::Count, "Orders in this data folder by class: in_flight, finished, dead_lettered"),
     (Counter, "sluice_parcels_held_total", Unit::Count, "Parcels held for a person to say what is in them"),
     (Counter, "sluice_parcels_reviewed_total", Unit::Count, "Held parcels that a person has released"),
+    (Counter, "sluice_parcels_withdrawn_total", Unit::Count, "Held parcels whose order was cancelled"),
     (Histogram, "sluice_stage_batch_seconds", Unit::Seconds, "Time a stage took for one batch, by stage"),
     (Histogram, "sluice_journal_sync_seconds", Unit::Seconds, "Time to write and sync one group of the journal"),
     (Histogram, "sluice_journal_group_bytes", Unit::Bytes, "Payload of one group of the journal"),
@@ -123,6 +124,7 @@ fn build() -> Option<PrometheusHandle> {
         "sluice_orders_replayed_total",
         "sluice_parcels_held_total",
         "sluice_parcels_reviewed_total",
+        "sluice_parcels_withdrawn_total",
     ] {
         counter!(name).increment(0);
     }

@@ -85,7 +85,7 @@ pub(crate) struct KeptQuery {
     #[param(
         required = false,
         nullable = false,
-        pattern = "^([0-9a-f]{32}|[0-7][0-9A-HJKMNP-TV-Z]{25}-[0-9]{1,3})$",
+        pattern = "^([0-9a-f]{32}|[0-7][0-9A-HJKMNP-TV-Z]{25}-(0|[1-9][0-9]?|1[0-9]{2}))$",
         example = "01M6VZ4W3V00J8Z8M3C0V9S1QK-1"
     )]
     after: Option<String>,
@@ -166,7 +166,7 @@ fn item(id: String, keep: Keep, lesson: Lesson) -> KeptItem {
     tag = "operator",
     security(("operator_key" = [])),
     params(("id" = String, Path, description = "`id` of the list", min_length = 28, max_length = 32,
-        pattern = "^([0-9a-f]{32}|[0-7][0-9A-HJKMNP-TV-Z]{25}-[0-9]{1,3})$", example = "01M6VZ4W3V00J8Z8M3C0V9S1QK-1")),
+        pattern = "^([0-9a-f]{32}|[0-7][0-9A-HJKMNP-TV-Z]{25}-(0|[1-9][0-9]?|1[0-9]{2}))$", example = "01M6VZ4W3V00J8Z8M3C0V9S1QK-1")),
     responses(
         (status = 204, description = "It is taken back."),
         ForgetProblems,

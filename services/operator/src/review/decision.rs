@@ -119,7 +119,7 @@ pub(crate) struct ParcelNow<'a> {
     tag = "operator",
     security(("operator_key" = [])),
     params(("id" = String, Path, description = "`id` of the list: order and parcel", min_length = 28, max_length = 30,
-        pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}-[0-9]{1,3}$", example = "01M6VZ4W3V00J8Z8M3C0V9S1QK-1")),
+        pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}-(0|[1-9][0-9]?|1[0-9]{2})$", example = "01M6VZ4W3V00J8Z8M3C0V9S1QK-1")),
     request_body(content = DecisionBody, content_type = "application/json", description = "At most 1,024 bytes."),
     responses(
         (status = 200, description = "It is decided.", body = Answer<'static>, content_type = "application/json"),
