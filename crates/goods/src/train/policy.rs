@@ -153,32 +153,26 @@ fn temperature<'a, const N: usize>(
     (low + high) / 2.0
 }
 
-/// Products that seem to be plain ambient goods by risk, highest first, with the misses among them.
+/// Products by risk, highest first, with the misses among them.
 struct Risks {
-    ambient: Vec<(f32, u64, bool)>,
+    all: Vec<(f32, u64, bool)>,
     lines: u64,
-    /// Other products that are held.
-    others_held: u64,
     missed: u64,
     dangerous: u64,
 }
 
 impl Risks {
     fn new<'a>(judged: impl Iterator<Item = (&'a Judged, &'a Calibration)>) -> Self {
-        let mut risks = Self { ambient: Vec::new(), lines: 0, others_held: 0, missed: 0, dangerous: 0 };
+        let mut risks = Self { all: Vec::new(), lines: 0, missed: 0, dangerous: 0 };
         for (of, calibration) in judged {
             let handled = judge::handled(&of.scores, calibration);
+            let missed = of.is_missed(handled.class);
+            risks.all.push((handled.risk, of.products, missed));
             risks.lines += of.products;
-            let dangerous = DANGEROUS.contains(&of.handling);
-            risks.dangerous += if dangerous { of.products } else { 0 };
-            if is_ambient(handled.class) {
-                risks.missed += if dangerous { of.products } else { 0 };
-                risks.ambient.push((handled.risk, of.products, dangerous));
-            } else {
-                risks.others_held += if handled.is_held(calibration) { of.products } else { 0 };
-            }
+            risks.missed += if missed { of.products } else { 0 };
+            risks.dangerous += if DANGEROUS.contains(&of.handling) { of.products } else { 0 };
         }
-        risks.ambient.sort_by(|a, b| b.0.total_cmp(&a.0));
+        risks.all.sort_by(|a, b| b.0.total_cmp(&a.0));
         risks
     }
 
@@ -186,7 +180,7 @@ impl Risks {
     fn least_held(&self, may_pass: f64, whole: u64) -> f32 {
         let mut passing = self.missed;
         // Equal risks are held together or not at all.
-        for equal in self.ambient.chunk_by(|a, b| a.0 == b.0) {
+        for equal in self.all.chunk_by(|a, b| a.0 == b.0) {
             if share(passing, whole) <= may_pass {
                 return equal.first().map_or(0.0, |(risk, ..)| *risk);
             }
@@ -195,13 +189,12 @@ impl Risks {
         0.0
     }
 
-    /// The trade-off, from nothing held to nearly all.
+    /// The trade-off, from nothing held to nearly all, with one bound for all lines.
     fn trades(&self) -> Vec<Trade> {
-        let (mut held, mut passing, mut trades) = (self.others_held, self.missed, Vec::with_capacity(TRADES));
-        let others = share(self.others_held, self.lines);
-        for (risk, products, missed) in &self.ambient {
+        let (mut held, mut passing, mut trades) = (0, self.missed, Vec::with_capacity(TRADES));
+        for (risk, products, missed) in &self.all {
             // Growing steps: the interesting part is where little is held.
-            let next = others + 0.002 * (0.98 / 0.002f64).powf(trades.len() as f64 / (TRADES - 1) as f64);
+            let next = 0.01 * (0.98 / 0.01f64).powf(trades.len() as f64 / (TRADES - 1) as f64);
             if share(held, self.lines) >= next {
                 let (passed_of_misses, passed_of_dangerous) =
                     (share(passing, self.missed), share(passing, self.dangerous));
@@ -275,8 +268,8 @@ mod tests {
     fn equal_risks_are_held_together() {
         let all =
             vec![(0.5, 1, true), (0.2, 9, true), (0.2, 5, false), (0.2, 1, true), (0.1, 1, true), (0.1, 80, false)];
-        let risks = Risks { ambient: all, lines: 97, others_held: 0, missed: 12, dangerous: 20 };
-        let passing = |above: f32| risks.ambient.iter().filter(|(risk, _, missed)| *missed && *risk <= above).count();
+        let risks = Risks { all, lines: 97, missed: 12, dangerous: 20 };
+        let passing = |above: f32| risks.all.iter().filter(|(risk, _, missed)| *missed && *risk <= above).count();
         assert_eq!((risks.least_held(0.6, 20), risks.least_held(0.5, 20), risks.least_held(0.04, 20)), (0.5, 0.1, 0.0));
         assert_eq!(passing(risks.least_held(0.5, 20)), 1);
     }

@@ -110,13 +110,31 @@ pub(super) fn rows(report: &Report) -> Vec<(String, [f64; FIGURES.len()])> {
     rows
 }
 
+/// The header of [`bounds_of`].
+pub(super) const BOUNDS: [&str; 4] = ["review_above_risk", "lines held", "misses that pass", "of all dangerous goods"];
+
+/// What it means to hold what is riskier than so much, of every other point of the trade-off.
+pub(super) fn bounds_of(report: &Report) -> Vec<[String; BOUNDS.len()]> {
+    let row = |trade: &train::Trade| {
+        let shares = [trade.held, trade.passed_of_misses, trade.passed_of_dangerous].map(percent);
+        let [held, of_misses, of_dangerous] = shares;
+        [format!("{:.4}", trade.risk), held, of_misses, of_dangerous]
+    };
+    report.trades.iter().rev().step_by(2).map(row).collect()
+}
+
 fn text(report: &Report) -> String {
     let mut table = right_aligned(std::iter::once("").chain(FIGURES.iter().map(|(name, _)| *name)));
     for (name, figures) in rows(report) {
         table.add_row(std::iter::once(name).chain(figures.map(|figure| format!("{figure:.3}"))));
     }
     align(&mut table);
-    let mut text = format!("{table}\n\n{}", confusion(&report.handling));
+    let mut bounds = right_aligned(BOUNDS.into_iter());
+    for row in bounds_of(report) {
+        bounds.add_row(row);
+    }
+    align(&mut bounds);
+    let mut text = format!("{table}\n\n{}\n{bounds}\n", confusion(&report.handling));
     for line in statements(report) {
         let _ = write!(text, "\n{line}");
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use sluice_goods::evaluate::{Bin, Matrix, Report};
 
-use super::evaluate::{FIGURES, rows, statements};
+use super::evaluate::{BOUNDS, FIGURES, bounds_of, rows, statements};
 use crate::load::{
     html::{STYLE, escape},
     plot::{Axis, Curve, Plot, Scale},
@@ -39,6 +39,15 @@ pub(super) fn page(report: &Report, catalogue: &str, makers: bool) -> String {
     page.push_str(&calibration("Handling classes: how many are right", &report.handling_calibration).svg());
     page.push_str(&calibration("Departments: how many are right", &report.department_calibration).svg());
     page.push_str(&trades(report).svg());
+    page.push_str("<table>\n<tr>");
+    for name in BOUNDS {
+        let _ = write!(page, "<th>{name}</th>");
+    }
+    page.push_str("</tr>\n");
+    for row in bounds_of(report) {
+        let _ = writeln!(page, "<tr>{}</tr>", row.map(|cell| format!("<td>{cell}</td>")).concat());
+    }
+    page.push_str("</table>\n");
     matrix(&mut page, "Handling classes, taken for", &report.handling);
     matrix(&mut page, "Departments, taken for", &report.departments);
     page.push_str("</body>\n</html>\n");
