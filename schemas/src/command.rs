@@ -238,7 +238,8 @@ pub enum Verdict {
     TooManyReturns = 3,
     /// Nothing of the order is dead-lettered now.
     NothingToReplay = 4,
-    /// What is dead-lettered can't be decided anew: a carrier may have it, or the merchant has had shipments forgotten.
+    /// What is dead-lettered can't be decided anew: a carrier may have it, or the merchant has cancelled some of the
+    /// order.
     NotReplayable = 5,
     /// The order has been replayed as often as it may be.
     TooManyReplays = 6,

@@ -194,7 +194,7 @@ pub struct Again {
 ///
 /// # Errors
 /// [`Verdict::NothingToReplay`] if nothing is dead-lettered now; [`Verdict::NotReplayable`] if a carrier may have what is, or
-/// the merchant has had shipments forgotten; [`Verdict::TooManyReplays`] beyond [`MAX_REPLAYS`].
+/// the merchant has cancelled some of it; [`Verdict::TooManyReplays`] beyond [`MAX_REPLAYS`].
 pub fn plan_replay(state: &OrderState<'_>) -> Result<Anew, Verdict> {
     let dead = || state.parcels.iter().filter(|p| p.standing() == Standing::DeadLettered);
     if !state.is_dead_lettered() && dead().next().is_none() {
@@ -202,12 +202,13 @@ pub fn plan_replay(state: &OrderState<'_>) -> Result<Anew, Verdict> {
     }
     // Nothing of what its merchant wants cancelled is sent on its way.
     let void = state.parcels.iter().flat_map(|p| &p.attempts).any(|a| a.void.is_some());
+    let withdrawn = state.parcels.iter().any(|p| p.reviewed.is_some_and(|reviewed| reviewed.handling.is_none()));
     let anew = match state.is_dead_lettered() {
         true if state.classified.is_none() && state.parcels.is_empty() => Anew::Order,
         true => return Err(Verdict::NotReplayable),
         false => Anew::Parcels(dead().filter_map(again).collect()),
     };
-    if void || anew == Anew::Parcels(Vec::new()) {
+    if void || withdrawn || anew == Anew::Parcels(Vec::new()) {
         return Err(Verdict::NotReplayable);
     }
     if state.last_replay() >= MAX_REPLAYS { Err(Verdict::TooManyReplays) } else { Ok(anew) }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sluice_schemas::{
-    command::{Lines, ReturnLine, Verdict, Wish},
+    command::{Keep, Lines, ReturnLine, Verdict, Wish},
     delta::{Delta, FIRST_RETURN, Item, Items, Requested, Weight},
     milestone::Milestone,
     outcome::OutcomeKind,
@@ -253,4 +253,13 @@ fn a_parcel_goes_out_again_only_if_nobody_may_have_it() {
     packed(1).encode(3, &mut cancelled);
     dead(&mut cancelled, Some(1), 0);
     assert_eq!(planned(&cancelled), Err(Verdict::NotReplayable));
+    let mut withdrawn = order(2);
+    packed(0).encode(3, &mut withdrawn);
+    dead(&mut withdrawn, Some(0), 0);
+    let weight = Weight::known(5);
+    let items = Items::read(&mut Reader::new(&bytes)).unwrap();
+    Delta::Held { parcel: 1, handling: 7, confidence: 50, weight, items }.encode(3, &mut withdrawn);
+    assert_eq!(planned(&withdrawn), again(0, 0, false), "what else waits changes nothing");
+    Delta::Reviewed { parcel: 1, handling: None, keep: Keep::No, command: 9, by: "" }.encode(4, &mut withdrawn);
+    assert_eq!(planned(&withdrawn), Err(Verdict::NotReplayable), "its merchant has cancelled");
 }

@@ -201,12 +201,13 @@ impl<'a> View<'a> {
 }
 
 impl Engine {
-    /// Those orders under the key of `name` of which `is_one` says so.
+    /// Those orders under the key of `name` of which `is_one` says so. A damaged one is an error, unless the list `goes_on`.
     fn orders_under(
         &self,
         name: &[u8],
         before: Option<OrderId>,
         max: usize,
+        goes_on: bool,
         is_one: impl Fn(OrderId, &StoredOrder) -> Result<bool, LogError>,
     ) -> Result<Listed, LogError> {
         let (view, key) = (View::of(self), self.shared.keys.customer(name));
@@ -215,7 +216,14 @@ impl Engine {
         found.truncate(max);
         let mut listed = Listed { orders: Vec::with_capacity(found.len()), next: None };
         for &id in &found {
-            if let Some(order) = self.try_read(id)?
+            let read = match self.try_read(id) {
+                Err(error @ LogError::Damaged { .. }) if goes_on => {
+                    tracing::error!(order = %id, %error, "an order is left out of a list");
+                    None
+                }
+                read => read?,
+            };
+            if let Some(order) = read
                 && is_one(id, &order)?
             {
                 listed.orders.push((id, order));
@@ -257,7 +265,7 @@ impl Lookup for Engine {
         Box::pin(async move {
             let look = move |engine: &Self| {
                 let name = name_of((&merchant, &customer));
-                engine.orders_under(&name, before, max, |id, order| is_of(id, order, &merchant, &customer))
+                engine.orders_under(&name, before, max, false, |id, order| is_of(id, order, &merchant, &customer))
             };
             let listed = aside(self.clone(), look).await?;
             self.seen_is_durable().await?;
@@ -267,7 +275,7 @@ impl Lookup for Engine {
 
     fn held<'a>(&'a self, before: Option<OrderId>, max: usize) -> BoxFuture<'a, Result<Listed, LogError>> {
         Box::pin(async move {
-            let look = move |engine: &Self| engine.orders_under(&name_of(HELD), before, max, is_held);
+            let look = move |engine: &Self| engine.orders_under(&name_of(HELD), before, max, true, is_held);
             let listed = aside(self.clone(), look).await?;
             self.seen_is_durable().await?;
             Ok(listed)

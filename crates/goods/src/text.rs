@@ -8,6 +8,8 @@
 use sluice_domain::limits::MAX_TITLE;
 use unicode_normalization::UnicodeNormalization;
 
+/// Changes whenever a text gets another form than before: rules and models read by it.
+pub const VERSION: u32 = 1;
 /// Bytes of a text that are looked at, to the last whole character; checkout takes no longer titles.
 pub const SEEN: usize = MAX_TITLE;
 

@@ -213,7 +213,7 @@ fn about(event_type: EventType) -> (&'static str, &'static str, &'static str) {
         ),
         EventType::ParcelReviewed => (
             "Parcel reviewed",
-            "A person has said what is in a parcel that was held, and it goes on: change.reviewed.",
+            "A person has said what is in a parcel that was held, and it goes on, unless that is no goods: change.reviewed.",
             include_str!("../../fixtures/event-parcel-reviewed-v1.json"),
         ),
     }

@@ -127,8 +127,8 @@ impl Splitter {
         Ok(())
     }
 
-    /// Adds a line of which a person must say what it is: in parcels of its own, none heavier than `limit_g`, which every group
-    /// may have.
+    /// Adds a line of which a person must say what it is: in parcels of its own, none heavier than the first of `limits_g`; if
+    /// those were too many, than the second.
     #[cold]
     pub(crate) fn hold(
         &mut self,
@@ -136,14 +136,20 @@ impl Splitter {
         line: u16,
         unit: Weight,
         quantity: u32,
-        limit_g: u32,
+        limits_g: [u32; 2],
     ) -> Result<(), TooManyParcels> {
         let unit = Weight { grams: unit.grams.max(1), ..unit };
-        self.fill(line, (unit, limit_g), (quantity, quantity), |split| {
-            let parcel = split.open(Group::Ambient)?;
-            split.parcels[parcel].held = Some(held);
-            Ok(parcel)
-        })
+        let (parcels, shares) = (self.parcels.len(), self.shares.len());
+        let mut into = |limit_g| {
+            self.parcels.truncate(parcels);
+            self.shares.truncate(shares);
+            self.fill(line, (unit, limit_g), (quantity, quantity), |split| {
+                let parcel = split.open(Group::Ambient)?;
+                split.parcels[parcel].held = Some(held);
+                Ok(parcel)
+            })
+        };
+        into(limits_g[0]).or_else(|TooManyParcels| into(limits_g[1]))
     }
 
     fn open(&mut self, group: Group) -> Result<usize, TooManyParcels> {

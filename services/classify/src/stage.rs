@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use sluice_domain::limits::{MAX_LINES, MAX_PARCELS};
+use sluice_domain::{
+    Group,
+    limits::{MAX_LINES, MAX_PARCELS},
+};
 use sluice_pipeline::{BatchView, Ctx, Effects, Rows, Stage, batch::Anew};
 use sluice_schemas::{CodecError, delta::Weight, order::lines_of};
 
@@ -62,10 +65,12 @@ impl Classify {
             let known = chain.classify(&line);
             let unit = Weight { grams: known.unit_weight_g, estimated: known.estimated };
             if known.hold {
-                // Whatever it turns out to be, it can then be carried as it is.
-                let limit_g = self.limits_g.into_iter().min().unwrap_or(u32::MAX);
+                // Whatever it turns out to be, it can then be carried as it is; as what it seems to be if that is too much to ask.
+                let strictest = self.limits_g.into_iter().min().unwrap_or(u32::MAX);
+                let group = known.handling.group().unwrap_or(Group::Ambient);
+                let limits_g = [strictest, self.limits_g[group as usize]];
                 let likely = (known.handling, known.confidence);
-                split.hold(likely, number as u16, unit, line.quantity, limit_g)?;
+                split.hold(likely, number as u16, unit, line.quantity, limits_g)?;
             } else if let Some(group) = known.handling.group() {
                 let limit_g = self.limits_g[group as usize];
                 split.add(group, number as u16, unit, line.quantity, limit_g)?;

@@ -185,6 +185,21 @@ fn what_is_held_waits_alone_in_parcels_that_any_carrier_takes() {
 }
 
 #[test]
+fn what_is_held_never_asks_for_too_many_parcels() {
+    let limits = [2_000, 100_000, 100_000, 100_000, 1_000, 100_000];
+    let held = |quantity| {
+        let mut effects = Effects::default();
+        let orders = [vec![("0:1500".to_owned(), 3), ("?3:500".to_owned(), quantity)]];
+        apply(&told(limits), &batch_of(&orders), &mut effects);
+        effects.parcels().iter().map(|p| (p.route == Route::Open, p.weight.grams)).collect::<Vec<_>>()
+    };
+    let all = held(394);
+    assert!(all.len() == MAX_PARCELS && all[3..].iter().all(|parcel| *parcel == (false, 1_000)), "{}", all.len());
+    // One more would be too many, so they are as large as what they seem to be may be.
+    assert_eq!(held(395)[3..], [(false, 100_000), (false, 97_500)]);
+}
+
+#[test]
 fn what_cannot_be_split_is_rejected_by_name() {
     assert_eq!(one(LIMITS, &[("9:5", 1)]), Ok(Vec::new()));
     assert_eq!(one(LIMITS, &[("0:1000", MAX_PARCELS as u32)]).map(|p| p.len()), Ok(MAX_PARCELS));
@@ -265,7 +280,14 @@ fn check_order(limits_g: [u32; 6], lines: &[(String, u32)], parcels: &[Seen]) {
         }
         assert_eq!((weight, estimated), (u64::from(total.grams), total.estimated));
         let held = known(items[0].0).hold;
-        let limit_g = if held { *limits_g.iter().min().unwrap() } else { limits_g[*group as usize] };
+        let strictest = *limits_g.iter().min().unwrap();
+        let needed = |line: u16| {
+            let unit = known(line).unit_weight_g.max(1);
+            lines[usize::from(line)].1.div_ceil((strictest / unit).max(1)) as usize
+        };
+        let others = parcels.iter().filter(|p| p.3[0].0 != items[0].0).count();
+        let strict = held && others + needed(items[0].0) <= MAX_PARCELS;
+        let limit_g = if strict { strictest } else { limits_g[*group as usize] };
         assert!(total.grams <= limit_g || count == 1);
     }
     for (line, units) in units.into_iter().enumerate() {

@@ -7,7 +7,7 @@
 //! goods/rows/<order>-<parcel>                                     JSON
 //! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sluice_domain::{Fingerprint, Handling, OrderId, limits::MAX_PARCELS};
@@ -23,6 +23,9 @@ const ROWS: &str = "goods/rows/";
 pub const MAX_ROWS: usize = 20_000;
 /// Documents read at once.
 const SCAN: usize = 1_000;
+
+/// Held while a decision is kept, which is reading what is there and then writing: the later decision has to win.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Where decisions are kept, and what they are known by.
 #[derive(Clone)]
@@ -135,15 +138,25 @@ impl Kept {
     }
 
     /// Keeps a decision, unless a later one is kept in its place.
+    ///
+    /// # Errors
+    /// [`LogError::Store`] if it can't be read or written now, or isn't there afterwards: where nodes write with clocks of their
+    /// own, one whose clock is ahead may have taken it back.
     pub(crate) fn keep(&self, keep: Keep, id: &str, lesson: &Lesson) -> Result<(), LogError> {
         let key = [folder(keep), id].concat().into_bytes();
-        if let Some(value) = self.documents.get(&key)?
-            && read(&(key.clone(), value)).is_ok_and(|stored| stored == *lesson || stored.at > lesson.at)
-        {
+        let is_there = || -> Result<bool, LogError> {
+            let Some(value) = self.documents.get(&key)? else { return Ok(false) };
+            Ok(read(&(key.clone(), value)).is_ok_and(|stored| stored == *lesson || stored.at > lesson.at))
+        };
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_there()? {
             return Ok(());
         }
         let value = serde_json::to_vec(lesson).map_err(|error| LogError::Store(error.to_string()))?;
-        self.documents.write(&[Change::Put { key, value }])?;
+        self.documents.write(&[Change::Put { key: key.clone(), value }])?;
+        if !is_there()? {
+            return Err(LogError::Store(format!("document {id} was written and is not there")));
+        }
         if keep == Keep::Rule {
             (self.taught)();
         }

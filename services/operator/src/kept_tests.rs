@@ -10,9 +10,9 @@ use std::{
 
 use super::*;
 
-/// Documents in memory.
+/// Documents in memory; whether they are away, and whether what is written is lost.
 #[derive(Default)]
-pub(crate) struct Memory(pub Mutex<BTreeMap<Vec<u8>, Vec<u8>>>, pub AtomicBool);
+pub(crate) struct Memory(pub Mutex<BTreeMap<Vec<u8>, Vec<u8>>>, pub AtomicBool, pub AtomicBool);
 
 impl Memory {
     fn there(&self) -> Result<(), LogError> {
@@ -38,6 +38,7 @@ impl Documents for Memory {
         self.there()?;
         for change in changes {
             match change.clone() {
+                Change::Put { .. } if self.2.load(Relaxed) => None,
                 Change::Put { key, value } => self.0.lock().unwrap().insert(key, value),
                 Change::Delete { key } => self.0.lock().unwrap().remove(&key),
             };
@@ -112,6 +113,17 @@ fn the_last_decision_about_a_title_counts() {
     let (keep, key) = key_of(&id).unwrap();
     assert!(kept.forget(keep, key.clone()).unwrap() && !kept.forget(keep, key).unwrap());
     assert_eq!((rules(&*documents).unwrap(), taught.load(Relaxed)), (vec![], 2));
+}
+
+#[test]
+fn what_is_not_there_afterwards_is_not_said_to_be_kept() {
+    let documents = Arc::new(Memory::default());
+    let (kept, taught) = kept(documents.clone());
+    // As when a node whose clock is ahead has taken it back.
+    documents.2.store(true, Relaxed);
+    let id = kept.id_of(Keep::Rule, "Ice", ROW);
+    let error = kept.keep(Keep::Rule, &id, &lesson("Ice", Handling::Frozen, 1)).unwrap_err();
+    assert!(error.to_string().contains("is not there") && taught.load(Relaxed) == 0, "{error}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use sluice_http::{
     FieldError, OperatorKeySecurity, Problem, ProblemBody, RouteMeter, authenticate_operator, responses,
 };
 use sluice_pipeline::{Clock, LogError, Lookup, Orders, StoredOrder, WordIntake};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::{IntoResponses, OpenApi};
 
 mod decide;
@@ -79,7 +79,7 @@ struct App {
     /// Memory for bodies of reviews, KiB.
     review_room: Semaphore,
     /// Pages of what waits or is kept.
-    lists: Semaphore,
+    lists: Arc<Semaphore>,
     meters: Meters,
 }
 
@@ -94,9 +94,9 @@ struct Meters {
 
 impl App {
     /// A place to read a page of what waits or is kept, until it is dropped.
-    fn listing(&self) -> Result<SemaphorePermit<'_>, Problem> {
+    fn listing(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let full = |_| Problem::unavailable("As many lists are being read as this node reads at once.", 1);
-        self.lists.try_acquire().map_err(full)
+        Arc::clone(&self.lists).try_acquire_owned().map_err(full)
     }
 }
 
@@ -108,7 +108,7 @@ pub fn router(state: Operator) -> Router {
         replaying: Semaphore::new(MAX_REPLAYING),
         reviewing: Semaphore::new(MAX_REVIEWING),
         review_room: Semaphore::new(review::decision::ROOM_KIB),
-        lists: Semaphore::new(MAX_REVIEW_LISTS),
+        lists: Arc::new(Semaphore::new(MAX_REVIEW_LISTS)),
         meters: Meters {
             trace: RouteMeter::new("GET /v1/operator/orders/{id}"),
             replay: RouteMeter::new("POST /v1/operator/orders/{id}/replay"),

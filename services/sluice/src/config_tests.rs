@@ -71,7 +71,7 @@ fn every_top_level_key_has_its_variable() {
         .retain(|key| !matches!(key.as_str(), "merchant" | "carrier" | "cluster" | "tls" | "webhooks" | "retention"));
     expected.extend(keys("[retention]\nnonsense = 1").iter().map(|key| format!("retention_{key}")));
     let variables: BTreeSet<String> =
-        OVERRIDES.iter().map(|(name, _)| name.trim_start_matches("SLUICE_").to_ascii_lowercase()).collect();
+        overrides::ALL.iter().map(|(name, _)| name.trim_start_matches("SLUICE_").to_ascii_lowercase()).collect();
     assert_eq!(variables, expected);
 }
 

@@ -21,7 +21,7 @@ Examples:
 
 SIGTERM or SIGINT drains: no new orders (503 with Retry-After), what is in flight is finished up to drain_deadline_s, and
 a receipt goes to standard output. A second signal ends the process at once; nothing acknowledged is lost by that either.
-SIGHUP has merchants' and operators' keys and the certificate read again.";
+SIGHUP has merchants' and operators' keys, the certificate, rules and model read again.";
 
 /// Runs the pipeline: takes orders over HTTP, makes them durable, and brings them to their carriers.
 #[derive(Debug, Clone, Args)]

@@ -103,11 +103,9 @@ async fn cancel(app: &App, id: Result<Path<String>, PathRejection>, headers: &He
 
 /// The answer to the wish to cancel an order whose parcels stand like that; `verdict` is what its owner has decided.
 fn cancelled(state: &OrderState<'_>, now: &[Cancelling], verdict: Option<Verdict>) -> Result<Response, Problem> {
-    // A carrier that forgets nothing leaves its parcels voidable, and nothing to wait for.
     let waits = now.iter().any(|c| match c {
-        Cancelling::Voidable => verdict != Some(Verdict::NothingToCancel),
-        // Its owner has not decided yet.
-        Cancelling::OnHold => verdict.is_none(),
+        // Until its owner has decided. A carrier that forgets nothing leaves its parcels voidable, and nothing to wait for.
+        Cancelling::Voidable | Cancelling::OnHold => verdict.is_none(),
         Cancelling::VoidRequested => true,
         _ => false,
     });

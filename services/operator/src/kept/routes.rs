@@ -138,8 +138,12 @@ pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery,
 async fn page(app: &App, query: &str, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
     authenticate_operator(headers, &app.operator.operators)?;
     let Asked { keep, limit, after } = Asked::read(query).map_err(invalid_query)?;
-    let _place = app.listing()?;
-    let read = blocking(&app.operator.kept, UNREADABLE, move |kept| kept.page(keep, after.as_deref(), limit));
+    let place = app.listing()?;
+    let read = blocking(&app.operator.kept, UNREADABLE, move |kept| {
+        // Until it is read, whether or not somebody still waits for it.
+        let _place = place;
+        kept.page(keep, after.as_deref(), limit)
+    });
     let page = read.await?;
     let next = page.last().filter(|_| page.len() == limit).map(|(id, _)| id.clone());
     let items = page.into_iter().map(|(id, lesson)| item(id, keep, lesson)).collect();

@@ -21,7 +21,7 @@ Examples:
 
 SIGTERM or SIGINT drains: no new orders (503 with Retry-After); what this node was at is finished or left to others, and
 a receipt goes to standard output. A second signal ends the process at once; nothing acknowledged is lost by that either.
-SIGHUP has merchants' and operators' keys and the certificate read again.
+SIGHUP has merchants' and operators' keys, the certificate, rules and model read again.
 A node that finds the partition count changed ends by itself with exit code 76, to be started again.";
 
 /// Runs one node of a cluster over Kafka and ScyllaDB.

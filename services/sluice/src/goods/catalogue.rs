@@ -48,7 +48,7 @@ pub(super) enum CatalogueError {
     #[error("{}: there is no column {wanted}; the columns are {found}", path.display())]
     NoColumn { path: PathBuf, wanted: String, found: String },
     #[error("{}: row {row}: {column} is {found:?}; expected {expected}", path.display())]
-    Value { path: PathBuf, row: usize, column: &'static str, found: String, expected: String },
+    Value { path: PathBuf, row: usize, column: String, found: String, expected: String },
 }
 
 /// Where the columns are in a file.
@@ -85,7 +85,7 @@ pub(super) fn read(path: &Path) -> Result<Catalogue, CatalogueError> {
     file.rewind().map_err(failed)?;
     let mut catalogue = Catalogue::default();
     let mut take = |number: usize, row: Row| {
-        if number > MOST {
+        if catalogue.products.len() == MOST {
             let what = "its products".to_owned();
             return Err(CatalogueError::TooMuch { path: path.to_owned(), what, limit: MOST as u64 });
         }
@@ -136,13 +136,13 @@ fn read_parquet(path: &Path, file: File, take: Take<'_>) -> Result<(), Catalogue
 
 /// The product of a row; none if it has no type.
 fn product(path: &Path, row: usize, fields: Row) -> Result<Option<Product>, CatalogueError> {
-    let wrong = |column, found: &str, expected: String| {
-        let found = found.chars().take(40).collect();
+    let wrong = |column: &str, found: &str, expected: String| {
+        let (column, found) = (column.to_owned(), found.chars().take(40).collect());
         Err(CatalogueError::Value { path: path.to_owned(), row, column, found, expected })
     };
     for (field, (names, _)) in fields.iter().zip(COLUMNS) {
         if field.len() > LONGEST {
-            return wrong(names[0], field, format!("at most {LONGEST} bytes"));
+            return wrong(&names.join(" or "), field, format!("at most {LONGEST} bytes"));
         }
     }
     let [product_type, package_size, manufacturer, department, handling] = fields;

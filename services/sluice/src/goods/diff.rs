@@ -35,8 +35,8 @@ Examples:
   sluice goods diff --config cluster.toml --model goods.slm              # against the one built in
 
 The orders are read from a data folder, which a server may be using, or from the log of the cluster that a configuration
-names; nothing is changed. Lines that the catalogue knows are counted and no more. What reviewers have decided for good counts
-for neither side.
+names; nothing is changed. Lines that the catalogue knows are counted and no more. What reviewers have decided for good, and a
+configuration's `review`, count for neither side.
 
 Exit codes: 0 compared, whatever differs; 2 wrong usage, or a file that can't be used; 3 the cluster can't be reached; 74 the data
 folder can't be read.";

@@ -26,7 +26,8 @@ Examples:
   sluice goods explain 'Fire lighters, 40 pcs' --model goods.slm --rules my-rules.toml --json
 
 The catalogue is asked first, by SKU, then the rules, then the model; who knows first decides. What the model would say is
-shown whoever decided. A reason's figure is what it adds to the log odds of the class beside the others.
+shown whoever decided. What reviewers have decided for good, and a configuration's `review`, are a server's own and don't count
+here: its traces name the versions that it went by. A reason's figure is what it adds to the log odds of the class beside the others.
 
 Exit codes: 0 explained; 2 a model or a rule file can't be used.";
 

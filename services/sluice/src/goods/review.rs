@@ -35,8 +35,8 @@ Examples:
 A line that nobody knows how to handle waits in a parcel of its own; the rest of its order goes on. A decision releases it, and
 is kept if you say so: as a rule, by which lines of the same text are decided from now on, or as a row for training.
 
-Exit codes: 0 done; 1 there is no such parcel or kept decision, or it was decided otherwise; 2 wrong usage or key; 3 no server,
-or one that doesn't do this.";
+Exit codes: 0 done; 1 there is no such parcel or kept decision, it was decided otherwise, or it isn't decided yet; 2 wrong usage
+or key; 3 no server, or one that doesn't do this.";
 
 /// The arguments of `sluice goods review`.
 #[derive(Debug, Clone, Args)]
@@ -273,7 +273,7 @@ async fn decide(args: &DecideArgs) -> Result<u8, Failed> {
     } else {
         output::result(told(&answer))
     }
-    Ok(if answer["outcome"] == "not_held" { exit::FOUND_WRONG } else { exit::OK })
+    Ok(if answer["outcome"] == "released" { exit::OK } else { exit::FOUND_WRONG })
 }
 
 /// What became of a decision.
@@ -290,7 +290,7 @@ fn told(answer: &Value) -> String {
             format!("{id}  {}{kept}  {goes}", text(answer, "handling"))
         }
         Some("not_held") => format!("{id}  doesn't wait to be reviewed; `sluice goods review` lists what does"),
-        _ => format!("{id}  not decided yet; the decision is in the log, and the same command says what became of it"),
+        _ => format!("{id}  not decided yet; the same command says what becomes of it, and keeps what is to be kept"),
     }
 }
 
@@ -380,7 +380,7 @@ mod tests {
         answer["outcome"] = "not_held".into();
         assert!(told(&answer).contains("lists what does"));
         answer["outcome"] = "undecided".into();
-        assert!(told(&answer).contains("in the log"));
+        assert!(told(&answer).contains("not decided yet; the same command"));
     }
 
     #[test]
