@@ -25,6 +25,7 @@ on_both_engines!(
     a_person_says_what_it_is_and_it_goes_on,
     a_rule_is_kept_and_taken_back,
     what_waits_is_cancelled_at_once,
+    what_waits_is_cancelled_beside_what_nobody_forgets,
     what_other_rules_would_decide_is_listed,
 );
 
@@ -188,6 +189,24 @@ fn what_waits_is_cancelled_at_once(engine: &Engine) {
     assert!(late.text().contains("cancelled"), "{}", late.text());
     wait_for("it is counted", || server.metric("sluice_parcels_withdrawn_total").filter(|n| *n >= 1.0));
     assert_eq!(server.metric("sluice_parcels_reviewed_total"), Some(0.0));
+}
+
+fn what_waits_is_cancelled_beside_what_nobody_forgets(engine: &Engine) {
+    let (world, _rules) = world(engine, &[Carrier { more: "voids = false", ..GOOD }]);
+    let _server = world.serve();
+    let (client, operator) = (world.client(), world.client_of(KEY));
+    let id = client.order("k-1", &order_of(&[(YOGURT, 1), (MYSTERY, 1)])).id();
+    wait_for_items(&operator, 1);
+    wait_for("the rest is taken", || standings(&client, &id).contains(&"carrier_accepted".to_owned()).then_some(()));
+    let first = cancel(&client, &id);
+    // Nobody is asked anything, so there is nothing to wait for but the decision.
+    assert!(first.status == 200 || !world.answers_decided() && first.status == 202, "{}", first.text());
+    let last = wait_for("it is decided", || Some(cancel(&client, &id)).filter(|answer| answer.status == 200));
+    let parcels = last.json()["parcels"].as_array().unwrap().clone();
+    let mut said: Vec<_> = parcels.iter().map(|parcel| parcel["cancel"].as_str().unwrap()).collect();
+    said.sort_unstable();
+    assert_eq!(said, ["cancelled", "voidable"], "{parcels:?}");
+    wait_for_items(&operator, 0);
 }
 
 /// Of the orders in the log, whichever engine has them, beside a server that goes on.

@@ -67,10 +67,11 @@ impl Setup {
             let _ = write!(text, "\n[[merchant]]\nid = {id:?}\napi_key = {key:?}\n{more}");
         }
         for Carrier { id, handling, idempotent, more, .. } in &self.carriers {
+            let voids = if more.contains("voids = ") { "" } else { "voids = true\n" };
             let _ = write!(
                 text,
                 "\n[[carrier]]\nid = {id:?}\nurl = \"{carriers}/carriers/{id}/manifests\"\nsecret = {SECRET:?}\n\
-                 events_secret = {EVENTS_SECRET:?}\nidempotent = {idempotent}\nvoids = true\nreturns = true\nhandling = {handling:?}\n{more}\n"
+                 events_secret = {EVENTS_SECRET:?}\nidempotent = {idempotent}\n{voids}returns = true\nhandling = {handling:?}\n{more}\n"
             );
         }
         text

@@ -260,10 +260,11 @@ impl Watch {
     fn review(&mut self, at: usize) -> io::Result<()> {
         let Some(parcel) = self.orders[at].held() else { return Ok(()) };
         let handling = if at % (2 * ODD) < ODD { "frozen" } else { "hazmat_check" };
-        let body = format!("{{\"handling\":\"{handling}\"}}");
+        let body = format!("{{\"handling\":\"{handling}\",\"keep\":\"row\"}}");
         let (answer, _) = self.ask(&format!("POST /v1/review/{parcel}"), Some(OPERATOR_KEY), body.as_bytes())?;
-        match (answer.status, answer.json()["outcome"].as_str()) {
-            (200, Some("released")) => self.orders[at].reviewed = Some((parcel, handling)),
+        let told = answer.json();
+        match (answer.status, told["outcome"].as_str()) {
+            (200, Some("released")) if told["kept"] == "row" => self.orders[at].reviewed = Some((parcel, handling)),
             // It will be decided, or a reader that lags doesn't know the parcel yet.
             (202 | 503, _) => {}
             (404, _) if self.lags => {}
@@ -351,8 +352,14 @@ pub fn assert_cancelled(view: &Value) {
     assert!(asked, "an acknowledged cancellation is lost: {view}");
 }
 
-/// Asserts that a review which was acknowledged is shown, once.
-pub fn assert_reviewed(view: &Value, parcel: &str, handling: &str) {
+/// Asserts that a review which was acknowledged is shown to `client`, once, and is kept as a row.
+pub fn assert_reviewed(client: &Client, parcel: &str, handling: &str) {
+    let (order, _) = parcel.rsplit_once('-').unwrap();
+    let view = &client.view(order);
+    let operator = Client { key: OPERATOR_KEY.to_owned(), ..client.clone() };
+    let kept = operator.get("/v1/review/kept?keep=row&limit=1000").json();
+    let row = kept["items"].as_array().unwrap().iter().find(|row| row["id"] == parcel);
+    assert!(row.is_some_and(|row| row["handling"] == handling), "{parcel} is not kept: {kept}");
     assert_eq!(reviews(view, parcel), 1, "of an acknowledged review of {parcel}: {view}");
     let shown = view["parcels"].as_array().unwrap().iter().find(|shown| shown["id"] == parcel);
     assert_eq!(shown.map(|shown| &shown["handling"]), Some(&handling.into()), "{view}");
