@@ -265,6 +265,28 @@ mod tests {
     }
 
     #[test]
+    fn the_bound_does_for_every_part() {
+        // Goods that seem to be ambient: harmless ones of every risk, and frozen ones that are so much surer.
+        let part = |by: f32, products| -> Vec<Judged> {
+            let mut part: Vec<Judged> = (0..100).map(|n| judged(2, 2, 1.0 + n as f32 / 10.0, 10)).collect();
+            part.push(judged(5, 2, by, products));
+            part
+        };
+        let bound = |parts: &[Vec<Judged>]| Policy::set(parts).calibration;
+        // Of all misses together those of the second part are too few to count.
+        let (both, surer) = (bound(&[part(3.05, 10_000), part(7.05, 10)]), part(7.05, 10));
+        let risk = judge::handled(&surer[100].scores, &both).risk;
+        assert!(both.review_above_risk < risk, "{} {risk}", both.review_above_risk);
+        assert!(both.held_above(Handling::Chilled) >= both.held_above(Handling::AmbientFood));
+    }
+
+    #[test]
+    fn what_seems_to_be_no_ambient_goods_may_differ_a_little() {
+        let others = |dangerous| vec![(0.3, 1, true), (0.1, 199, false), (0.2, dangerous, true), (0.4, 9, false)];
+        assert_eq!((safe_up_to(others(1)), safe_up_to(others(2)), safe_up_to(Vec::new())), (0.2, 0.1, 0.0));
+    }
+
+    #[test]
     fn equal_risks_are_held_together() {
         let all =
             vec![(0.5, 1, true), (0.2, 9, true), (0.2, 5, false), (0.2, 1, true), (0.1, 1, true), (0.1, 80, false)];
