@@ -67,8 +67,9 @@ impl Storm {
     fn setup(&self, start: u32) -> Setup {
         let partitions = self.partitions[start as usize % self.partitions.len()];
         // Checkpoints all the time, so that kills meet them in every phase.
-        let top = format!("checkpoint_mb = 1\nhot_mb = 1\npartitions = {partitions}\nplaced_at_window_s = 3600\n");
-        let top = format!("{top}operator_key = {OPERATOR_KEY:?}\n");
+        let top = format!(
+            "checkpoint_mb = 1\nhot_mb = 1\npartitions = {partitions}\nplaced_at_window_s = 3600\noperator_key = {OPERATOR_KEY:?}\n"
+        );
         Setup::new(self.carriers).with(&top)
     }
 

@@ -155,12 +155,11 @@ impl Model {
         let calibration = &self.about.calibration;
         let handled = handled(scores, calibration);
         let (department, department_confidence) = department(scores, self.about.departments.len(), calibration);
-        let handling = Handling::ALL[handled.class];
         Judgement {
-            handling,
+            handling: Handling::ALL[handled.class],
             confidence: handled.confidence,
             risk: handled.risk,
-            review: handled.risk > calibration.held_above(handling),
+            review: handled.is_held(calibration),
             department: department as u8,
             department_confidence,
         }

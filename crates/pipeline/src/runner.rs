@@ -184,28 +184,23 @@ impl<L: Log> Runner<L> {
         if held > 0 {
             metrics::counter!("sluice_parcels_held_total").increment(held as u64);
         }
-        let is_done = |(input, decision): &&(u32, Decision)| {
-            let done = matches!(decision, Decision::Commanded { verdict: command::Verdict::Done, .. });
-            done && is_review(self.batch.record(*input as usize))
-        };
-        let reviewed = self.effects.decisions().iter().filter(is_done).count();
+        let (mut reviewed, mut withdrawn) = (0, 0);
+        for (input, decision) in self.effects.decisions() {
+            let Decision::Commanded { verdict, parcels } = decision else { continue };
+            if is_review(self.batch.record(*input as usize)) {
+                reviewed += u64::from(*verdict == command::Verdict::Done);
+            } else {
+                // Held, and done away with by a cancellation.
+                let gone = |parcel: &u32| self.effects.parcel(*parcel).route == Route::Nothing;
+                withdrawn += parcels.clone().filter(gone).count() as u64;
+            }
+        }
         if reviewed > 0 {
-            metrics::counter!("sluice_parcels_reviewed_total").increment(reviewed as u64);
+            metrics::counter!("sluice_parcels_reviewed_total").increment(reviewed);
         }
-        let withdrawn: usize = self.effects.decisions().iter().map(|decided| self.withdrawn(decided)).sum();
         if withdrawn > 0 {
-            metrics::counter!("sluice_parcels_withdrawn_total").increment(withdrawn as u64);
+            metrics::counter!("sluice_parcels_withdrawn_total").increment(withdrawn);
         }
-    }
-
-    /// Parcels that were held, and that a cancellation has done away with.
-    fn withdrawn(&self, (input, decision): &(u32, Decision)) -> usize {
-        let Decision::Commanded { parcels, .. } = decision else { return 0 };
-        // A parcel that a review finds to be no goods goes nowhere, too.
-        if parcels.is_empty() || is_review(self.batch.record(*input as usize)) {
-            return 0;
-        }
-        parcels.clone().filter(|&parcel| self.effects.parcel(parcel).route == Route::Nothing).count()
     }
 
     fn find_duplicates(&mut self, range: Range<usize>) -> Result<(), LogError> {
